@@ -1,0 +1,15 @@
+//! What goes over the wire and onto disk: messages, batches, documents and keys.
+
+mod ids;
+
+pub use ids::{Epoch, NodeId, Sequence};
+
+/// Messages and services of package `tidegate.v1`, generated from `proto/`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::nursery)]
+#[allow(clippy::wildcard_enum_match_arm)]
+pub mod v1 {
+    tonic::include_proto!("tidegate.v1");
+
+    /// The descriptors of every message, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tidegate.bin"));
+}
