@@ -1,0 +1,190 @@
+//! An export file.
+
+use serde::Deserialize;
+
+use crate::config::table;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most sinks an export may have.
+const SINKS_MAX: usize = 16;
+/// The longest name of an export or a sink.
+const NAME_BYTES_MAX: usize = 64;
+
+/// A declared job: one source, its sinks, its policies.
+///
+/// Kept in the replicated state as the text the operator wrote; the tables of
+/// source and sinks are read by their connectors.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ExportSpec {
+    /// Lower-case letters, digits and dashes; 1 to 64 of them.
+    pub name: String,
+    /// The `[source]` table, with its `kind`.
+    pub source: toml::Table,
+    /// The `[[sink]]` tables. May be empty: then only feeds read the export.
+    #[serde(default, rename = "sink")]
+    sinks: Vec<toml::Table>,
+    /// The `[snapshot]` table.
+    #[serde(default)]
+    pub snapshot: SnapshotConfig,
+    /// The `[retention]` table.
+    #[serde(default)]
+    pub retention: RetentionConfig,
+}
+
+/// One `[[sink]]` table.
+#[derive(Clone, Debug)]
+pub struct SinkSpec {
+    /// Unique within the export.
+    pub name: String,
+    /// Which connector.
+    pub kind: String,
+    /// The connector's own keys.
+    pub table: toml::Table,
+}
+
+/// How the first state of the source is read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SnapshotConfig {
+    /// `initial` (the default) or `never`.
+    pub mode: SnapshotMode,
+    /// Chunks of one shard read at the same time. Default 2, at most 64.
+    pub chunks_in_flight: usize,
+    /// Rows per second and shard; 0, the default, for no limit.
+    pub rows_per_second: u32,
+}
+
+/// Whether a snapshot is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotMode {
+    /// Once, when the export is created.
+    #[default]
+    Initial,
+    /// Only the stream, from the moment the export is created.
+    Never,
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self { mode: SnapshotMode::Initial, chunks_in_flight: 2, rows_per_second: 0 }
+    }
+}
+
+/// How long delivered changes stay in the spool, for feeds and replays. What a
+/// sink still needs stays in any case.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RetentionConfig {
+    /// Hours since capture. Default 24.
+    pub hours: u32,
+    /// Bytes per shard, whatever their age. Default 8 GiB.
+    pub bytes: u64,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { hours: 24, bytes: 8 << 30 }
+    }
+}
+
+impl ExportSpec {
+    /// Reads an export file and checks all that can be checked without asking
+    /// the systems it names.
+    pub fn parse(text: &str) -> Result<Self> {
+        let spec: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            table::explain(&format!("export file, line {line}"), &error)
+        })?;
+        check_name("name", &spec.name)?;
+        if !(1..=64).contains(&spec.snapshot.chunks_in_flight) {
+            return Err(refuse("[snapshot] chunks-in-flight must be from 1 to 64"));
+        }
+        spec.source_kind()?;
+        let sinks = spec.sinks()?;
+        if sinks.len() > SINKS_MAX {
+            return Err(refuse(&format!("an export has at most {SINKS_MAX} sinks")));
+        }
+        for (at, sink) in sinks.iter().enumerate() {
+            check_name("[[sink]] name", &sink.name)?;
+            if sinks[..at].iter().any(|other| other.name == sink.name) {
+                return Err(refuse(&format!("two sinks are named \"{}\"; rename one", sink.name)));
+            }
+        }
+        Ok(spec)
+    }
+
+    /// The source's `kind`.
+    pub fn source_kind(&self) -> Result<&str> {
+        text_of(&self.source, "kind")
+            .ok_or_else(|| refuse("[source] needs a `kind`, as kind = \"dynamodb\""))
+    }
+
+    /// The sinks, in the order of the file.
+    pub fn sinks(&self) -> Result<Vec<SinkSpec>> {
+        self.sinks.iter().map(|table| sink_of(table.clone())).collect()
+    }
+}
+
+fn sink_of(mut table: toml::Table) -> Result<SinkSpec> {
+    let kind = text_of(&table, "kind")
+        .ok_or_else(|| refuse("every [[sink]] needs a `kind`, as kind = \"lake\""))?
+        .to_owned();
+    let name = text_of(&table, "name").unwrap_or(&kind).to_owned();
+    table.remove("kind");
+    table.remove("name");
+    Ok(SinkSpec { name, kind, table })
+}
+
+fn text_of<'a>(table: &'a toml::Table, key: &str) -> Option<&'a str> {
+    table.get(key).and_then(toml::Value::as_str)
+}
+
+fn check_name(what: &str, name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+        return Err(refuse(&format!(
+            "{what} must be 1 to {NAME_BYTES_MAX} lower-case letters, digits and dashes"
+        )));
+    }
+    Ok(())
+}
+
+fn refuse(why: &str) -> Error {
+    Error::new(ErrorKind::Config, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        name = "orders"
+        [source]
+        kind = "embedded"
+        [[sink]]
+        kind = "lake"
+        path = "/tmp/lake"
+    "#;
+
+    fn refused(text: &str) -> String {
+        ExportSpec::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_sink_is_named_after_its_kind_unless_it_says_otherwise() {
+        let sinks = ExportSpec::parse(GOOD).unwrap().sinks().unwrap();
+        assert_eq!((sinks[0].name.as_str(), sinks[0].kind.as_str()), ("lake", "lake"));
+        assert_eq!(sinks[0].table.len(), 1, "only the connector's own keys are left");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert!(refused(&GOOD.replace("[source]", "[sauce]")).contains("did you mean `source`?"));
+        assert!(refused(&GOOD.replace("\"orders\"", "\"../x\"")).contains("name must be"));
+        assert!(refused(&format!("{GOOD}\n[[sink]]\nkind = \"lake\"")).contains("two sinks"));
+        assert!(refused(&GOOD.replace("kind = \"embedded\"", "")).contains("[source] needs"));
+        assert!(refused("name = 5").contains("line 1"));
+    }
+}

@@ -1,0 +1,9 @@
+//! What the operator wrote: plain data, checked once, defaults in the doc.
+
+mod export;
+mod reference;
+mod table;
+
+pub use export::{ExportSpec, RetentionConfig, SinkSpec, SnapshotConfig, SnapshotMode};
+pub use reference::resolve;
+pub use table::parse;
