@@ -134,7 +134,7 @@ impl Db {
         let mut how = WriteOptions::default();
         how.set_sync(sync);
         self.inner
-            .write_opt(&batch.inner, &how)
+            .write_opt(batch.inner, &how)
             .map_err(|error| StoreError::database("writing to the database", &error))
     }
 

@@ -1,5 +1,6 @@
 //! The node's one door to consensus.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,6 @@ const PROPOSE_WAIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Control(Arc<Shared>);
 
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) raft: Raft<TypeConfig>,
     pub(super) state: StateHandle,
@@ -43,6 +43,12 @@ pub(super) struct Shared {
     pub(super) run: u64,
     pub(super) liveness: Mutex<Liveness>,
     pub(super) lease: Lease,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 /// Who leads, as far as this node knows.
@@ -211,7 +217,7 @@ impl Control {
         let proposal = Proposal::new(command);
         let written = timeout(PROPOSE_WAIT, self.0.raft.client_write(proposal)).await;
         match written.map_err(|_| late())? {
-            Ok(answer) => Ok((answer.log_id.index, answer.data.outcome().clone())),
+            Ok(answer) => Ok((answer.log_id.index, answer.data.0)),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
                 Err(no_leader("this node does not lead; try again"))
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::{Config, Raft, SnapshotPolicy};
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::{ClusterCreate, JoinRequest, NodeJoin, command, outcome};
-use tidegate_raft_store::{Peer, RaftStore, TypeConfig};
+use tidegate_raft_store::{Peer, RaftStore};
 
 use crate::config::ClusterConfig;
 use crate::config::NodeConfig;

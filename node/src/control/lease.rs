@@ -93,17 +93,17 @@ async fn announce(control: &Control, wait: Duration) {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_lease_ends_unless_it_is_renewed() {
         let (renew, mut lease) = Lease::new();
         assert!(!lease.held());
-        renew.send_replace(Some(Instant::now() + Duration::from_millis(700)));
+        renew.send_replace(Some(Instant::now() + Duration::from_millis(70)));
         lease.gained().await;
-        tokio::time::sleep(Duration::from_millis(600)).await;
-        renew.send_replace(Some(Instant::now() + Duration::from_millis(700)));
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        renew.send_replace(Some(Instant::now() + Duration::from_millis(70)));
         let start = Instant::now();
         lease.lost().await;
-        assert_eq!(start.elapsed(), Duration::from_millis(700));
+        assert!(start.elapsed() >= Duration::from_millis(69), "the renewal counts");
         assert!(!lease.held());
     }
 }

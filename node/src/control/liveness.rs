@@ -22,7 +22,7 @@ impl Liveness {
     }
 
     /// Which of the nodes held for up (with their runs) have not been heard for
-    /// `patience`. Nodes never heard count from this call.
+    /// `patience`. Runs never heard count from this call.
     pub(super) fn silent(
         &mut self,
         up: impl IntoIterator<Item = (NodeId, u64)>,
@@ -31,8 +31,11 @@ impl Liveness {
     ) -> Vec<(NodeId, u64)> {
         let mut silent = Vec::new();
         for (node, run) in up {
-            let (_, last) = self.heard.entry(node).or_insert((run, now));
-            if now.duration_since(*last) >= patience {
+            let heard = self.heard.entry(node).or_insert((run, now));
+            if heard.0 != run {
+                *heard = (run, now);
+            }
+            if now.duration_since(heard.1) >= patience {
                 silent.push((node, run));
             }
         }
@@ -51,8 +54,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(1);
 
-    #[tokio::test(start_paused = true)]
-    async fn a_new_leader_is_patient_with_everyone() {
+    #[test]
+    fn a_new_leader_is_patient_with_everyone() {
         let mut liveness = Liveness::default();
         let start = Instant::now();
         let up = [(NodeId(1), 10), (NodeId(2), 20)];
@@ -61,5 +64,15 @@ mod tests {
         assert_eq!(liveness.silent(up, start + PATIENCE, PATIENCE), [(NodeId(2), 20)]);
         liveness.forget();
         assert!(liveness.silent(up, start + PATIENCE * 9, PATIENCE).is_empty());
+    }
+
+    #[test]
+    fn a_new_run_of_a_node_is_not_blamed_for_the_silence_of_the_last() {
+        let mut liveness = Liveness::default();
+        let start = Instant::now();
+        liveness.heard(NodeId(1), 10, start);
+        let late = start + PATIENCE * 5;
+        assert!(liveness.silent([(NodeId(1), 11)], late, PATIENCE).is_empty());
+        assert_eq!(liveness.silent([(NodeId(1), 11)], late + PATIENCE, PATIENCE), [(NodeId(1), 11)]);
     }
 }

@@ -7,7 +7,6 @@ use tidegate_proto::v1::{ChangeBatch, FeedFormat, Operation};
 use tidegate_proto::{BatchBuilder, Codec, Draft, Frame, Sequence, Stamp};
 use tokio::sync::mpsc;
 
-use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::{Exchange, Fetch, Fetched};
 use crate::feed::filter::Filter;
@@ -37,7 +36,6 @@ impl Portion {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) exchange: Exchange,
-    pub(super) control: Control,
     pub(super) export: String,
     pub(super) filter: Filter,
     pub(super) format: FeedFormat,

@@ -58,7 +58,6 @@ impl FeedService {
             self.control.read(|state| lanes(state, &cluster_id, start))?;
         let plan = Plan {
             exchange: self.exchange.clone(),
-            control: self.control.clone(),
             export: start.export.clone(),
             filter,
             format,

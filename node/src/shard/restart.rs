@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::{
-    Checkpoint, Gap, GapKind, Progress, RecordGap, Rewound, Shard, command,
+    Checkpoint, Gap, GapKind, RecordGap, Rewound, Shard, command,
 };
 use tidegate_proto::{Epoch, Sequence};
 

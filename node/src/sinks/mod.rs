@@ -13,6 +13,10 @@ use tonic::async_trait;
 
 use crate::error::Result;
 
+mod config;
+
+pub use config::{SinkConfig, check, open};
+
 /// What a sink can promise; shown by the CLI, acted on by the writer.
 #[derive(Clone, Copy, Debug)]
 pub struct SinkTraits {

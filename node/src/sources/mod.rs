@@ -15,7 +15,12 @@ use tonic::async_trait;
 
 use crate::error::Result;
 
+mod config;
+pub mod datagen;
+pub mod dynamodb;
+pub mod embedded;
 
+pub use config::{SourceConfig, open};
 
 /// What a source can promise; the reader acts on it.
 #[derive(Clone, Copy, Debug)]

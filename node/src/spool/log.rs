@@ -185,8 +185,9 @@ impl ShardLog {
     /// The stream brought this key since the reader started.
     pub fn is_touched(&self, collection: &str, key: &[u8]) -> Result<bool> {
         let key = Key::Touched(self.shard, collection, key).encode();
-        let found = self.spool()?.db.get_pinned(key);
-        found.map(|value| value.is_some()).map_err(|error| {
+        let spool = self.spool()?;
+        let found = spool.db.get_pinned(key).map(|value| value.is_some());
+        found.map_err(|error| {
             Error::new(ErrorKind::Corrupt, "look up a touched key in the spool").because(error)
         })
     }

@@ -92,8 +92,8 @@ mod tests {
         Keep { delivered: Sequence(delivered), age: Duration::from_secs(60), bytes: 1000 }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn nothing_undelivered_goes_whatever_its_age() {
+    #[test]
+    fn nothing_undelivered_goes_whatever_its_age() {
         let start = Instant::now();
         let mut marks = Marks::default();
         for step in 0..10u32 {
@@ -107,8 +107,8 @@ mod tests {
         assert_eq!(marks.cut(&keep(35), late), None, "a repeat finds nothing more");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn delivered_changes_stay_until_they_are_old_or_too_many() {
+    #[test]
+    fn delivered_changes_stay_until_they_are_old_or_too_many() {
         let start = Instant::now();
         let mut marks = Marks::default();
         for step in 0..4u64 {
