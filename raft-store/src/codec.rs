@@ -132,7 +132,8 @@ pub(crate) fn decode_entry(index: u64, body: &[u8]) -> Result<Entry<TypeConfig>,
         }
         COMMAND => EntryPayload::Normal(Proposal::from_bytes(reader.rest.to_vec())),
         MEMBERS => EntryPayload::Membership(
-            serde_json::from_slice(reader.rest).map_err(|error| damaged(key, &error.to_string()))?,
+            serde_json::from_slice(reader.rest)
+                .map_err(|error| damaged(key, &error.to_string()))?,
         ),
         kind => return Err(damaged(key, &format!("it is of unknown kind {kind}"))),
     };

@@ -134,7 +134,7 @@ impl Db {
         let mut how = WriteOptions::default();
         how.set_sync(sync);
         self.inner
-            .write_opt(&batch.inner, &how)
+            .write_opt(batch.inner, &how)
             .map_err(|error| StoreError::database("writing to the database", &error))
     }
 
@@ -204,9 +204,9 @@ fn cannot_open(dir: &Path, error: &rocksdb::Error) -> StoreError {
 }
 
 fn unknown_format(dir: &Path, body: &[u8]) -> StoreError {
-    let found = body.try_into().map_or_else(|_| "unknown".to_owned(), |bytes| {
-        u32::from_be_bytes(bytes).to_string()
-    });
+    let found = body
+        .try_into()
+        .map_or_else(|_| "unknown".to_owned(), |bytes| u32::from_be_bytes(bytes).to_string());
     StoreError::unknown_format(format!(
         "{} has format {found}, this build knows {FORMAT}; start the version of tidegated that \
          wrote it, or give this one an empty directory",

@@ -93,7 +93,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let Some(last) = last else { return Ok(Vec::new()) };
         let answers = std::mem::take(&mut folded.answers);
         let moved = self.save(&last, folded);
-        let moved = moved.map_err(|error| error.during(ErrorVerb::Write, ErrorSubject::Apply(last)))?;
+        let moved =
+            moved.map_err(|error| error.during(ErrorVerb::Write, ErrorSubject::Apply(last)))?;
         self.shared.announce(moved);
         Ok(answers)
     }

@@ -107,7 +107,8 @@ fn a_flipped_byte_is_found_by_whoever_reads_it() {
     let error = db.get(Key::Log(3)).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert!(error.to_string().contains("log entry 3"), "{error}");
-    let scanned: Result<Vec<_>, _> = db.scan(&Key::Log(0).encode(), &crate::keys::LOG_END).collect();
+    let scanned: Result<Vec<_>, _> =
+        db.scan(&Key::Log(0).encode(), &crate::keys::LOG_END).collect();
     assert_eq!(scanned.unwrap_err().to_string(), error.to_string());
 }
 
