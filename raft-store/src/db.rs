@@ -52,7 +52,11 @@ impl Db {
     /// Locked while another process has it; `UnknownFormat` if another version
     /// of Tidegate made it.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let inner = DB::open(&options(), dir).map_err(|error| cannot_open(dir, &error))?;
+        Self::open_with(&options(), dir)
+    }
+
+    fn open_with(options: &Options, dir: &Path) -> Result<Self, StoreError> {
+        let inner = DB::open(options, dir).map_err(|error| cannot_open(dir, &error))?;
         let db = Self { inner: Arc::new(inner) };
         match db.get(Key::Format)? {
             Some(body) if body == FORMAT.to_be_bytes() => Ok(db),
