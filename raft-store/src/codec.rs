@@ -132,7 +132,8 @@ pub(crate) fn decode_entry(index: u64, body: &[u8]) -> Result<Entry<TypeConfig>,
         }
         COMMAND => EntryPayload::Normal(Proposal::from_bytes(reader.rest.to_vec())),
         MEMBERS => EntryPayload::Membership(
-            serde_json::from_slice(reader.rest).map_err(|error| damaged(key, &error.to_string()))?,
+            serde_json::from_slice(reader.rest)
+                .map_err(|error| damaged(key, &error.to_string()))?,
         ),
         kind => return Err(damaged(key, &format!("it is of unknown kind {kind}"))),
     };
@@ -250,11 +251,11 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), index: u64) {
-            let _ = unseal(Key::Log(index), &bytes);
-            let _ = decode_vote(&bytes);
-            let _ = decode_log_id(Key::Applied, &bytes);
-            let _ = decode_membership(&bytes);
-            let _ = decode_entry(index, &bytes);
+            drop(unseal(Key::Log(index), &bytes));
+            drop(decode_vote(&bytes));
+            drop(decode_log_id(Key::Applied, &bytes));
+            drop(decode_membership(&bytes));
+            drop(decode_entry(index, &bytes));
         }
     }
 }

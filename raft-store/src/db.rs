@@ -52,7 +52,11 @@ impl Db {
     /// Locked while another process has it; `UnknownFormat` if another version
     /// of Tidegate made it.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let inner = DB::open(&options(), dir).map_err(|error| cannot_open(dir, &error))?;
+        Self::open_with(&options(), dir)
+    }
+
+    fn open_with(options: &Options, dir: &Path) -> Result<Self, StoreError> {
+        let inner = DB::open(options, dir).map_err(|error| cannot_open(dir, &error))?;
         let db = Self { inner: Arc::new(inner) };
         match db.get(Key::Format)? {
             Some(body) if body == FORMAT.to_be_bytes() => Ok(db),
@@ -204,9 +208,9 @@ fn cannot_open(dir: &Path, error: &rocksdb::Error) -> StoreError {
 }
 
 fn unknown_format(dir: &Path, body: &[u8]) -> StoreError {
-    let found = body.try_into().map_or_else(|_| "unknown".to_owned(), |bytes| {
-        u32::from_be_bytes(bytes).to_string()
-    });
+    let found = body
+        .try_into()
+        .map_or_else(|_| "unknown".to_owned(), |bytes| u32::from_be_bytes(bytes).to_string());
     StoreError::unknown_format(format!(
         "{} has format {found}, this build knows {FORMAT}; start the version of tidegated that \
          wrote it, or give this one an empty directory",

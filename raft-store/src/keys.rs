@@ -167,23 +167,25 @@ mod tests {
     use super::*;
 
     fn any_key() -> impl Strategy<Value = Key> {
-        (0..12_u8, any::<u64>(), any::<u32>(), any::<u64>()).prop_map(|(kind, id, index, number)| {
-            let shard = ShardId { export_id: id, index };
-            match kind {
-                0 => Key::Format,
-                1 => Key::Vote,
-                2 => Key::Purged,
-                3 => Key::Committed,
-                4 => Key::Applied,
-                5 => Key::Membership,
-                6 => Key::Log(id),
-                7 => Key::Row(Row::Cluster),
-                8 => Key::Row(Row::Node(id)),
-                9 => Key::Row(Row::Export(id)),
-                10 => Key::Row(Row::Shard(shard)),
-                _ => Key::Row(Row::Gap(shard, number)),
-            }
-        })
+        (0..12_u8, any::<u64>(), any::<u32>(), any::<u64>()).prop_map(
+            |(kind, id, index, number)| {
+                let shard = ShardId { export_id: id, index };
+                match kind {
+                    0 => Key::Format,
+                    1 => Key::Vote,
+                    2 => Key::Purged,
+                    3 => Key::Committed,
+                    4 => Key::Applied,
+                    5 => Key::Membership,
+                    6 => Key::Log(id),
+                    7 => Key::Row(Row::Cluster),
+                    8 => Key::Row(Row::Node(id)),
+                    9 => Key::Row(Row::Export(id)),
+                    10 => Key::Row(Row::Shard(shard)),
+                    _ => Key::Row(Row::Gap(shard, number)),
+                }
+            },
+        )
     }
 
     proptest! {

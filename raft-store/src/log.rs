@@ -191,7 +191,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 fn reading_logs(error: StoreError) -> StorageError<u64> {
     error.during(ErrorVerb::Read, ErrorSubject::Logs)
 }

@@ -42,7 +42,7 @@ impl StateMachine {
         Self { db, shared, snapshots }
     }
 
-    fn save(&self, last: &LogId<u64>, folded: Folded) -> Result<bool, StoreError> {
+    fn save(&self, last: &LogId<u64>, folded: &Folded) -> Result<bool, StoreError> {
         let mut batch = Batch::default();
         batch.put(Key::Applied, &encode_log_id(last));
         if let Some(membership) = &folded.membership {
@@ -87,13 +87,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut folded = Folded::default();
         let mut last = None;
         for entry in entries {
-            last = Some(entry.log_id);
-            fold(&mut self.shared.write(), entry, &mut folded)?;
+            let id = entry.log_id;
+            let done = fold(&mut self.shared.write(), entry, &mut folded);
+            done.map_err(|why| cannot_apply(id, &why))?;
+            last = Some(id);
         }
         let Some(last) = last else { return Ok(Vec::new()) };
         let answers = std::mem::take(&mut folded.answers);
-        let moved = self.save(&last, folded);
-        let moved = moved.map_err(|error| error.during(ErrorVerb::Write, ErrorSubject::Apply(last)))?;
+        let moved = self.save(&last, &folded);
+        let moved =
+            moved.map_err(|error| error.during(ErrorVerb::Write, ErrorSubject::Apply(last)))?;
         self.shared.announce(moved);
         Ok(answers)
     }
@@ -175,15 +178,12 @@ fn fold(
     applied: &mut Applied,
     entry: Entry<TypeConfig>,
     folded: &mut Folded,
-) -> Result<(), StorageError<u64>> {
+) -> Result<(), String> {
     let id = entry.log_id;
     assert!(applied.last.is_none_or(|last| last.index < id.index), "entries come in order");
     let outcome = match entry.payload {
         EntryPayload::Blank => done(),
-        EntryPayload::Normal(proposal) => {
-            let command = proposal.command().map_err(|why| cannot_apply(id, &why))?;
-            applied.state.apply(id.index, command)
-        }
+        EntryPayload::Normal(proposal) => applied.state.apply(id.index, proposal.command()?),
         EntryPayload::Membership(members) => {
             applied.membership = StoredMembership::new(Some(id), members);
             folded.membership = Some(applied.membership.clone());

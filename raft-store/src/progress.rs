@@ -97,9 +97,8 @@ mod tests {
     /// Progress of a life: before a snapshot, during it, after it.
     fn any_life() -> impl Strategy<Value = Vec<Progress>> {
         let part = |states| prop::collection::vec(any_progress(states), 0..5);
-        (part(&[0]), part(&[0, 1]), part(&[0, 2]), part(&[0, 2])).prop_map(
-            |(before, running, done, after)| [before, running, done, after].concat(),
-        )
+        (part(&[0]), part(&[0, 1]), part(&[0, 2]), part(&[0, 2]))
+            .prop_map(|(before, running, done, after)| [before, running, done, after].concat())
     }
 
     proptest! {

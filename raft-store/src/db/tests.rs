@@ -1,10 +1,14 @@
 use std::fs;
 use std::path::PathBuf;
 
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, Vote};
+use rocksdb::statistics::Ticker;
 use tempfile::TempDir;
 
 use super::*;
 use crate::error::StoreErrorKind;
+use crate::log::LogStore;
 
 fn put(db: &Db, index: u64) {
     let mut batch = Batch::default();
@@ -107,7 +111,8 @@ fn a_flipped_byte_is_found_by_whoever_reads_it() {
     let error = db.get(Key::Log(3)).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert!(error.to_string().contains("log entry 3"), "{error}");
-    let scanned: Result<Vec<_>, _> = db.scan(&Key::Log(0).encode(), &crate::keys::LOG_END).collect();
+    let scanned: Result<Vec<_>, _> =
+        db.scan(&Key::Log(0).encode(), &crate::keys::LOG_END).collect();
     assert_eq!(scanned.unwrap_err().to_string(), error.to_string());
 }
 
@@ -124,4 +129,28 @@ fn scans_keep_to_their_bounds() {
     let last = db.last(Key::Log(0), &Key::Log(4).encode()).unwrap();
     assert_eq!(last.unwrap().0, Key::Log(3));
     assert!(db.last(Key::Log(9), &crate::keys::LOG_END).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_raft_relies_on_is_synced_and_the_rest_is_not() {
+    let dir = TempDir::new().unwrap();
+    let mut options = options();
+    options.enable_statistics();
+    let db = Db::open_with(&options, dir.path()).unwrap();
+    let mut log = LogStore::new(db.clone());
+    let id = |index| LogId::new(CommittedLeaderId::new(1, 1), index);
+    let entries = (0..9).map(|index| Entry { log_id: id(index), payload: EntryPayload::Blank });
+    let syncs = || options.get_ticker_count(Ticker::WalFileSynced);
+
+    let before = syncs();
+    log.blocking_append(entries).await.unwrap();
+    assert_eq!(syncs() - before, 1, "one for all entries");
+    log.save_vote(&Vote::new(1, 1)).await.unwrap();
+    assert_eq!(syncs() - before, 2);
+    log.truncate(id(8)).await.unwrap();
+    assert_eq!(syncs() - before, 3);
+    log.save_committed(Some(id(7))).await.unwrap();
+    log.purge(id(1)).await.unwrap();
+    db.write(Batch::default()).unwrap();
+    assert_eq!(syncs() - before, 3);
 }

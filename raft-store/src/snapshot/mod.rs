@@ -44,7 +44,8 @@ pub(crate) struct Snapshots {
 impl Snapshots {
     /// Opens the directory, and reads the snapshot in it whole.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Option<Applied>), StoreError> {
-        let opening = |error: &io::Error| StoreError::io(format!("opening {}", dir.display()), error);
+        let opening =
+            |error: &io::Error| StoreError::io(format!("opening {}", dir.display()), error);
         fs::create_dir_all(dir).map_err(|error| opening(&error))?;
         for name in [BUILDING, RECEIVED, ACCEPTED] {
             remove(&dir.join(name))?;
@@ -129,7 +130,8 @@ impl Snapshots {
 
     fn publish(&self, name: &str) -> Result<(), StoreError> {
         let path = self.dir.join(CURRENT);
-        fs::rename(self.dir.join(name), &path).map_err(|error| failed("renaming", &path, &error))?;
+        fs::rename(self.dir.join(name), &path)
+            .map_err(|error| failed("renaming", &path, &error))?;
         let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
         synced.map_err(|error| failed("syncing", &self.dir, &error))
     }

@@ -43,7 +43,7 @@ impl State {
         });
         let mut taken = CheckpointsTaken::default();
         for report in captured.chain(delivered) {
-            match self.take(at, report) {
+            match self.take(at, &report) {
                 Ok(()) => {}
                 Err(Untaken::Fenced(fenced)) => taken.fenced.push(fenced),
                 Err(Untaken::Refused(refused)) => taken.refused.push(refused),
@@ -52,24 +52,24 @@ impl State {
         of(Kind::Checkpoints(taken))
     }
 
-    fn take(&mut self, at: At, report: Report) -> Result<(), Untaken> {
+    fn take(&mut self, at: At, report: &Report) -> Result<(), Untaken> {
         let id = report.shard;
-        let refuse = |reason: String| refused(id, report.sink.as_deref(), reason);
+        let refuse = |reason: &str| refused(id, report.sink.as_deref(), reason);
         let Some(shard) = self.shards.get_mut(&id) else {
-            return Err(refuse(format!("there is no shard {id}")));
+            return Err(refuse(&format!("there is no shard {id}")));
         };
         if !owns(shard, report.epoch) {
             return Err(Untaken::Fenced(Fenced { shard: Some(id), current: shard.epoch }));
         }
         if !knows(self.exports.get(&id.export_id), report.sink.as_deref()) {
-            return Err(refuse("its export has no such sink".to_owned()));
+            return Err(refuse("its export has no such sink"));
         }
         let Some(delta) = &report.delta else {
-            return Err(refuse("there is no checkpoint in it".to_owned()));
+            return Err(refuse("there is no checkpoint in it"));
         };
         let total = total_of(shard, report.sink.as_ref());
         if delta.sequence < total.sequence {
-            return Err(refuse(format!(
+            return Err(refuse(&format!(
                 "it would go back from sequence {} to {}",
                 total.sequence, delta.sequence
             )));
@@ -121,7 +121,7 @@ fn knows(export: Option<&Export>, sink: Option<&str>) -> bool {
     export.is_some_and(|export| export.sinks.iter().any(|known| known.name == sink))
 }
 
-fn refused(shard: ShardId, sink: Option<&str>, reason: String) -> Untaken {
+fn refused(shard: ShardId, sink: Option<&str>, reason: &str) -> Untaken {
     let sink = sink.unwrap_or_default().to_owned();
-    Untaken::Refused(RefusedCheckpoint { shard: Some(shard), sink, reason })
+    Untaken::Refused(RefusedCheckpoint { shard: Some(shard), sink, reason: reason.to_owned() })
 }

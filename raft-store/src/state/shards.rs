@@ -24,8 +24,11 @@ pub(super) fn owns(shard: &Shard, epoch: u64) -> bool {
 impl State {
     pub(super) fn discover_shards(&mut self, command: ShardsDiscovered) -> Verdict {
         let export_id = command.export_id;
-        let known: BTreeSet<&str> =
-            self.shards_of(export_id).filter_map(|s| s.spec.as_ref()).map(|s| s.name.as_str()).collect();
+        let known: BTreeSet<&str> = self
+            .shards_of(export_id)
+            .filter_map(|s| s.spec.as_ref())
+            .map(|s| s.name.as_str())
+            .collect();
         let mut fresh = BTreeMap::new();
         let mut order = Vec::new();
         for spec in command.shards {
@@ -129,7 +132,8 @@ impl State {
 
     /// Deletes the shards of an export, and their gaps.
     pub(super) fn delete_shards(&mut self, export_id: u64) {
-        let shards: Vec<ShardId> = self.shards.range(all_of(export_id)).map(|(id, _)| *id).collect();
+        let shards: Vec<ShardId> =
+            self.shards.range(all_of(export_id)).map(|(id, _)| *id).collect();
         for id in shards {
             let gaps: Vec<u64> = self.gaps_of(id).map(|gap| gap.number).collect();
             for number in gaps {
