@@ -4,7 +4,7 @@ use tidegate_proto::v1::{Check, Export, ExportPut, PlanResponse, PlanStep, SinkR
 
 use crate::config::ExportSpec;
 use crate::error::Result;
-use crate::sinks::{self, SinkConfig};
+use crate::sinks;
 use crate::sources::{self, SourceConfig};
 
 /// An export file that can be applied, as a command.
@@ -13,7 +13,7 @@ pub(super) fn command(text: &str, replaces: u64) -> Result<ExportPut> {
     SourceConfig::parse(&spec)?;
     let mut refs = Vec::new();
     for sink in spec.sinks()? {
-        SinkConfig::parse(&sink)?;
+        sinks::parse(&sink)?;
         refs.push(SinkRef { name: sink.name, kind: sink.kind });
     }
     Ok(ExportPut {
@@ -44,7 +44,7 @@ pub(super) async fn checks(text: &str) -> Result<Vec<Check>> {
         Err(error) => vec![failed("source", &error.to_string())],
     };
     for sink in spec.sinks()? {
-        let found = sinks::check(&SinkConfig::parse(&sink)?).await;
+        let found = sinks::check(&sinks::parse(&sink)?).await;
         let named = found.into_iter().map(|check| Check {
             name: format!("sink {}: {}", sink.name, check.name),
             ..check

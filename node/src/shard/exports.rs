@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::config::ExportSpec;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sinks;
 use crate::sinks::SinkConfig;
 use crate::sources::{self, Source, SourceConfig};
 
@@ -70,7 +71,7 @@ async fn read(name: String, text: &str) -> Result<Job> {
     let source = sources::open(&SourceConfig::parse(&spec)?).await?;
     let mut sinks = HashMap::new();
     for sink in spec.sinks()? {
-        sinks.insert(sink.name.clone(), SinkConfig::parse(&sink)?);
+        sinks.insert(sink.name.clone(), sinks::parse(&sink)?);
     }
     Ok(Job { name, spec, source, sinks })
 }

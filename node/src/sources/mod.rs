@@ -16,6 +16,8 @@ use tonic::async_trait;
 use crate::error::Result;
 
 mod config;
+#[cfg(test)]
+mod contract;
 pub mod datagen;
 pub mod dynamodb;
 pub mod embedded;
