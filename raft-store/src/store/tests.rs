@@ -8,8 +8,8 @@ use openraft::{
 };
 use tempfile::TempDir;
 use tidegate_proto::v1::{
-    Captured, Checkpoint, Checkpoints, ClusterCreate, Command, ExportPut, ShardId, ShardSpec,
-    ShardsDiscovered, command, outcome,
+    Captured, Checkpoint, Checkpoints, ClusterCreate, Command, ExportDelete, ExportPut, ShardId,
+    ShardSpec, ShardsDiscovered, command, outcome,
 };
 
 use super::*;
@@ -85,6 +85,16 @@ async fn log_and_state_outlive_the_process() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_stays_deleted() {
+    let (dir, log, mut machine, handle) = applied().await;
+    let delete = ExportDelete { name: "orders".to_owned() };
+    machine.apply([entry(5, command::Kind::ExportDelete(delete))]).await.unwrap();
+    drop((log, machine, handle));
+    let (_, _, handle) = RaftStore::open(dir.path()).unwrap();
+    assert_eq!(handle.read(|state| (state.exports().count(), state.shards().count())), (0, 0));
+}
+
+#[tokio::test]
 async fn each_entry_has_its_answer() {
     let dir = TempDir::new().unwrap();
     let (_, mut machine, _) = RaftStore::open(dir.path()).unwrap();
@@ -121,9 +131,8 @@ async fn a_snapshot_carries_everything_to_another_node() {
 
     let other = TempDir::new().unwrap();
     let (log, mut follower, reader) = RaftStore::open(other.path()).unwrap();
-    let create = ClusterCreate { cluster_id: "old".to_owned() };
-    let own = [entry(1, command::Kind::ClusterCreate(create))];
-    follower.apply(own).await.unwrap();
+    let own = ExportPut { name: "not in the snapshot".to_owned(), ..Default::default() };
+    follower.apply([entry(1, command::Kind::ExportPut(own))]).await.unwrap();
     let topology = reader.topology();
     let mut received = follower.begin_receiving_snapshot().await.unwrap();
     let mut sent = snapshot.snapshot;
