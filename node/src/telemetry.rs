@@ -2,6 +2,8 @@
 //!
 //! Labels are bounded by configuration: exports and sinks, never keys.
 
+use std::io::IsTerminal as _;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -38,11 +40,14 @@ const GAPS: &str = "tidegate_open_gaps";
 /// Starts logging to standard error, by `RUST_LOG` or at level info.
 pub fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new("info,openraft=warn,h2=warn,hyper=warn,tower=warn,aws=warn")
+        // openraft calls every lost heartbeat an error; what matters of it we say
+        // ourselves. Spans of ractor repeat ours.
+        EnvFilter::new("info,openraft=off,ractor=warn,h2=warn,hyper=warn,tower=warn")
     });
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     // A second start, as in tests, keeps the first.
     drop(subscriber.try_init());

@@ -37,7 +37,9 @@ pub struct Running {
     roles: BTreeMap<Role, Terms>,
     actors: BTreeMap<Role, ActorRef<actor::Message>>,
     draining: BTreeSet<Role>,
-    shutdown: Option<RpcReplyPort<()>>,
+    /// The node shuts down: nothing is started any more.
+    closing: bool,
+    drained: Option<RpcReplyPort<()>>,
     watcher: JoinHandle<()>,
 }
 
@@ -86,7 +88,8 @@ impl Actor for Supervisor {
             roles: BTreeMap::new(),
             actors: BTreeMap::new(),
             draining: BTreeSet::new(),
-            shutdown: None,
+            closing: false,
+            drained: None,
             watcher,
         })
     }
@@ -129,16 +132,15 @@ impl Actor for Supervisor {
 impl Running {
     async fn on_look(&mut self, me: &ActorRef<Message>) {
         let control = &self.means.control;
-        let held = control.lease().held() && self.shutdown.is_none();
-        if !held && self.shutdown.is_none() {
+        if self.closing {
+            return;
+        }
+        if !control.lease().held() {
             // Another may start what runs here any moment: no draining.
             self.kill_all();
             return;
         }
-        let wanted = match held {
-            true => control.read(|state| wanted(state, control.node())),
-            false => BTreeMap::new(),
-        };
+        let wanted = control.read(|state| wanted(state, control.node()));
         for step in steps(&wanted, &self.roles) {
             match step {
                 Step::Stop(role) => self.drain_role(&role),
@@ -146,11 +148,11 @@ impl Running {
             }
         }
         self.sweep();
-        self.answer_if_drained();
     }
 
     fn on_drain(&mut self, reply: RpcReplyPort<()>) {
-        self.shutdown = Some(reply);
+        self.closing = true;
+        self.drained = Some(reply);
         self.watcher.abort();
         let roles: Vec<_> = self.roles.keys().cloned().collect();
         for role in roles {
@@ -202,7 +204,7 @@ impl Running {
 
     fn answer_if_drained(&mut self) {
         if self.actors.is_empty()
-            && let Some(reply) = self.shutdown.take()
+            && let Some(reply) = self.drained.take()
         {
             // Whoever asked may have given up.
             drop(reply.send(()));
