@@ -97,7 +97,9 @@ pub(crate) enum Command {
     #[command(after_help = doctor::EXAMPLE)]
     Doctor(doctor::DoctorArgs),
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate")]
+    #[command(
+        after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate"
+    )]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
@@ -124,7 +126,10 @@ mod tests {
         let both = nodes(&["tidegate", "--endpoint", "a,b", "node", "list", "--endpoint", "c"]);
         assert!(both == ["c"] || both == ["a", "b", "c"], "{both:?}");
         assert_eq!(nodes(&["tidegate", "status", "--endpoint", "a,b"]), ["a", "b"]);
-        assert_eq!(nodes(&["tidegate", "--endpoint", "a", "--endpoint", "b", "status"]), ["a", "b"]);
+        assert_eq!(
+            nodes(&["tidegate", "--endpoint", "a", "--endpoint", "b", "status"]),
+            ["a", "b"]
+        );
     }
 
     #[test]

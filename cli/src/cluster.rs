@@ -2,9 +2,10 @@
 
 use tidegate_proto::v1::admin_client::AdminClient;
 use tidegate_proto::v1::{
-    ApplyRequest, Check, DeleteExportRequest, DoctorRequest, Export, ExportState, Gap, ListExportsRequest,
-    ListGapsRequest, ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse,
-    PlanRequest, PlanResponse, SetExportStateRequest, StatusRequest, StatusResponse,
+    ApplyRequest, Check, DeleteExportRequest, DoctorRequest, Export, ExportState, Gap,
+    ListExportsRequest, ListGapsRequest, ListNodesRequest, ListNodesResponse, ListShardsRequest,
+    ListShardsResponse, PlanRequest, PlanResponse, SetExportStateRequest, StatusRequest,
+    StatusResponse,
 };
 use tonic::transport::Channel;
 
@@ -44,9 +45,8 @@ impl Cluster {
 
     /// All exports.
     pub(crate) async fn exports(&mut self) -> Result<Vec<Export>> {
-        let answer = self.endpoints.ask(|it| async {
-            admin(it).list_exports(ListExportsRequest {}).await
-        });
+        let answer =
+            self.endpoints.ask(|it| async { admin(it).list_exports(ListExportsRequest {}).await });
         Ok(answer.await?.exports)
     }
 
@@ -63,8 +63,7 @@ impl Cluster {
     /// Pauses or resumes an export.
     pub(crate) async fn set_export_state(&mut self, name: &str, state: ExportState) -> Result<()> {
         let request = || SetExportStateRequest { name: name.to_owned(), state: state.into() };
-        let answer =
-            self.endpoints.ask(|it| async { admin(it).set_export_state(request()).await });
+        let answer = self.endpoints.ask(|it| async { admin(it).set_export_state(request()).await });
         answer.await.map(|_| ())
     }
 

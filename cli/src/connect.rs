@@ -80,24 +80,20 @@ impl Endpoints {
                 // What an endpoint said tells more than that others are silent.
                 Err(silence) => return Err(last.unwrap_or(silence)),
             };
-            match tokio::time::timeout(ANSWER_WAIT, call(channel)).await {
+            let answer = tokio::time::timeout(ANSWER_WAIT, call(channel)).await;
+            let status = match answer {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) => {
-                    let failure = Failure::of_status(self.current(), &status);
-                    if !another_may_do(&status) {
-                        return Err(failure);
-                    }
-                    last = Some(failure);
-                }
-                Err(_) => {
-                    let wait = ANSWER_WAIT.as_secs();
-                    let why = format!("{} gave no answer within {wait} s", self.current());
-                    return Err(Failure::unreachable(why));
-                }
+                Ok(Err(status)) => status,
+                Err(_) => return Err(self.no_answer()),
+            };
+            let failure = Failure::of_status(self.current(), &status);
+            if !another_may_do(&status) {
+                return Err(failure);
             }
+            last = Some(failure);
             self.move_on();
         }
-        Err(last.unwrap_or_else(|| Failure::unreachable("no endpoint answered")))
+        Err(last.unwrap_or_else(|| self.no_answer()))
     }
 
     /// [`Endpoints::ask`] for what can be repeated without harm: again, with
@@ -116,8 +112,17 @@ impl Endpoints {
         }
         self.ask(&call).await
     }
+
+    fn no_answer(&self) -> Failure {
+        let wait = ANSWER_WAIT.as_secs();
+        Failure::unreachable(format!(
+            "{} gave no answer within {wait} s; it may or may not have been done",
+            self.current()
+        ))
+    }
 }
 
+/// Whether to ask elsewhere: nothing was done here.
 fn another_may_do(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Unimplemented)
 }

@@ -63,7 +63,10 @@ impl Failure {
     /// What came of writing to standard output.
     pub(crate) fn of_output(error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
-            return Self { kind: FailureKind::Closed, text: "standard output was closed".to_owned() };
+            return Self {
+                kind: FailureKind::Closed,
+                text: "standard output was closed".to_owned(),
+            };
         }
         Self::failed(format!("write to standard output: {error}"))
     }

@@ -12,8 +12,9 @@ pub(crate) fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    let digits = if value.fract() < 0.05 || value >= 100.0 { 0 } else { 1 };
-    format!("{value:.digits$} {}", UNITS[unit])
+    let digits = usize::from(value < 99.95);
+    let text = format!("{value:.digits$}");
+    format!("{} {}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
 }
 
 /// A whole number in groups of three: `1,234,567`.

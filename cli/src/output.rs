@@ -39,7 +39,7 @@ pub(crate) fn line(text: &str) -> Result<()> {
 /// Writes lines to standard output and sees them out of this process.
 pub(crate) fn lines<L: AsRef<[u8]>>(lines: impl IntoIterator<Item = L>) -> Result<()> {
     let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
-    let mut write = || {
+    let write = || {
         for line in lines {
             out.write_all(line.as_ref())?;
             out.write_all(b"\n")?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use tidegate_proto::v1::{Shard, SnapshotState};
+use tidegate_proto::v1::{Progress, Shard, SnapshotState};
 use tokio::time::Instant;
 
 /// How far the snapshot of some shards is.
@@ -83,7 +83,7 @@ pub(crate) fn of<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> SnapshotPro
 /// Where a shard's snapshot is; unspecified before the anchor.
 pub(crate) fn state(shard: &Shard) -> SnapshotState {
     let captured = shard.captured.as_ref().and_then(|at| at.progress.as_ref());
-    captured.or(shard.anchor.as_ref()).map_or(SnapshotState::Unspecified, |it| it.snapshot())
+    captured.or(shard.anchor.as_ref()).map_or(SnapshotState::Unspecified, Progress::snapshot)
 }
 
 fn add_chunks(sum: &mut SnapshotProgress, shard: &Shard) {
@@ -117,7 +117,7 @@ impl Meter {
 
     /// Takes the total as it is at `now`; gives the rate, once there is one.
     pub(crate) fn see(&mut self, now: Instant, total: u64) -> Option<f64> {
-        let Some((then, before)) = self.last.replace((now, total)) else { return None };
+        let (then, before) = self.last.replace((now, total))?;
         let seconds = now.saturating_duration_since(then).as_secs_f64();
         if seconds > 0.0 {
             let newest = total.saturating_sub(before) as f64 / seconds;
@@ -138,7 +138,7 @@ pub(crate) fn time_left(progress: &SnapshotProgress, per_second: Option<f64>) ->
 
 #[cfg(test)]
 mod tests {
-    use tidegate_proto::v1::{Checkpoint, ChunkProgress, Progress};
+    use tidegate_proto::v1::{Checkpoint, ChunkProgress};
 
     use super::*;
 
@@ -153,12 +153,7 @@ mod tests {
             ..Progress::default()
         };
         let captured = Checkpoint { progress: Some(progress), ..Checkpoint::default() };
-        Shard {
-            chunks: 4,
-            rows_estimated: estimate,
-            captured: Some(captured),
-            ..Shard::default()
-        }
+        Shard { chunks: 4, rows_estimated: estimate, captured: Some(captured), ..Shard::default() }
     }
 
     #[test]

@@ -293,7 +293,8 @@ mod tests {
     use super::*;
 
     fn running() -> Shard {
-        let at = |sequence, committed_ms| Checkpoint { sequence, committed_ms, ..Checkpoint::default() };
+        let at =
+            |sequence, committed_ms| Checkpoint { sequence, committed_ms, ..Checkpoint::default() };
         Shard {
             id: Some(ShardId { export_id: 7, index: 0 }),
             epoch: 2,

@@ -22,7 +22,9 @@ pub(crate) enum ShardCommand {
         export: Option<String>,
     },
     /// Show one shard
-    #[command(after_help = "Examples:\n  tidegate shard show orders 0-1023\n  tidegate shard show orders 7/0")]
+    #[command(
+        after_help = "Examples:\n  tidegate shard show orders 0-1023\n  tidegate shard show orders 7/0"
+    )]
     Show {
         /// Name of the export
         export: String,

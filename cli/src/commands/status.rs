@@ -109,7 +109,8 @@ fn trouble(status: &StatusResponse) -> Option<String> {
 fn table(status: &StatusView) -> String {
     let leader = status.nodes.iter().find(|it| it.id == status.leader);
     let answered = status.nodes.iter().find(|it| it.id == status.node);
-    let name = |node: Option<&NodeView>| node.map_or_else(|| "none".to_owned(), |it| it.name.clone());
+    let name =
+        |node: Option<&NodeView>| node.map_or_else(|| "none".to_owned(), |it| it.name.clone());
     let up = status.nodes.iter().filter(|it| it.state == "up").count();
     let failed = match status.shards_failed {
         0 => String::new(),

@@ -60,7 +60,8 @@ pub(super) async fn run(args: ImportArgs, store: Store, format: Format) -> Resul
     let mut written = Written::default();
     let mut failure = None;
     while let Some(lane) = lanes.join_next().await {
-        let (sum, outcome) = lane.map_err(|error| Failure::failed(format!("a lane ended: {error}")))?;
+        let (sum, outcome) =
+            lane.map_err(|error| Failure::failed(format!("a lane ended: {error}")))?;
         written = written.plus(sum);
         failure = failure.or(outcome.err());
     }
@@ -68,7 +69,8 @@ pub(super) async fn run(args: ImportArgs, store: Store, format: Format) -> Resul
     // A lane that failed took no more: its failure is the cause. The reader may
     // still wait for standard input then, and is left alone.
     if failure.is_none() {
-        let read = reader.await.map_err(|error| Failure::failed(format!("reading ended: {error}")))?;
+        let read =
+            reader.await.map_err(|error| Failure::failed(format!("reading ended: {error}")))?;
         failure = read.err();
     }
     if let Some(failure) = failure {

@@ -85,7 +85,10 @@ impl Lines<'_> {
             Some(Value::String(text)) if !text.is_empty() => text.clone(),
             Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
             Some(_) => {
-                return Err(format!("has a field \"{}\" that is neither text nor a whole number", self.key));
+                return Err(format!(
+                    "has a field \"{}\" that is neither text nor a whole number",
+                    self.key
+                ));
             }
             None => return Err(format!("has no field \"{}\"; choose another --key", self.key)),
         };
@@ -107,7 +110,16 @@ fn at(number: u64, why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
+
+    fn json(write: &DocumentWrite) -> &[u8] {
+        match &write.kind {
+            Some(Kind::Json(json)) => json,
+            other => panic!("writes are JSON, not {other:?}"),
+        }
+    }
 
     fn lines(lanes: usize) -> Lines<'static> {
         Lines { collection: "items", key: "id", lanes }
@@ -124,19 +136,20 @@ mod tests {
 
     #[test]
     fn a_key_keeps_to_its_lane_and_its_order() {
-        let text: String = (0..500)
-            .map(|n| format!("{{\"id\":\"k{}\",\"n\":{n}}}\n", n % 7))
-            .collect();
-        let mut lane_of = std::collections::BTreeMap::new();
-        let mut seen = std::collections::BTreeMap::<String, Vec<u64>>::new();
-        for (lane, batch) in cut(4, &text).unwrap() {
-            for write in batch.writes {
-                let Some(Kind::Json(json)) = write.kind else { panic!("writes are JSON") };
-                let value: Value = serde_json::from_slice(&json).unwrap();
-                assert_eq!(*lane_of.entry(write.key.clone()).or_insert(lane), lane);
-                seen.entry(write.key).or_default().push(value["n"].as_u64().unwrap());
-            }
+        let text: String =
+            (0..500).map(|n| format!("{{\"id\":\"k{}\",\"n\":{n}}}\n", n % 7)).collect();
+        let mut lane_of = BTreeMap::new();
+        let mut seen = BTreeMap::<String, Vec<u64>>::new();
+        let batches = cut(4, &text).unwrap();
+        let lanes = batches
+            .into_iter()
+            .flat_map(|(lane, it)| it.writes.into_iter().map(move |it| (lane, it)));
+        for (lane, write) in lanes {
+            let value: Value = serde_json::from_slice(json(&write)).unwrap();
+            assert_eq!(*lane_of.entry(write.key.clone()).or_insert(lane), lane);
+            seen.entry(write.key).or_default().push(value["n"].as_u64().unwrap());
         }
+        assert!(lane_of.values().collect::<BTreeSet<_>>().len() > 1, "{lane_of:?}");
         assert_eq!(seen.values().map(Vec::len).sum::<usize>(), 500);
         assert!(seen.values().all(|numbers| numbers.is_sorted()), "{seen:?}");
     }
@@ -166,8 +179,7 @@ mod tests {
         let batches = cut(1, "{\"id\":7,\"n\":1234567890123456789012345678.50}\n").unwrap();
         let write = &batches[0].1.writes[0];
         assert_eq!(write.key, "7");
-        let Some(Kind::Json(json)) = &write.kind else { panic!("writes are JSON") };
-        assert!(json.ends_with(b"1234567890123456789012345678.50}"));
+        assert!(json(write).ends_with(b"1234567890123456789012345678.50}"));
     }
 
     #[test]

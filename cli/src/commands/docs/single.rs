@@ -33,7 +33,9 @@ pub(super) async fn get(args: &KeyArgs, mut store: Store) -> Result<()> {
     let KeyArgs { collection, key } = args;
     match store.get(collection, key).await? {
         Some(document) => output::lines([document.json]),
-        None => Err(Failure::refused(format!("there is no document \"{key}\" in \"{collection}\""))),
+        None => {
+            Err(Failure::refused(format!("there is no document \"{key}\" in \"{collection}\"")))
+        }
     }
 }
 

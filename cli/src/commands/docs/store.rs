@@ -39,12 +39,13 @@ impl Store {
     }
 
     /// The document, as JSON; `None` if there is none.
-    pub(super) async fn get(&mut self, collection: &str, key: &str) -> Result<Option<StoredDocument>> {
-        let request = || GetRequest {
-            collection: collection.to_owned(),
-            key: key.to_owned(),
-            as_json: true,
-        };
+    pub(super) async fn get(
+        &mut self,
+        collection: &str,
+        key: &str,
+    ) -> Result<Option<StoredDocument>> {
+        let request =
+            || GetRequest { collection: collection.to_owned(), key: key.to_owned(), as_json: true };
         let answer = self.endpoints.ask(|it| async { client(it).get(request()).await }).await?;
         Ok(answer.document.filter(|_| answer.found))
     }
@@ -57,7 +58,8 @@ impl Store {
 
     /// How many slots the store has.
     pub(super) async fn slots(&mut self) -> Result<u32> {
-        let answer = self.endpoints.ask(|it| async { client(it).describe(DescribeRequest {}).await });
+        let answer =
+            self.endpoints.ask(|it| async { client(it).describe(DescribeRequest {}).await });
         Ok(answer.await?.slots)
     }
 
