@@ -158,7 +158,81 @@ impl Outage {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::pin::Pin;
+
+    use futures::{Stream, stream};
+    use tidegate_proto::v1::feed_server::{Feed, FeedServer};
+    use tonic::transport::Server;
+    use tonic::transport::server::TcpIncoming;
+    use tonic::{Request, Response};
+
     use super::*;
+
+    /// Serves the numbers behind the token, `each` per call, then breaks off;
+    /// ends in order at `last`. A token is one number in one byte.
+    struct Counting {
+        each: u8,
+        last: u8,
+    }
+
+    #[tonic::async_trait]
+    impl Feed for Counting {
+        type SubscribeStream =
+            Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
+
+        async fn subscribe(
+            &self,
+            request: Request<Streaming<SubscribeRequest>>,
+        ) -> Result<Response<Self::SubscribeStream>, Status> {
+            let first = request.into_inner().message().await?.and_then(|it| it.kind);
+            let Some(subscribe_request::Kind::Start(start)) = first else {
+                return Err(Status::invalid_argument("no start"));
+            };
+            let after = match start.from {
+                Some(subscribe_start::From::Token(token)) => token[0],
+                _ => 0,
+            };
+            let upto = self.last.min(after + self.each);
+            let number = |n: u8| {
+                Ok(SubscribeResponse {
+                    token: vec![n].into(),
+                    json: vec![n.to_string().into()],
+                    ..SubscribeResponse::default()
+                })
+            };
+            let broken = (upto < self.last).then(|| Err(Status::unavailable("the node is going")));
+            let answers: Vec<_> = (after + 1..=upto).map(number).chain(broken).collect();
+            Ok(Response::new(Box::pin(stream::iter(answers))))
+        }
+    }
+
+    fn serve(feed: Counting) -> String {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let incoming = TcpIncoming::bind(address).unwrap();
+        let url = format!("http://{}", incoming.local_addr().unwrap());
+        let server = Server::builder().add_service(FeedServer::new(feed));
+        tokio::spawn(server.serve_with_incoming(incoming));
+        url
+    }
+
+    fn subscription(urls: &[String]) -> Subscription {
+        Subscription::new(Endpoints::new(urls).unwrap(), SubscribeStart::default())
+    }
+
+    #[tokio::test]
+    async fn a_broken_feed_goes_on_elsewhere_without_a_hole_or_a_repeat() {
+        let nobody = "http://127.0.0.1:1".to_owned();
+        let urls =
+            [serve(Counting { each: 3, last: 9 }), nobody, serve(Counting { each: 2, last: 9 })];
+        let mut subscription = subscription(&urls);
+        let mut seen = Vec::new();
+        while let Some(response) = subscription.next().await.unwrap() {
+            seen.push(response.token[0]);
+            subscription.done(&response).await;
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    }
 
     #[test]
     fn a_lost_connection_is_tried_again_and_a_refusal_is_not() {
