@@ -18,18 +18,18 @@ deps:
 	@./deploy/install-deps.sh
 
 demo: deps ## Install, build and run the demo
-	cargo build --bins
+	cargo build --workspace --bins
 	./deploy/demo.sh
 
 test: deps ## Run the tests; F=name for those whose name holds it
-	cargo build --bins
+	cargo build --workspace --bins
 	cargo test --workspace -- $(F)
 
 verify: ## Check format, lints, docs and house rules; writes nothing
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
-	cargo test -p tidegate-tests --test tidy
+	cargo test --workspace --test tidy
 
 fix: ## Mend format and simple lints; writes
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
@@ -40,5 +40,5 @@ bench: deps ## Measure (deploy/bench.sh; not written yet)
 	./deploy/bench.sh
 
 cluster: ## Run N=3 nodes on loopback in ./.cluster; end them with deploy/cluster.sh down
-	cargo build --bins
+	cargo build --workspace --bins
 	./deploy/cluster.sh up $(N)

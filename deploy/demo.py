@@ -167,7 +167,10 @@ class Demo:
     def apply(self):
         text = (ROOT / "deploy" / "orders.toml").read_text()
         text = text.replace("http://127.0.0.1:7390", self.documents_endpoint())
-        text = text.replace("/tmp/tidegate-lake", str(self.folder / "lake"))
+        text = text.replace("/tmp/tidegate-demo", str(self.folder))
+        # Slow enough to be killed half way.
+        pace = max(500, self.args.documents // 50)
+        text = text.replace("rows-per-second = 0", f"rows-per-second = {pace}")
         path = self.folder / "orders.toml"
         path.write_text(text)
         self.cli("--yes", "apply", "-f", path)
@@ -188,38 +191,28 @@ class Demo:
         shards = self.shards()
         if not shards:
             return 0
-        done = 0.0
-        for shard in shards:
-            progress = shard["captured"].get("progress", {})
-            if progress.get("snapshot") == "complete":
-                done += 1
-            elif shard["chunks"]:
-                chunks = progress.get("chunks", {}).values()
-                done += sum(1 for chunk in chunks if chunk["done"]) / shard["chunks"]
-        return done / len(shards)
+        return sum(shard["snapshot"]["share"] for shard in shards) / len(shards)
 
     def kill_the_busiest(self):
         owned = {}
         for shard in self.shards():
             owned[shard["reader"]] = owned.get(shard["reader"], 0) + 1
-        names = {node["id"]: node["name"] for node in self.json("node", "list")["nodes"]}
         busiest = max(owned, key=owned.get)
-        number = int(names[busiest].removeprefix("node"))
+        number = int(busiest.removeprefix("node"))
         say(f"kill -9 node{number}, which owns {owned[busiest]} of {sum(owned.values())} shards")
         os.kill(self.nodes[number].pid, signal.SIGKILL)
         self.nodes[number].wait()
-        time.sleep(3)
-        say(f"restart node{number}")
+        self.wait("its shards run elsewhere",
+                  lambda: all(shard["reader"] != busiest for shard in self.shards()), 30)
+        say(f"its shards run elsewhere, snapshot at {self.snapshot():.0%}; restart node{number}")
         self.start_node(number)
 
     def settled(self):
         revision = self.json("docs", "count", documents=True)["revision"]
         for shard in self.shards():
-            captured = shard["captured"]
-            position = bytes.fromhex(captured["progress"]["stream"]).decode()
-            if int(position.rsplit(":", 1)[1]) < revision:
+            if int(shard["captured"]["position"].rsplit(":", 1)[1]) < revision:
                 return False
-            if shard["delivered"].get("lake", {}).get("sequence", 0) < captured["sequence"]:
+            if any(sink["behind"] for sink in shard["sinks"]):
                 return False
         return True
 

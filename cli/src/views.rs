@@ -134,6 +134,8 @@ pub(crate) struct CheckpointView {
     pub(crate) bytes: u64,
     pub(crate) committed_ms: i64,
     pub(crate) at_ms: i64,
+    /// Where the source's stream was read to: text if it is one, else hex.
+    pub(crate) position: String,
 }
 
 impl From<Option<&Checkpoint>> for CheckpointView {
@@ -144,7 +146,16 @@ impl From<Option<&Checkpoint>> for CheckpointView {
             bytes: at.bytes,
             committed_ms: at.committed_ms,
             at_ms: at.at_ms,
+            position: printable(at.progress.as_ref().map_or(&[], |it| &it.stream)),
         })
+    }
+}
+
+/// A position as its source prints it, or as hex.
+fn printable(position: &[u8]) -> String {
+    match std::str::from_utf8(position) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => position.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }
 

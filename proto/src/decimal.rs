@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 /// Digits an `i128` surely holds, and the most a Variant decimal may have.
-pub const DIGITS_MAX: u8 = 38;
+pub(crate) const DIGITS_MAX: u8 = 38;
 
 /// An exact number: `±0.DIGITS × 10^power`, without zeros at either end.
 ///

@@ -65,7 +65,15 @@ impl FeedService {
         };
         let token = Token { cluster_id, export_id, sequences: begun(&lanes) };
         let credit = if start.credit_bytes == 0 { CREDIT_DEFAULT } else { start.credit_bytes };
-        Ok(Subscription { plan, lanes, token, credit: i128::from(credit), _place: place })
+        Ok(Subscription {
+            control: self.control.clone(),
+            start: start.clone(),
+            plan,
+            lanes,
+            token,
+            credit: i128::from(credit),
+            _place: place,
+        })
     }
 }
 
@@ -105,6 +113,8 @@ fn begun(lanes: &[Lane]) -> BTreeMap<u32, Sequence> {
 }
 
 struct Subscription {
+    control: Control,
+    start: SubscribeStart,
     plan: Plan,
     lanes: Vec<Lane>,
     token: Token,
@@ -123,10 +133,18 @@ impl Subscription {
         for (number, lane) in self.lanes.iter().cloned().enumerate() {
             tasks.spawn(lane::run(self.plan.clone(), number, lane, sender.clone()));
         }
-        drop(sender);
+        // A feed that follows keeps it, for shards that appear later.
+        let mut sender = Some(sender).filter(|_| !self.start.until_now);
+        let mut topology = self.control.topology();
         let mut closed = false;
         loop {
             tokio::select! {
+                changed = topology.changed(), if sender.is_some() => {
+                    match &sender {
+                        Some(sender) if changed.is_ok() => self.add_lanes(&mut tasks, sender)?,
+                        _ => sender = None,
+                    }
+                }
                 request = requests.message(), if !closed => match request? {
                     Some(request) => self.grant(&request)?,
                     // Half-closed: the credit given so far is all there will be.
@@ -148,6 +166,26 @@ impl Subscription {
                 () = responses.closed() => return Ok(()),
             }
         }
+    }
+
+    /// Follows shards that have appeared since, from their beginning.
+    fn add_lanes(
+        &mut self,
+        tasks: &mut JoinSet<()>,
+        portions: &mpsc::Sender<Result<Portion>>,
+    ) -> Result<(), Status> {
+        let cluster_id = &self.token.cluster_id;
+        let (_, now) = self.control.read(|state| lanes(state, cluster_id, &self.start))?;
+        for lane in now {
+            if self.lanes.iter().any(|known| known.shard == lane.shard) {
+                continue;
+            }
+            let lane = Lane { from: Begin::Earliest, ..lane };
+            let number = self.lanes.len();
+            tasks.spawn(lane::run(self.plan.clone(), number, lane.clone(), portions.clone()));
+            self.lanes.push(lane);
+        }
+        Ok(())
     }
 
     fn grant(&mut self, request: &SubscribeRequest) -> Result<(), Status> {

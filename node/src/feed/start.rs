@@ -58,7 +58,8 @@ pub(super) fn lanes(
         };
         lanes.push(Lane { shard: id, name, from, captured });
     }
-    for wanted in &start.shards {
+    // Before discovery there are none: those that come are known by then.
+    for wanted in start.shards.iter().filter(|_| export.shards > 0) {
         if lanes.iter().all(|lane| lane.name != *wanted) {
             return Err(Status::not_found(format!(
                 "export \"{}\" has no shard \"{wanted}\"; `tidegate shard list` shows them",
