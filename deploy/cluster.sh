@@ -86,7 +86,8 @@ await_node() {
 }
 
 up() {
-  local i join
+  local i join fresh=yes
+  [[ ! -e "$DIR/n1" ]] || fresh=no
   for program in tidegated tidegate; do
     [[ -x "$BIN/$program" ]] || die "$BIN/$program is not there; run \`cargo build\`, or set BIN"
   done
@@ -99,10 +100,11 @@ up() {
     ((i > 1)) || join=(--bootstrap)
     start "n$i" run --data "$DIR/n$i" --name "n$i" --listen "127.0.0.1:$(grpc_port "$i")" \
       --metrics-listen "127.0.0.1:$(metrics_port "$i")" "${join[@]}"
-    # The first makes the cluster that the others join.
-    ((i > 1)) || await_node 1
+    # The first makes the cluster that the others join. One that was there before
+    # may need the others to come up.
+    [[ "$i$fresh" != 1yes ]] || await_node 1
   done
-  for ((i = 2; i <= N; i++)); do await_node "$i"; done
+  for ((i = 1; i <= N; i++)); do await_node "$i"; done
   if [[ "$DOCS" == yes ]]; then
     await_port docs "$(docs_port)"
   fi

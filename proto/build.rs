@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ROOT}");
 
     let descriptors = protox::compile(&files, [ROOT])?;
-    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("tidegate.bin"), descriptors.encode_to_vec())?;
     // `Bytes` fields share the buffer a message was decoded from.
     tonic_prost_build::configure()

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tidegate_proto::Sequence;
-use tidegate_proto::v1::ShardId;
 use tidegate_proto::v1::admin_server::AdminServer;
 use tidegate_proto::v1::exchange_server::ExchangeServer;
 use tidegate_proto::v1::feed_server::FeedServer;
 use tidegate_proto::v1::raft_server::RaftServer;
+use tidegate_proto::v1::{Export, Shard, ShardId};
+use tidegate_raft_store::State;
 use tonic::service::Routes;
 
 use crate::admin::AdminService;
@@ -67,11 +68,8 @@ impl Node {
             disk_free_bytes: config.limits.disk_free_bytes,
         })?;
         let control = Control::start(&config, &tasks).await?;
-        let exchange = Exchange::new(
-            Arc::clone(&spool),
-            control.clone(),
-            config.limits.fetch_credit_bytes,
-        );
+        let exchange =
+            Exchange::new(Arc::clone(&spool), control.clone(), config.limits.fetch_credit_bytes);
         let services = services(&config, &control, &spool, &exchange, extra).await;
         let limits = config.limits.clone();
         tasks.spawn("grpc", async move {
@@ -186,7 +184,9 @@ fn readiness(control: Control) -> server::Readiness {
         });
         match failed {
             0 => Ok(()),
-            count => Err(format!("{count} shards of this node need an operator; see `tidegate shard list`")),
+            count => Err(format!(
+                "{count} shards of this node need an operator; see `tidegate shard list`"
+            )),
         }
     })
 }
@@ -199,22 +199,26 @@ async fn gauges(control: Control) {
         telemetry::group(control.leads(), control.applied());
         control.read(|state| {
             for export in state.exports() {
-                let shards: Vec<_> = state.shards_of(export.id).collect();
-                for sink in &export.sinks {
-                    let behind = shards.iter().map(|shard| {
-                        let captured = shard.captured.as_ref().map_or(0, |at| at.sequence);
-                        let delivered = shard.delivered.get(&sink.name).map_or(0, |at| at.sequence);
-                        captured.saturating_sub(delivered)
-                    });
-                    telemetry::backlog(&export.name, &sink.name, behind.sum());
-                }
-                let failed = shards.iter().filter(|shard| !shard.failure.is_empty()).count();
-                let open = shards.iter().flat_map(|it| state.gaps_of(it.id.unwrap_or_default()));
-                let open = open.filter(|gap| gap.repair.is_empty()).count();
-                telemetry::troubles(&export.name, failed as u64, open as u64);
+                gauge(state, export);
             }
         });
     }
+}
+
+fn gauge(state: &State, export: &Export) {
+    let captured = |shard: &Shard| shard.captured.as_ref().map_or(0, |at| at.sequence);
+    for sink in &export.sinks {
+        let behind = state.shards_of(export.id).map(|shard| {
+            let delivered = shard.delivered.get(&sink.name).map_or(0, |at| at.sequence);
+            captured(shard).saturating_sub(delivered)
+        });
+        telemetry::backlog(&export.name, &sink.name, behind.sum());
+    }
+    let failed = state.shards_of(export.id).filter(|shard| !shard.failure.is_empty()).count();
+    let open = state.gaps().filter(|gap| {
+        gap.repair.is_empty() && gap.shard.is_some_and(|shard| shard.export_id == export.id)
+    });
+    telemetry::troubles(&export.name, failed as u64, open.count() as u64);
 }
 
 fn report(what: &'static str, served: Result<()>) {

@@ -1,1 +1,3 @@
+//! What tests of more than one process share: the real servers they start.
 
+pub mod dynamodb_local;

@@ -284,7 +284,7 @@ fn complaints(rule: impl Fn(&Source) -> Vec<String>) -> Vec<String> {
     complaints
 }
 
-fn demand(complaints: Vec<String>) {
+fn demand(complaints: &[String]) {
     assert!(complaints.is_empty(), "{} found:\n{}\n", complaints.len(), complaints.join("\n"));
 }
 

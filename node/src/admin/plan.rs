@@ -45,10 +45,9 @@ pub(super) async fn checks(text: &str) -> Result<Vec<Check>> {
     };
     for sink in spec.sinks()? {
         let found = sinks::check(&sinks::parse(&sink)?).await;
-        let named = found.into_iter().map(|check| Check {
-            name: format!("sink {}: {}", sink.name, check.name),
-            ..check
-        });
+        let named = found
+            .into_iter()
+            .map(|check| Check { name: format!("sink {}: {}", sink.name, check.name), ..check });
         checks.extend(named);
     }
     Ok(checks)
@@ -95,7 +94,8 @@ mod tests {
     use super::*;
 
     fn put(sinks: &[&str]) -> ExportPut {
-        let sinks = sinks.iter().map(|&name| SinkRef { name: name.to_owned(), kind: "lake".to_owned() });
+        let sinks =
+            sinks.iter().map(|&name| SinkRef { name: name.to_owned(), kind: "lake".to_owned() });
         ExportPut { name: "orders".to_owned(), sinks: sinks.collect(), ..ExportPut::default() }
     }
 

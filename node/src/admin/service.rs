@@ -82,9 +82,10 @@ impl AdminService {
 impl Admin for AdminService {
     async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
         let leadership = self.control.leadership();
-        let age_ms = self.control.age().map_or(u64::MAX, |age| {
-            u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
-        });
+        let age_ms = self
+            .control
+            .age()
+            .map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let mut answer = self.control.read(|state| StatusResponse {
             nodes: state.nodes().cloned().collect(),
             exports: state.exports().cloned().collect(),
@@ -206,7 +207,9 @@ fn of_export(state: &State, name: &str) -> Result<Option<u64>, Status> {
     }
     let export = state.export_named(name);
     export.map(|export| Some(export.id)).ok_or_else(|| {
-        Status::not_found(format!("there is no export \"{name}\"; `tidegate export list` shows them"))
+        Status::not_found(format!(
+            "there is no export \"{name}\"; `tidegate export list` shows them"
+        ))
     })
 }
 

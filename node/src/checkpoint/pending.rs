@@ -14,28 +14,21 @@ pub(super) struct Pending {
     delivered: BTreeMap<(ShardId, String), Report>,
 }
 
+/// How far one owner has come, and what that adds.
 #[derive(Clone, Debug)]
-struct Report {
-    epoch: Epoch,
-    sequence: Sequence,
-    added: Added,
+pub(super) struct Report {
+    pub(super) epoch: Epoch,
+    pub(super) sequence: Sequence,
+    pub(super) added: Added,
 }
 
 impl Pending {
-    pub(super) fn capture(&mut self, shard: ShardId, epoch: Epoch, at: Sequence, added: Added) {
-        merge(&mut self.captured, shard, Report { epoch, sequence: at, added });
+    pub(super) fn capture(&mut self, shard: ShardId, report: Report) {
+        merge(&mut self.captured, shard, report);
     }
 
-    pub(super) fn deliver(
-        &mut self,
-        shard: ShardId,
-        sink: &str,
-        epoch: Epoch,
-        at: Sequence,
-        added: Added,
-    ) {
-        let key = (shard, sink.to_owned());
-        merge(&mut self.delivered, key, Report { epoch, sequence: at, added });
+    pub(super) fn deliver(&mut self, shard: ShardId, sink: &str, report: Report) {
+        merge(&mut self.delivered, (shard, sink.to_owned()), report);
     }
 
     /// Everything that waits, as one command; `None` if nothing does.
@@ -81,16 +74,17 @@ mod tests {
 
     const SHARD: ShardId = ShardId { export_id: 1, index: 0 };
 
-    fn added(records: u64) -> Added {
-        Added { records, ..Added::default() }
+    fn report(epoch: u64, sequence: u64, records: u64) -> Report {
+        let added = Added { records, ..Added::default() };
+        Report { epoch: Epoch(epoch), sequence: Sequence(sequence), added }
     }
 
     #[test]
     fn reports_of_one_tick_add_up_and_go_out_once() {
         let mut pending = Pending::default();
-        pending.capture(SHARD, Epoch(1), Sequence(5), added(5));
-        pending.capture(SHARD, Epoch(1), Sequence(8), added(3));
-        pending.deliver(SHARD, "lake", Epoch(1), Sequence(4), added(4));
+        pending.capture(SHARD, report(1, 5, 5));
+        pending.capture(SHARD, report(1, 8, 3));
+        pending.deliver(SHARD, "lake", report(1, 4, 4));
         let command = pending.take(NodeId(1), 77).unwrap();
         let captured = command.captured[0].checkpoint.as_ref().unwrap();
         assert_eq!((captured.sequence, captured.records), (8, 8));
@@ -101,9 +95,9 @@ mod tests {
     #[test]
     fn a_newer_epoch_replaces_what_waits() {
         let mut pending = Pending::default();
-        pending.capture(SHARD, Epoch(2), Sequence(5), added(5));
-        pending.capture(SHARD, Epoch(1), Sequence(9), added(9));
-        pending.capture(SHARD, Epoch(3), Sequence(6), added(1));
+        pending.capture(SHARD, report(2, 5, 5));
+        pending.capture(SHARD, report(1, 9, 9));
+        pending.capture(SHARD, report(3, 6, 1));
         let command = pending.take(NodeId(1), 0).unwrap();
         assert_eq!((command.captured[0].epoch, command.captured.len()), (3, 1));
     }

@@ -8,7 +8,7 @@ use tidegate_proto::v1::{Checkpoints, ShardId, command, outcome};
 use tidegate_proto::{Epoch, Sequence};
 use tokio::sync::Notify;
 
-use crate::checkpoint::pending::Pending;
+use crate::checkpoint::pending::{Pending, Report};
 use crate::checkpoint::window::Added;
 use crate::clock;
 use crate::control::Control;
@@ -41,13 +41,15 @@ pub struct Reporter {
 impl Reporter {
     /// Everything up to and including `at` is on this node's disk.
     pub fn captured(&self, at: Sequence, added: Added) {
-        self.pending(|pending| pending.capture(self.shard, self.epoch, at, added));
+        let report = Report { epoch: self.epoch, sequence: at, added };
+        self.pending(|pending| pending.capture(self.shard, report));
     }
 
     /// Everything up to and including `at` is durable at `sink`. Called with
     /// what a `Durable` says, or with what a sink told when it was opened.
     pub fn delivered(&self, sink: &str, at: Sequence, added: Added) {
-        self.pending(|pending| pending.deliver(self.shard, sink, self.epoch, at, added));
+        let report = Report { epoch: self.epoch, sequence: at, added };
+        self.pending(|pending| pending.deliver(self.shard, sink, report));
     }
 
     fn pending(&self, report: impl FnOnce(&mut Pending)) {

@@ -52,7 +52,8 @@ impl Limits {
             return Err(Error::new(ErrorKind::Config, why));
         }
         if self.message_bytes < 48 << 20 {
-            let why = "[limits] message-bytes must be at least 50331648: one batch may be that large";
+            let why =
+                "[limits] message-bytes must be at least 50331648: one batch may be that large";
             return Err(Error::new(ErrorKind::Config, why));
         }
         Ok(())

@@ -25,12 +25,16 @@ fn look_up(reference: &str) -> Result<String> {
     let refuse = |why: String| Error::new(ErrorKind::Config, why);
     match reference.split_once(':') {
         Some(("env", name)) => environment(name).ok_or_else(|| {
-            refuse(format!("environment variable {name} is not set for this node; set it and restart"))
+            refuse(format!(
+                "environment variable {name} is not set for this node; set it and restart"
+            ))
         }),
         Some(("file", path)) => std::fs::read_to_string(path)
             .map(|text| text.strip_suffix('\n').unwrap_or(&text).to_owned())
             .map_err(|error| refuse(format!("read the file {path} on this node")).because(error)),
-        _ => Err(refuse(format!("`${{{reference}}}` is neither `${{env:NAME}}` nor `${{file:PATH}}`"))),
+        _ => Err(refuse(format!(
+            "`${{{reference}}}` is neither `${{env:NAME}}` nor `${{file:PATH}}`"
+        ))),
     }
 }
 

@@ -130,10 +130,7 @@ impl Control {
     pub fn leadership(&self) -> Leadership {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow();
-        Leadership {
-            leader: metrics.current_leader.map(NodeId),
-            term: metrics.current_term,
-        }
+        Leadership { leader: metrics.current_leader.map(NodeId), term: metrics.current_term }
     }
 
     /// This node leads, as far as it knows. What rests on it must also be
@@ -171,11 +168,8 @@ impl Control {
     /// gave. An error of kind `Unknown` means that it may yet be applied:
     /// commands are written so that proposing the same again is safe.
     pub async fn propose(&self, kind: command::Kind) -> Result<Outcome> {
-        let command = Command {
-            version: COMMAND_VERSION,
-            proposed_ms: clock::now_ms(),
-            kind: Some(kind),
-        };
+        let command =
+            Command { version: COMMAND_VERSION, proposed_ms: clock::now_ms(), kind: Some(kind) };
         self.propose_command(command).await
     }
 
@@ -234,7 +228,7 @@ impl Control {
     /// Sends a heartbeat to the leader; true if the leader holds this run for up.
     pub(super) async fn heartbeat(&self, request: HeartbeatRequest) -> Result<bool> {
         if self.leads() {
-            return self.hear(self.node(), request.run).await;
+            return self.hear(self.node(), request.run);
         }
         let address = self.leader_address()?;
         let mut client = self.0.peers.raft(&address)?;
@@ -244,7 +238,7 @@ impl Control {
 
     /// Takes a heartbeat as the leader. A leader that a quorum no longer
     /// follows renews nobody's lease, its own included.
-    pub(super) async fn hear(&self, node: NodeId, run: u64) -> Result<bool> {
+    pub(super) fn hear(&self, node: NodeId, run: u64) -> Result<bool> {
         if !self.leads() || !self.quorum_heard() {
             return Err(no_leader("this node does not lead; try again"));
         }

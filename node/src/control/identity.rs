@@ -57,8 +57,9 @@ impl Identity {
             let why = format!("write {}", data.join(FILE).display());
             Error::new(ErrorKind::Config, why).because(error)
         };
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::new(ErrorKind::Corrupt, "encode the identity").because(error))?;
+        let text = serde_json::to_vec_pretty(self).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, "encode the identity").because(error)
+        })?;
         let temporary = data.join(format!("{FILE}.new"));
         let mut file = std::fs::File::create(&temporary).map_err(fail)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;

@@ -84,8 +84,10 @@ impl Control {
     pub async fn start(config: &NodeConfig, tasks: &Tasks) -> Result<Self> {
         let peers = Arc::new(Peers::new(config.limits.message_bytes));
         let identity = Arc::new(identify(config, &peers).await?);
-        let (log, machine, state) = RaftStore::open(&config.data.join("raft"))
-            .map_err(|error| Error::new(ErrorKind::Corrupt, "open the checkpoint log").because(error))?;
+        let (log, machine, state) =
+            RaftStore::open(&config.data.join("raft")).map_err(|error| {
+                Error::new(ErrorKind::Corrupt, "open the checkpoint log").because(error)
+            })?;
         let network = Network { identity: Arc::clone(&identity), peers: Arc::clone(&peers) };
         let settings = Arc::new(raft_settings(&config.cluster)?);
         let raft = Raft::new(identity.node().0, settings, network, log, machine)
@@ -144,11 +146,8 @@ impl Control {
 
     /// Gives a node without an id one; the same one if it asks again.
     pub(super) async fn admit(&self, request: JoinRequest) -> Result<NodeId> {
-        let join = NodeJoin {
-            name: request.name,
-            address: request.address,
-            region: request.region,
-        };
+        let join =
+            NodeJoin { name: request.name, address: request.address, region: request.region };
         let outcome = self.insist(command::Kind::NodeJoin(join)).await?;
         match outcome.kind {
             Some(outcome::Kind::Created(created)) => Ok(NodeId(created.id)),

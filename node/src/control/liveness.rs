@@ -73,6 +73,9 @@ mod tests {
         liveness.heard(NodeId(1), 10, start);
         let late = start + PATIENCE * 5;
         assert!(liveness.silent([(NodeId(1), 11)], late, PATIENCE).is_empty());
-        assert_eq!(liveness.silent([(NodeId(1), 11)], late + PATIENCE, PATIENCE), [(NodeId(1), 11)]);
+        assert_eq!(
+            liveness.silent([(NodeId(1), 11)], late + PATIENCE, PATIENCE),
+            [(NodeId(1), 11)]
+        );
     }
 }

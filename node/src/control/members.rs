@@ -58,8 +58,8 @@ enum Step {
 
 /// The first difference between the nodes wanted and the members there are.
 fn step(control: &Control) -> Option<Step> {
-    let wanted: Vec<(u64, String)> = control
-        .read(|state| state.nodes().map(|node| (node.id, node.address.clone())).collect());
+    let wanted: Vec<(u64, String)> =
+        control.read(|state| state.nodes().map(|node| (node.id, node.address.clone())).collect());
     let metrics = control.raft().metrics();
     let metrics = metrics.borrow();
     let members = metrics.membership_config.membership();
@@ -70,7 +70,8 @@ fn step(control: &Control) -> Option<Step> {
             _ => return Some(Step::Learn(*id, Peer { address: address.clone() })),
         }
         let matched = metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
-        let behind = metrics.last_log_index.unwrap_or(0).saturating_sub(matched.map_or(0, |at| at.index));
+        let behind =
+            metrics.last_log_index.unwrap_or(0).saturating_sub(matched.map_or(0, |at| at.index));
         if !voters.contains(id) && matched.is_some() && behind <= LAG_MAX {
             return Some(Step::Promote(*id));
         }
@@ -85,7 +86,14 @@ async fn take(control: &Control, step: Step) {
     let changed = match step {
         Step::Learn(id, peer) => {
             let set = ChangeMembers::SetNodes([(id, peer.clone())].into());
-            let known = control.raft().metrics().borrow().membership_config.membership().get_node(&id).is_some();
+            let known = control
+                .raft()
+                .metrics()
+                .borrow()
+                .membership_config
+                .membership()
+                .get_node(&id)
+                .is_some();
             if known {
                 control.raft().change_membership(set, true).await.map(drop)
             } else {

@@ -17,7 +17,7 @@ mod service;
 pub use handle::{Control, Leadership};
 pub use identity::Identity;
 pub use lease::Lease;
-pub(crate) use peers::explain;
 pub use peers::Peers;
+pub(crate) use peers::explain;
 pub use service::RaftService;
 pub(crate) use service::status;

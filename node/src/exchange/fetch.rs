@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_proto::v1::ShardId;
+use tidegate_proto::v1::{FetchOpen, ShardId};
 use tidegate_proto::{Epoch, Frame, NodeId, Sequence};
 use tonic::async_trait;
 
@@ -78,8 +78,14 @@ impl Exchange {
             let fetch = LocalFetch::open(&self.spool, shard, epoch, after, self.credit_bytes)?;
             return Ok(Box::new(fetch));
         }
-        let fetch =
-            RemoteFetch::open(&self.control, &address, shard, epoch, after, self.credit_bytes);
+        let open = FetchOpen {
+            cluster_id: self.control.identity().cluster_id.clone(),
+            shard: Some(shard),
+            epoch: epoch.0,
+            after: after.0,
+            credit_bytes: self.credit_bytes,
+        };
+        let fetch = RemoteFetch::open(&self.control, &address, open);
         Ok(Box::new(fetch.await?))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use tidegate_proto::v1::{FetchOpen, FetchRequest, FetchResponse, ShardId, fetch_request};
-use tidegate_proto::{Epoch, Frame, Sequence};
+use tidegate_proto::v1::{FetchOpen, FetchRequest, FetchResponse, fetch_request};
+use tidegate_proto::{Frame, Sequence};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, async_trait};
@@ -30,21 +30,7 @@ pub(super) struct RemoteFetch {
 
 impl RemoteFetch {
     /// Opens a fetch at the node at `address`.
-    pub(super) async fn open(
-        control: &Control,
-        address: &str,
-        shard: ShardId,
-        epoch: Epoch,
-        after: Sequence,
-        credit_bytes: u64,
-    ) -> Result<Self> {
-        let open = FetchOpen {
-            cluster_id: control.identity().cluster_id.clone(),
-            shard: Some(shard),
-            epoch: epoch.0,
-            after: after.0,
-            credit_bytes,
-        };
+    pub(super) async fn open(control: &Control, address: &str, open: FetchOpen) -> Result<Self> {
         let (requests, outbound) = mpsc::channel(REQUESTS_MAX);
         let first = FetchRequest { kind: Some(fetch_request::Kind::Open(open)) };
         requests.try_send(first).map_err(|_| gone(address))?;
@@ -100,7 +86,12 @@ impl Fetch for RemoteFetch {
 fn retryable(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Unknown => Error::new(ErrorKind::Unavailable, error.to_string()),
-        _ => error,
+        ErrorKind::Unavailable
+        | ErrorKind::Fenced
+        | ErrorKind::Rejected
+        | ErrorKind::Gone
+        | ErrorKind::Config
+        | ErrorKind::Corrupt => error,
     }
 }
 

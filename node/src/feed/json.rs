@@ -64,9 +64,15 @@ fn times(out: &mut Vec<u8>, batch: &ChangeBatch, change: &Change, at: usize) {
     }
 }
 
-fn document_of(batch: &ChangeBatch, dictionary: u32, value: &[u8], out: &mut Vec<u8>) -> Result<()> {
+fn document_of(
+    batch: &ChangeBatch,
+    dictionary: u32,
+    value: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let dictionary = batch.dictionaries.get(dictionary as usize);
-    let dictionary = dictionary.ok_or_else(|| damaged("it names a dictionary that is not there"))?;
+    let dictionary =
+        dictionary.ok_or_else(|| damaged("it names a dictionary that is not there"))?;
     document::write_json(dictionary, value, out).map_err(damaged)
 }
 

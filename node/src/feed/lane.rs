@@ -7,7 +7,7 @@ use tidegate_proto::v1::{ChangeBatch, FeedFormat, Operation};
 use tidegate_proto::{BatchBuilder, Codec, Draft, Frame, Sequence, Stamp};
 use tokio::sync::mpsc;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::exchange::{Exchange, Fetch, Fetched};
 use crate::feed::filter::Filter;
 use crate::feed::json::{self, Origin};
@@ -181,14 +181,4 @@ fn push(builder: &mut BatchBuilder, batch: &ChangeBatch, at: usize) {
         before: before.as_ref().map(|(dictionary, value)| (*dictionary, &value[..])),
         committed_ms: change.committed_ms,
     });
-}
-
-impl Plan {
-    /// The error for a lane whose place is no longer retained names the remedy.
-    pub(super) fn explain(error: &Error) -> String {
-        match error.kind() {
-            ErrorKind::Gone => format!("{error}; start from earliest, or take a new snapshot"),
-            _ => error.to_string(),
-        }
-    }
 }

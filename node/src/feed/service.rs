@@ -49,13 +49,10 @@ impl FeedService {
             Status::resource_exhausted("this node serves as many feeds as it may; ask another")
         })?;
         let filter = Filter::new(start).map_err(Status::invalid_argument)?;
-        let format = match start.format() {
-            FeedFormat::Unspecified => FeedFormat::Frames,
-            given => given,
-        };
+        let json = start.format() == FeedFormat::Json;
+        let format = if json { FeedFormat::Json } else { FeedFormat::Frames };
         let cluster_id = self.control.identity().cluster_id.clone();
-        let (export_id, lanes) =
-            self.control.read(|state| lanes(state, &cluster_id, start))?;
+        let (export_id, lanes) = self.control.read(|state| lanes(state, &cluster_id, start))?;
         let plan = Plan {
             exchange: self.exchange.clone(),
             export: start.export.clone(),
@@ -158,7 +155,9 @@ impl Subscription {
                         }
                     }
                     Some(Err(error)) if error.kind() == ErrorKind::Gone => {
-                        return Err(Status::out_of_range(Plan::explain(&error)));
+                        return Err(Status::out_of_range(format!(
+                            "{error}; start from earliest, or take a new snapshot"
+                        )));
                     }
                     Some(Err(error)) => return Err(status(&error)),
                     None => return Ok(()),

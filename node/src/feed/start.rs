@@ -77,7 +77,8 @@ fn token(
     export: &str,
 ) -> Result<Option<BTreeMap<u32, Sequence>>, Status> {
     let Some(From::Token(bytes)) = &start.from else { return Ok(None) };
-    let token = Token::decode(bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let token =
+        Token::decode(bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
     if token.cluster_id != cluster_id {
         return Err(Status::failed_precondition(format!(
             "the token is from cluster {}, this is cluster {cluster_id}",

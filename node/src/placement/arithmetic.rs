@@ -35,7 +35,8 @@ pub struct Wanted {
 pub fn place(problem: &Problem) -> Vec<Option<Wanted>> {
     let may = |node: &Option<usize>| node.filter(|node| problem.nodes.get(*node) == Some(&true));
     let mut work = vec![0u64; problem.nodes.len()];
-    let mut readers: Vec<Option<usize>> = problem.shards.iter().map(|now| may(&now.reader)).collect();
+    let mut readers: Vec<Option<usize>> =
+        problem.shards.iter().map(|now| may(&now.reader)).collect();
     for (now, reader) in problem.shards.iter().zip(&readers) {
         if let Some(node) = reader {
             work[*node] += weight(now);

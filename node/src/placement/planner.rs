@@ -73,9 +73,9 @@ fn ready(state: &State, shard: &Shard) -> bool {
     let spec = shard.spec.clone().unwrap_or_default();
     let id = shard.id.unwrap_or_default();
     spec.parents.iter().all(|parent| {
-        let known = state.shards_of(id.export_id).find(|other| {
-            other.spec.as_ref().is_some_and(|spec| spec.name == *parent)
-        });
+        let known = state
+            .shards_of(id.export_id)
+            .find(|other| other.spec.as_ref().is_some_and(|spec| spec.name == *parent));
         known.is_none_or(|parent| {
             let progress = parent.captured.as_ref().and_then(|at| at.progress.as_ref());
             progress.is_some_and(|progress| progress.ended)
@@ -85,9 +85,9 @@ fn ready(state: &State, shard: &Shard) -> bool {
 
 fn now(state: &State, shard: &Shard, number: &BTreeMap<u64, usize>) -> Now {
     let at = |node: u64| number.get(&node).copied();
-    let writers = sinks_of(state, shard).into_iter().map(|sink| {
-        shard.writers.get(&sink).and_then(|node| at(*node))
-    });
+    let writers = sinks_of(state, shard)
+        .into_iter()
+        .map(|sink| shard.writers.get(&sink).and_then(|node| at(*node)));
     Now { reader: at(shard.reader), writers: writers.collect(), load: 1 }
 }
 

@@ -73,7 +73,7 @@ impl Actor for RoleActor {
         work: &mut Work,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Ended(outcome) => work.on_ended(me, outcome),
+            Message::Ended(outcome) => work.on_ended(&me, outcome),
             Message::Again => work.start(me),
             Message::Drain => work.on_drain(&me),
         }
@@ -92,17 +92,7 @@ impl Work {
         let span = tracing::info_span!("shard", role = %role, epoch = %terms.epoch);
         self.started = tokio::time::Instant::now();
         let work = async move {
-            let inner = tokio::spawn(
-                async move {
-                    match role {
-                        Role::Reader(shard) => reader::run(means, shard, terms, stop).await,
-                        Role::Writer(shard, sink) => {
-                            writer::run(means, shard, sink, terms, stop).await
-                        }
-                    }
-                }
-                .in_current_span(),
-            );
+            let inner = tokio::spawn(perform(means, role, terms, stop).in_current_span());
             let _ends_with_us = AbortOnDrop(inner.abort_handle());
             let outcome = inner.await.unwrap_or_else(|error| {
                 Err(Error::new(ErrorKind::Unavailable, "the task panicked").because(error))
@@ -120,7 +110,7 @@ impl Work {
         }
     }
 
-    fn on_ended(&mut self, me: ActorRef<Message>, outcome: Result<()>) {
+    fn on_ended(&mut self, me: &ActorRef<Message>, outcome: Result<()>) {
         self.task = None;
         let Err(error) = outcome else {
             // Stopped as told, or captured to its end: nothing more to do.
@@ -171,6 +161,18 @@ impl Work {
                 tokio::time::sleep(backoff.wait()).await;
             }
         });
+    }
+}
+
+async fn perform(
+    means: Means,
+    role: Role,
+    terms: Terms,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    match role {
+        Role::Reader(shard) => reader::run(means, shard, terms, stop).await,
+        Role::Writer(shard, sink) => writer::run(means, (shard, sink), terms, stop).await,
     }
 }
 

@@ -1,17 +1,17 @@
 //! Tasks that read a snapshot's chunks, a few at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate_proto::BatchBuilder;
-use tidegate_proto::v1::{Progress, ShardSpec};
+use tidegate_proto::v1::{Progress, Shard, ShardSpec};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::config::SnapshotConfig;
 use crate::error::{Result, Verdict};
 use crate::retry::Backoff;
+use crate::shard::exports::Job;
 use crate::shard::held::ReadPage;
 use crate::sources::Source;
 
@@ -23,6 +23,9 @@ pub(super) struct Chunks {
     _tasks: JoinSet<()>,
 }
 
+/// Chunks not begun, the first last, with where each goes on.
+type Todo = Vec<(u32, bytes::Bytes)>;
+
 /// What all chunk tasks of one shard share.
 #[derive(Clone)]
 struct Work {
@@ -33,17 +36,11 @@ struct Work {
 }
 
 impl Chunks {
-    /// Starts where `progress` says each of `chunks` chunks is.
-    pub(super) fn start(
-        source: Arc<dyn Source>,
-        spec: &ShardSpec,
-        progress: &Progress,
-        chunks: u32,
-        settings: &SnapshotConfig,
-        page_bytes: usize,
-    ) -> Self {
+    /// Starts each chunk of the shard where `progress` says it is.
+    pub(super) fn start(job: &Job, shard: &Shard, progress: &Progress, page_bytes: usize) -> Self {
+        let settings = &job.spec.snapshot;
         let mut todo = Vec::new();
-        for chunk in (0..chunks).rev() {
+        for chunk in (0..shard.chunks).rev() {
             let at = progress.chunks.get(&chunk).cloned().unwrap_or_default();
             if !at.done {
                 todo.push((chunk, at.cursor));
@@ -51,20 +48,17 @@ impl Chunks {
         }
         let lanes = settings.chunks_in_flight.min(todo.len());
         let (sender, pages) = mpsc::channel(lanes.max(1));
-        let todo = Arc::new(std::sync::Mutex::new(todo));
+        let todo = Arc::new(Mutex::new(todo));
         let pace = Arc::new(Pace::new(settings.rows_per_second));
-        let work = Work { source, spec: spec.clone(), page_bytes, pace };
+        let work = Work {
+            source: Arc::clone(&job.source),
+            spec: shard.spec.clone().unwrap_or_default(),
+            page_bytes,
+            pace,
+        };
         let mut tasks = JoinSet::new();
         for _ in 0..lanes {
-            let (work, todo, sender) = (work.clone(), Arc::clone(&todo), sender.clone());
-            tasks.spawn(async move {
-                let next = || todo.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-                while let Some((chunk, cursor)) = next() {
-                    if !read(&work, chunk, cursor, &sender).await {
-                        return;
-                    }
-                }
-            });
+            tasks.spawn(read_all(work.clone(), Arc::clone(&todo), sender.clone()));
         }
         Self { pages, _tasks: tasks }
     }
@@ -72,6 +66,16 @@ impl Chunks {
     /// The next page of any chunk; `None` when all are done.
     pub(super) async fn next(&mut self) -> Option<Result<ReadPage>> {
         self.pages.recv().await
+    }
+}
+
+/// Reads chunks until none is left to do.
+async fn read_all(work: Work, todo: Arc<Mutex<Todo>>, pages: mpsc::Sender<Result<ReadPage>>) {
+    let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    while let Some((chunk, cursor)) = next() {
+        if !read(&work, chunk, cursor, &pages).await {
+            return;
+        }
     }
 }
 

@@ -38,7 +38,11 @@ pub async fn run(means: Means) {
         due.retain(|id, _| exports.iter().any(|(export, _)| export == id));
         for (id, version) in exports {
             let now = Instant::now();
-            let next = due.entry(id).or_insert_with(|| Due { version: 0, at: now, backoff: Backoff::default() });
+            let next = due.entry(id).or_insert_with(|| Due {
+                version: 0,
+                at: now,
+                backoff: Backoff::default(),
+            });
             if next.version == version && now < next.at {
                 continue;
             }

@@ -21,7 +21,7 @@ use crate::shard::exports::Job;
 use crate::shard::held::{Held, ReadPage};
 use crate::shard::restart::restart;
 use crate::shard::role::Terms;
-use crate::sources::{ChangeStream, Loss, MergeRule, Read};
+use crate::sources::{ChangeStream, Loss, Read};
 use crate::spool::ShardLog;
 use crate::telemetry;
 
@@ -50,13 +50,10 @@ pub(super) async fn run(
 
     let mut stream = job.source.stream(&spec, &progress.stream).await?;
     let running = progress.snapshot() == SnapshotState::Running;
-    let chunks = (running && !terms.paused).then(|| {
-        let (source, bytes) = (Arc::clone(&job.source), means.limits.page_bytes);
-        Chunks::start(source, &spec, &progress, shard.chunks, &job.spec.snapshot, bytes)
-    });
+    let chunks = (running && !terms.paused)
+        .then(|| Chunks::start(&job, &shard, &progress, means.limits.page_bytes));
     let mut reader = Reader {
         reporter: means.checkpointer.reporter(id, terms.epoch),
-        merge: job.source.traits().merge,
         export: job.name.clone(),
         total_chunks: shard.chunks,
         // The first batch carries all of it, for writers that start from a
@@ -85,11 +82,8 @@ async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<S
     let anchor = job.source.anchor(&spec).await?;
     let wanted = job.spec.snapshot.mode == SnapshotMode::Initial;
     let snapshot = if wanted { SnapshotState::Running } else { SnapshotState::Skipped };
-    let progress = Progress {
-        stream: anchor.position,
-        snapshot: snapshot.into(),
-        ..Progress::default()
-    };
+    let progress =
+        Progress { stream: anchor.position, snapshot: snapshot.into(), ..Progress::default() };
     let command = AnchorCommand {
         shard: Some(id),
         epoch: epoch.0,
@@ -116,7 +110,6 @@ struct Reader {
     reporter: Reporter,
     epoch: Epoch,
     export: String,
-    merge: MergeRule,
     total_chunks: u32,
     /// All of it, as of the last batch or idle step.
     progress: Progress,
@@ -142,11 +135,10 @@ impl Reader {
             let wait = if chunks.is_some() || self.held.len() > 0 { BUSY } else { IDLE };
             let read = stream.read(&mut out, bytes_max, wait).await?;
             self.take_stream(&mut out, read).await?;
-            if let Some(source) = &mut chunks {
-                let finished = self.take_pages(source).await?;
-                if finished {
-                    chunks = None;
-                }
+            if let Some(source) = &mut chunks
+                && self.take_pages(source).await?
+            {
+                chunks = None;
             }
             while let Some(page) = self.held.release(|seen| stream.passed(seen)) {
                 self.take_page(page)?;
@@ -164,16 +156,11 @@ impl Reader {
     /// Waits for the disk and reports the rest: a planned stop leaves nothing
     /// that a new owner would have to read again.
     async fn finish(&mut self, synced: &mut watch::Receiver<Sequence>) {
-        let wait = async {
-            while !self.window.is_empty() {
-                self.report(*synced.borrow_and_update());
-                if !self.window.is_empty() && synced.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(5), wait).await.is_err() {
-            tracing::warn!("the spool's disk is slow; what is not on it is read again");
+        let last = Sequence(self.log.tail().next.0 - 1);
+        let on_disk = synced.wait_for(|synced| *synced >= last);
+        match tokio::time::timeout(Duration::from_secs(5), on_disk).await {
+            Ok(_) => self.report(last),
+            Err(_) => tracing::warn!("the spool's disk is slow; what is not on it is read again"),
         }
     }
 
@@ -208,17 +195,13 @@ impl Reader {
         let ReadPage { chunk, mut rows, page } = page;
         let mut failed = None;
         let read = rows.len();
-        match self.merge {
-            MergeRule::Touched | MergeRule::Seen => {
-                rows.retain(|row| match self.log.is_touched(row.collection, row.key) {
-                    Ok(touched) => !touched,
-                    Err(error) => {
-                        failed = Some(error);
-                        true
-                    }
-                });
+        rows.retain(|row| match self.log.is_touched(row.collection, row.key) {
+            Ok(touched) => !touched,
+            Err(error) => {
+                failed = Some(error);
+                true
             }
-        }
+        });
         if let Some(error) = failed {
             return Err(error);
         }
@@ -306,7 +289,11 @@ impl Reader {
     }
 
     async fn record(&self, loss: &Loss) -> Result<()> {
-        tracing::error!(kind = loss.kind.as_str_name(), detail = loss.detail, "the source lost history");
+        tracing::error!(
+            kind = loss.kind.as_str_name(),
+            detail = loss.detail,
+            "the source lost history"
+        );
         let gap = Gap {
             shard: Some(self.log.shard()),
             kind: loss.kind.into(),

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_proto::v1::{
-    Checkpoint, Gap, GapKind, RecordGap, Rewound, Shard, command,
-};
+use tidegate_proto::v1::{Checkpoint, Gap, GapKind, RecordGap, Rewound, Shard, command};
 use tidegate_proto::{Epoch, Sequence};
 
 use crate::clock;
@@ -112,4 +110,3 @@ async fn record(means: &Means, shard: &Shard, epoch: Epoch, lost: &Rewound) -> R
     };
     means.control.propose(command::Kind::RecordGap(RecordGap { gap: Some(gap) })).await.map(drop)
 }
-

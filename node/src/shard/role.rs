@@ -80,10 +80,7 @@ pub(super) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
 
 /// The steps from `running` to `wanted`; none when they agree. A role under
 /// new terms is stopped in this round and started in the next: never two.
-pub(super) fn steps(
-    wanted: &BTreeMap<Role, Terms>,
-    running: &BTreeMap<Role, Terms>,
-) -> Vec<Step> {
+pub(super) fn steps(wanted: &BTreeMap<Role, Terms>, running: &BTreeMap<Role, Terms>) -> Vec<Step> {
     let stale = running.iter().filter(|(role, terms)| wanted.get(*role) != Some(*terms));
     let missing = wanted.iter().filter(|(role, _)| !running.contains_key(*role));
     let stops = stale.map(|(role, _)| Step::Stop(role.clone()));

@@ -6,13 +6,17 @@ use std::time::Duration;
 use ractor::{
     Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, async_trait,
 };
+use tidegate_proto::NodeId;
+use tidegate_raft_store::State;
 use tokio::task::JoinHandle;
 
+use crate::control::Lease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
 use crate::shard::actor;
 use crate::shard::actor::RoleActor;
 use crate::shard::role::{Role, Step, Terms, steps, wanted};
+use crate::spool::ShardLog;
 
 /// How often the supervisor looks even if it was not told to.
 const ROUND: Duration = Duration::from_secs(1);
@@ -65,7 +69,9 @@ impl SupervisorHandle {
             return;
         }
         if tokio::time::timeout(wait, done).await.is_err() {
-            tracing::warn!("not everything was drained in time; the next owner goes on from the checkpoints");
+            tracing::warn!(
+                "not everything was drained in time; the next owner goes on from the checkpoints"
+            );
         }
         self.0.stop(None);
     }
@@ -216,12 +222,9 @@ impl Running {
         let (control, spool) = (&self.means.control, &self.means.spool);
         for shard in spool.held() {
             let Some(log) = spool.log(shard) else { continue };
-            let stale = control.read(|state| {
-                let Some(entry) = state.shard(shard) else { return true };
-                let captured = entry.captured.as_ref().map_or(0, |at| at.epoch);
-                entry.reader != control.node().0 && captured > log.epoch().0
-            });
-            if stale && let Err(error) = spool.remove(shard) {
+            let stale = control.read(|state| is_stale(state, &log, control.node()));
+            let removed = if stale { spool.remove(shard) } else { Ok(()) };
+            if let Err(error) = removed {
                 tracing::warn!(error = %error, %shard, "delete a log that is no longer ours");
             }
         }
@@ -240,16 +243,25 @@ async fn watch(supervisor: ActorRef<Message>, means: Means) {
     let mut lease = means.control.lease();
     let mut held = false;
     loop {
-        let turned = async {
-            if held { lease.lost().await } else { lease.gained().await }
-        };
         tokio::select! {
             changed = topology.changed() => if changed.is_err() { return },
-            () = turned => held = !held,
+            () = turn(&mut lease, held) => held = !held,
             () = tokio::time::sleep(ROUND) => {}
         }
         if supervisor.send_message(Message::Look).is_err() {
             return;
         }
     }
+}
+
+/// Waits until a lease that is `held` is lost, or one that is not is gained.
+async fn turn(lease: &mut Lease, held: bool) {
+    if held { lease.lost().await } else { lease.gained().await }
+}
+
+/// A newer owner has captured past this log, or its shard is no more.
+fn is_stale(state: &State, log: &ShardLog, node: NodeId) -> bool {
+    let Some(shard) = state.shard(log.shard()) else { return true };
+    let captured = shard.captured.as_ref().map_or(0, |at| at.epoch);
+    shard.reader != node.0 && captured > log.epoch().0
 }

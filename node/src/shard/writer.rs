@@ -24,8 +24,7 @@ const OWNER_WAIT: Duration = Duration::from_millis(50);
 /// Runs until told to stop, or until it cannot go on; then says why.
 pub(super) async fn run(
     means: Means,
-    id: ShardId,
-    name: String,
+    (id, name): (ShardId, String),
     terms: Terms,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {

@@ -72,8 +72,11 @@ mod tests {
 
     #[test]
     fn a_wrong_key_is_refused_with_the_nearest_right_one() {
-        let error = read("lake", toml::toml! { path = "/l"
-            delay-m = 5 });
+        let error = read(
+            "lake",
+            toml::toml! { path = "/l"
+            delay-m = 5 },
+        );
         let error = error.unwrap_err().to_string();
         assert!(error.contains("[[sink]] \"out\"") && error.contains("`delay-ms`?"), "{error}");
     }
@@ -82,8 +85,13 @@ mod tests {
     fn lines_go_to_one_place() {
         assert!(read("jsonl", toml::toml! { stdout = true }).is_ok());
         assert!(read("jsonl", toml::Table::new()).is_err());
-        assert!(read("jsonl", toml::toml! { path = "/l"
-            stdout = true })
-        .is_err());
+        assert!(
+            read(
+                "jsonl",
+                toml::toml! { path = "/l"
+                stdout = true }
+            )
+            .is_err()
+        );
     }
 }

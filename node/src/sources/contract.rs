@@ -10,7 +10,7 @@ use tidegate_proto::{BatchBuilder, Codec, Stamp};
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::sources::{ChangeStream, Source};
+use crate::sources::{ChangeStream, ChunkReader, Source};
 
 /// Bytes asked for at a time: small, so that there are many places to resume.
 const BYTES: usize = 16 << 10;
@@ -105,25 +105,30 @@ pub(super) async fn pages_give_each_row_once(
 ) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut rows = BTreeMap::new();
     for chunk in 0..chunks {
-        let (mut cursor, mut done, mut out) = (Bytes::new(), false, BatchBuilder::default());
+        let (mut cursor, mut done) = (Bytes::new(), false);
         while !done {
             let mut reader = source.chunk(shard, chunk, &cursor).await.unwrap();
             // Two pages of each reader: both ways of going on are used.
-            for _ in 0..2 {
-                out.clear();
-                let page = reader.page(&mut out, BYTES).await.unwrap();
-                for row in seen(&out) {
-                    assert_eq!(row.operation, i32::from(Operation::Snapshot));
-                    assert_eq!(rows.insert(row.key, row.hash), None, "a row came twice");
-                }
-                (cursor, done) = (page.cursor, page.done);
-                if done {
-                    break;
-                }
+            (cursor, done) = take_page(&mut *reader, &mut rows).await;
+            if !done {
+                (cursor, done) = take_page(&mut *reader, &mut rows).await;
             }
         }
     }
     rows
+}
+
+async fn take_page(
+    reader: &mut dyn ChunkReader,
+    rows: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+) -> (Bytes, bool) {
+    let mut out = BatchBuilder::default();
+    let page = reader.page(&mut out, BYTES).await.unwrap();
+    for row in seen(&out) {
+        assert_eq!(row.operation, i32::from(Operation::Snapshot));
+        assert_eq!(rows.insert(row.key, row.hash), None, "a row came twice");
+    }
+    (page.cursor, page.done)
 }
 
 /// What is written after the anchor is in the stream, and the stream passes a

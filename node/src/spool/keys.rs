@@ -102,10 +102,8 @@ fn read_prefix(tag: u8, key: &[u8]) -> Option<(ShardId, &[u8])> {
     let rest = key.strip_prefix(&[tag])?;
     let (export, rest) = rest.split_first_chunk::<8>()?;
     let (index, rest) = rest.split_first_chunk::<4>()?;
-    let shard = ShardId {
-        export_id: u64::from_be_bytes(*export),
-        index: u32::from_be_bytes(*index),
-    };
+    let shard =
+        ShardId { export_id: u64::from_be_bytes(*export), index: u32::from_be_bytes(*index) };
     Some((shard, rest))
 }
 

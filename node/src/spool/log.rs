@@ -78,7 +78,13 @@ impl ShardLog {
             // What lies on disk after a start was synced, or is what survived.
             synced: watch::Sender::new(last),
             stable: watch::Sender::new(Sequence(head.first.0 - 1)),
-            inner: Mutex::new(Inner { head, recent: VecDeque::new(), recent_bytes: 0, appended_bytes: 0, closed: false }),
+            inner: Mutex::new(Inner {
+                head,
+                recent: VecDeque::new(),
+                recent_bytes: 0,
+                appended_bytes: 0,
+                closed: false,
+            }),
             recent_bytes_max,
         }
     }
@@ -210,7 +216,7 @@ impl ShardLog {
             if after >= stable {
                 return Ok(Vec::new());
             }
-            if let Some(frames) = inner.from_memory(after.next(), stable, bytes_max) {
+            if let Some(frames) = inner.in_memory(after.next(), stable, bytes_max) {
                 return Ok(frames);
             }
             inner.head.first
@@ -321,7 +327,7 @@ impl Inner {
     }
 
     /// The frames from the one that holds `next`, if they are in memory.
-    fn from_memory(&self, next: Sequence, upto: Sequence, bytes_max: usize) -> Option<Vec<Frame>> {
+    fn in_memory(&self, next: Sequence, upto: Sequence, bytes_max: usize) -> Option<Vec<Frame>> {
         let oldest = self.recent.front()?;
         if next < oldest.first() {
             return None;

@@ -50,8 +50,7 @@ impl Spool {
             Error::new(ErrorKind::Corrupt, why).because(error)
         })?;
         check_format(&db, &options.dir)?;
-        let spool =
-            Arc::new(Self { db, options, logs: Mutex::default(), appended: Notify::new() });
+        let spool = Arc::new(Self { db, options, logs: Mutex::default(), appended: Notify::new() });
         spool.load()?;
         Ok(spool)
     }
@@ -107,13 +106,16 @@ impl Spool {
         loop {
             self.appended.notified().await;
             let logs: Vec<_> = self.logs().values().cloned().collect();
-            let dirty: Vec<_> = logs.iter().filter_map(|log| Some((log, log.unsynced()?))).collect();
+            let dirty: Vec<_> =
+                logs.iter().filter_map(|log| Some((log, log.unsynced()?))).collect();
             if dirty.is_empty() {
                 continue;
             }
             let spool = Arc::clone(&self);
             let synced = tokio::task::spawn_blocking(move || spool.db.flush_wal(true)).await;
-            if let Ok(Err(error)) | Err(error) = synced.map_err(|e| e.to_string()).map(|r| r.map_err(|e| e.to_string())) {
+            if let Ok(Err(error)) | Err(error) =
+                synced.map_err(|e| e.to_string()).map(|r| r.map_err(|e| e.to_string()))
+            {
                 tracing::error!(error = %error, "fsync of the spool did not succeed; ending the process");
                 std::process::abort();
             }
@@ -261,7 +263,9 @@ fn check_format(db: &DB, dir: &Path) -> Result<()> {
 
 fn damaged(what: &str, shard: Option<ShardId>) -> Error {
     let of = shard.map_or_else(String::new, |shard| format!(" of shard {shard}"));
-    let why = format!("{what}{of} in the spool is damaged; remove this node's spool folder to read again");
+    let why = format!(
+        "{what}{of} in the spool is damaged; remove this node's spool folder to read again"
+    );
     Error::new(ErrorKind::Corrupt, why)
 }
 

@@ -99,7 +99,8 @@ async fn files_rotate_by_size_and_by_epoch() {
             opened.sink.flush().await.unwrap();
         }
     }
-    let names: Vec<_> = folder.files().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    let names: Vec<_> =
+        folder.files().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     assert_eq!(names.len(), 6, "{names:?}");
     assert_eq!(names[3], "orders-table%2F0-2-31.jsonl");
     assert_eq!(folder.read(&shard(2)).await, (1..=60).collect::<Vec<_>>());

@@ -47,8 +47,9 @@ impl Store {
         match config.place()? {
             Place::Folder(folder) => {
                 std::fs::create_dir_all(&folder).map_err(|error| {
-                    let what = format!("make the folder {} of the lake", folder.display());
-                    Error::new(kind_of_io(error.kind()), what).because(error)
+                    let (kind, advice) = meaning_of(error.kind());
+                    let what = format!("make the folder {} of the lake{advice}", folder.display());
+                    Error::new(kind, what).because(error)
                 })?;
                 let local = LocalFileSystem::new_with_prefix(&folder)
                     .map_err(|error| explain("open the folder of the lake", error))?;
@@ -199,18 +200,25 @@ fn cause_of(error: &object_store::Error) -> Cause {
     Cause::Other
 }
 
-fn kind_of_io(kind: io::ErrorKind) -> ErrorKind {
-    match kind {
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::NotADirectory => ErrorKind::Config,
-        _ => ErrorKind::Unavailable,
+/// What an error of a disk means, and what to do about it.
+pub(in crate::sinks) fn meaning_of(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
+    use io::ErrorKind as Io;
+    if matches!(kind, Io::StorageFull | Io::QuotaExceeded) {
+        (ErrorKind::Unavailable, ": the disk is full; free space on it")
+    } else if matches!(kind, Io::PermissionDenied | Io::ReadOnlyFilesystem) {
+        (ErrorKind::Config, ": not permitted; make the folder writable for the node")
+    } else if kind == Io::NotADirectory {
+        (ErrorKind::Config, ": a file is where a folder has to be; move it away")
+    } else {
+        (ErrorKind::Unavailable, "")
     }
 }
 
 /// The one place that maps an object store's errors.
 fn explain(doing: &str, error: object_store::Error) -> Error {
     use object_store::Error as Store;
+    let code = code_of(&error);
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add kinds of its own")]
     let (kind, advice) = match &error {
         Store::NotFound { .. } => {
             (ErrorKind::Config, ": the bucket or folder is missing; create it")
@@ -227,15 +235,32 @@ fn explain(doing: &str, error: object_store::Error) -> Error {
         Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => {
             (ErrorKind::Config, ": check the sink's table")
         }
+        // Listing has no kind of error for it.
+        Store::Generic { .. } if code.as_deref() == Some("NoSuchBucket") => {
+            (ErrorKind::Config, ": the bucket is missing; create it")
+        }
         _ => match cause_of(&error) {
-            Cause::Io(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                (ErrorKind::Unavailable, ": the disk is full; free space on it")
-            }
-            Cause::Io(kind) => (kind_of_io(kind), ""),
+            Cause::Io(kind) => meaning_of(kind),
             Cause::NotSent | Cause::Other => (ErrorKind::Unavailable, ""),
         },
     };
-    Error::new(kind, format!("{doing}{advice}")).because(error)
+    let explained = Error::new(kind, format!("{doing}{advice}"));
+    match (code, cause_of(&error)) {
+        // The library's text quotes the whole answer, and each layer the one below.
+        (Some(code), _) => explained.because(format!("the store answered {code}")),
+        (None, Cause::NotSent) => explained.because("the store cannot be reached"),
+        (None, _) => explained.because(error),
+    }
+}
+
+/// The code in S3's answer, as `NoSuchBucket`. The library keeps it in its text only.
+fn code_of(error: &object_store::Error) -> Option<String> {
+    let text = error.to_string();
+    let (_, behind) = text.split_once("<Code>")?;
+    let (code, _) = behind.split_once("</Code>")?;
+    let plain =
+        !code.is_empty() && code.len() < 64 && code.bytes().all(|b| b.is_ascii_alphanumeric());
+    plain.then(|| code.to_owned())
 }
 
 fn unknown(error: Error) -> Error {

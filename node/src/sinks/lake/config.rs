@@ -173,11 +173,15 @@ mod tests {
     #[test]
     fn half_a_key_pair_and_tiny_files_are_refused() {
         let refused = |table| read(table).unwrap_err().to_string();
-        assert!(refused(toml::toml! { path = "/l"
+        assert!(
+            refused(toml::toml! { path = "/l"
             access-key = "a" })
-        .contains("go together"));
-        assert!(refused(toml::toml! { path = "/l"
+            .contains("go together")
+        );
+        assert!(
+            refused(toml::toml! { path = "/l"
             target-file-bytes = 1 })
-        .contains("target-file-bytes"));
+            .contains("target-file-bytes")
+        );
     }
 }

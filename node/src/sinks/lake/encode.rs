@@ -157,9 +157,8 @@ impl Writer {
         let options = ArrowWriterOptions::new()
             .with_properties(properties(compression)?)
             .with_skip_arrow_metadata(true);
-        let parquet =
-            ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
-                .map_err(encoding)?;
+        let parquet = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
+            .map_err(encoding)?;
         Ok(Self { parquet, schema, shredding })
     }
 }

@@ -181,11 +181,7 @@ fn data_file(path: &str, collection: String, file: &Encoded) -> DataFile {
     }
 }
 
-fn variant(
-    batch: &ChangeBatch,
-    dictionary: u32,
-    value: &Bytes,
-) -> Result<Option<(Bytes, Bytes)>> {
+fn variant(batch: &ChangeBatch, dictionary: u32, value: &Bytes) -> Result<Option<(Bytes, Bytes)>> {
     if value.is_empty() {
         return Ok(None);
     }

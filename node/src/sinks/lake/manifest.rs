@@ -186,7 +186,10 @@ mod tests {
             to: 10,
             skipped: None,
             records: 10,
-            progress: Some(progress_hex(&Progress { stream: "p\u{0}".into(), ..Progress::default() })),
+            progress: Some(progress_hex(&Progress {
+                stream: "p\u{0}".into(),
+                ..Progress::default()
+            })),
             operations: BTreeMap::new(),
             files: Vec::new(),
             previous: Some("ab".into()),

@@ -1,5 +1,7 @@
 //! The lake on a local folder: the contract, and what is its own.
 
+mod s3;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -138,8 +140,8 @@ fn hard(row: u32) -> Value {
              "huge": {{"$number": "1E+120"}}, "": "no name"}}"#,
         row / 3,
         row % 100,
-        if row % 50 == 0 { "\"text\"".to_owned() } else { row.to_string() },
-        row % 2 == 0,
+        if row.is_multiple_of(50) { "\"text\"".to_owned() } else { row.to_string() },
+        row.is_multiple_of(2),
         row % 10,
     );
     document::parse_json(text.as_bytes()).unwrap()
@@ -175,7 +177,8 @@ async fn written_hard(folder: &Folder, config: &LakeConfig) -> (Vec<Option<Value
 async fn every_value_survives_with_and_without_columns_of_its_own() {
     for shred in [true, false] {
         let folder = Folder::new();
-        let config = LakeConfig { shred, ..folder.config() };
+        let mut config = folder.config();
+        config.shred = shred;
         let (values, bytes) = written_hard(&folder, &config).await;
         let schema = groups(&bytes)[0].schema();
         let columns = format!("{:?}", schema.field_with_name("document").unwrap().data_type());
@@ -208,9 +211,36 @@ async fn the_same_range_gives_the_same_bytes_however_it_was_batched() {
 }
 
 #[tokio::test]
+async fn a_file_of_many_row_groups_has_one_shape() {
+    // The first group's rows give the columns; later ones have other types, or nothing.
+    let row = |at: u64| {
+        let text = match at {
+            0..300 => Value::String("x".repeat(40_000)),
+            300..600 => Value::Int(at.cast_signed()),
+            _ => Value::Binary(vec![at.to_le_bytes()[0]; 40_000]),
+        };
+        (!at.is_multiple_of(7) || at < 300).then(|| Value::Object(vec![("f".to_owned(), text)]))
+    };
+    let folder = Folder::new();
+    let mut opened = folder.open(&shard(1)).await.unwrap();
+    let values: Vec<_> = (0..900).map(row).collect();
+    for (at, some) in values.chunks(100).enumerate() {
+        opened.sink.write(&batch_with(1 + 100 * at as u64, some)).await.unwrap();
+    }
+    opened.sink.flush().await.unwrap();
+    let chain = folder.chain(&shard(1));
+    let bytes = std::fs::read(folder.0.path().join(&chain[1].files[0].path)).unwrap();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes.clone()));
+    assert!(builder.unwrap().metadata().num_row_groups() > 2);
+    let wanted: Vec<_> = values.iter().map(|value| value.as_ref().map(json)).collect();
+    assert_eq!(documents(&bytes), wanted);
+}
+
+#[tokio::test]
 async fn a_target_of_bytes_commits_by_itself() {
     let folder = Folder::new();
-    let config = LakeConfig { target_file_bytes: 64 << 10, ..folder.config() };
+    let mut config = folder.config();
+    config.target_file_bytes = 64 << 10;
     let mut opened = open(&config, &shard(1)).await.unwrap();
     let mut first = 1;
     let durable = loop {
@@ -295,7 +325,8 @@ async fn what_does_not_decode_is_refused_without_its_content() {
     let folder = Folder::new();
     let mut opened = folder.open(&shard(1)).await.unwrap();
     let mut bad = batch(1, 1);
-    Arc::make_mut(&mut bad.batch).changes[0].document = bytes::Bytes::from_static(b"\x02\xffsecret");
+    Arc::make_mut(&mut bad.batch).changes[0].document =
+        bytes::Bytes::from_static(b"\x02\xffsecret");
     opened.sink.write(&bad).await.unwrap();
     let error = opened.sink.flush().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);

@@ -101,7 +101,7 @@ fn key_part(attribute: Option<&AttributeValue>) -> Result<KeyPart> {
 }
 
 fn number_part(text: &str) -> Option<KeyPart> {
-    tidegate_proto::Decimal::parse(text).map(KeyPart::Number)
+    KeyPart::number(text).ok()
 }
 
 fn stream_value(attribute: StreamValue, depth: usize) -> Result<AttributeValue> {

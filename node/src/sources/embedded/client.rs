@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate_proto::v1::documents_client::DocumentsClient;
 use tidegate_proto::v1::{Check, DescribeRequest, DescribeResponse, ShardSpec, SlotRange};
-use tonic::async_trait;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, async_trait};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::embedded::config::EmbeddedConfig;
@@ -54,13 +54,17 @@ impl Embedded {
 
     /// What a failed call means; reading changes nothing, so most may be retried.
     pub(super) fn explain(&self, what: &str, status: &tonic::Status) -> Error {
-        let kind = match status.code() {
-            tonic::Code::OutOfRange => ErrorKind::Gone,
-            tonic::Code::InvalidArgument | tonic::Code::Unimplemented => ErrorKind::Config,
-            tonic::Code::DataLoss => ErrorKind::Corrupt,
-            _ => ErrorKind::Unavailable,
+        let kind = if status.code() == Code::OutOfRange {
+            ErrorKind::Gone
+        } else if matches!(status.code(), Code::InvalidArgument | Code::Unimplemented) {
+            ErrorKind::Config
+        } else if status.code() == Code::DataLoss {
+            ErrorKind::Corrupt
+        } else {
+            ErrorKind::Unavailable
         };
-        let why = format!("{what} of the document store at {}: {}", self.endpoint, status.message());
+        let why =
+            format!("{what} of the document store at {}: {}", self.endpoint, status.message());
         Error::new(kind, why)
     }
 
@@ -143,7 +147,8 @@ impl Source for Embedded {
         };
         vec![match found {
             Ok(store) => {
-                let detail = format!("{} documents at revision {}", store.documents, store.revision);
+                let detail =
+                    format!("{} documents at revision {}", store.documents, store.revision);
                 check(true, detail, "")
             }
             Err(error) => check(

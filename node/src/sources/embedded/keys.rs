@@ -124,7 +124,10 @@ mod tests {
 
     #[test]
     fn slots_never_move() {
-        assert_eq!([slot_of("orders", "a"), slot_of("orders", "b"), slot_of("users", "a")], SAMPLES);
+        assert_eq!(
+            [slot_of("orders", "a"), slot_of("orders", "b"), slot_of("users", "a")],
+            SAMPLES
+        );
     }
 
     /// What the first release gave: on disk everywhere since.

@@ -49,7 +49,7 @@ pub struct Store {
 impl Store {
     /// Opens the store in `options.dir`, making it if there is none. Refuses a
     /// folder that another process has open.
-    pub fn open(options: StoreOptions) -> Result<Self> {
+    pub fn open(options: &StoreOptions) -> Result<Self> {
         let place = options.dir.display().to_string();
         let fail = |what: &str| format!("{what} the document store in {place}");
         std::fs::create_dir_all(&options.dir)
@@ -62,7 +62,7 @@ impl Store {
         let db = Arc::new(db);
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let (publish, committed) = watch::channel(revision);
-        let writer = Writer::new(Arc::clone(&db), publish, revision, &options);
+        let writer = Writer::new(Arc::clone(&db), publish, revision, options);
         // Commits wait for the disk: a thread of their own, ended by the drop
         // of the last sender.
         std::thread::Builder::new()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use rocksdb::DBRawIterator;
+use rocksdb::{DBAccess, DBRawIterator, DBRawIteratorWithThreadMode};
 use tidegate_proto::v1::{
     ChangesResponse, DocumentChange, ScanRequest, ScanResponse, SlotRange, StoredDocument,
 };
@@ -34,43 +34,86 @@ pub(super) fn scan(
     let moment = store.db.snapshot();
     let revision = moment.get(Key::Revision.encode()).map_err(|error| damaged(&error))?;
     let revision = revision.and_then(|it| it.try_into().ok()).map_or(0, u64::from_be_bytes);
-    let mut response = ScanResponse { revision, ..ScanResponse::default() };
-    let (mut bytes, mut sent) = (0, 0);
+    let mut page = ScanPage::new(request, responses, revision);
     for slot in slots.from..slots.upto {
+        if !page.add_slot(slot, moment.raw_iterator())? {
+            return Ok(());
+        }
+    }
+    page.response.done = true;
+    drop(responses.blocking_send(Ok(page.response)));
+    Ok(())
+}
+
+/// The response a scan is filling.
+struct ScanPage<'a> {
+    request: &'a ScanRequest,
+    responses: &'a Responses<ScanResponse>,
+    revision: u64,
+    response: ScanResponse,
+    bytes: usize,
+    sent: u64,
+}
+
+impl<'a> ScanPage<'a> {
+    fn new(
+        request: &'a ScanRequest,
+        responses: &'a Responses<ScanResponse>,
+        revision: u64,
+    ) -> Self {
+        let response = ScanResponse { revision, ..ScanResponse::default() };
+        Self { request, responses, revision, response, bytes: 0, sent: 0 }
+    }
+
+    /// Adds the rows of one slot, sending what is full; false when there was
+    /// enough, or when nobody listens any more.
+    fn add_slot<D: DBAccess>(
+        &mut self,
+        slot: u32,
+        mut rows: DBRawIteratorWithThreadMode<'_, D>,
+    ) -> Result<bool, Status> {
         let prefix = Key::rows(slot);
-        let mut rows = moment.raw_iterator();
-        rows.seek(request.after.as_ref().max(&prefix[..]));
+        rows.seek(self.request.after.as_ref().max(&prefix[..]));
         while let (Some(key), Some(value)) = (rows.key(), rows.value()) {
             if !key.starts_with(&prefix) {
                 break;
             }
-            if key > &request.after[..] {
-                let mut document = read_row(value)?;
-                if wanted(&document, request) {
-                    bytes += value.len();
-                    if request.as_json {
-                        to_json(&mut document)?;
-                    }
-                    response.documents.push(document);
-                }
-                response.cursor = key.to_vec().into();
-            }
-            if bytes >= RESPONSE_BYTES {
-                sent += std::mem::take(&mut bytes) as u64;
-                let next = ScanResponse { revision, ..ScanResponse::default() };
-                let full = std::mem::replace(&mut response, next);
-                let enough = request.limit_bytes > 0 && sent >= request.limit_bytes;
-                if responses.blocking_send(Ok(full)).is_err() || enough {
-                    return Ok(());
-                }
+            self.add(key, value)?;
+            if !self.send_if_full() {
+                return Ok(false);
             }
             rows.next();
         }
         rows.status().map_err(|error| damaged(&error))?;
+        Ok(true)
     }
-    response.done = true;
-    drop(responses.blocking_send(Ok(response)));
-    Ok(())
+
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), Status> {
+        if key <= &self.request.after[..] {
+            return Ok(());
+        }
+        let mut document = read_row(value)?;
+        if wanted(&document, self.request) {
+            self.bytes += value.len();
+            if self.request.as_json {
+                to_json(&mut document)?;
+            }
+            self.response.documents.push(document);
+        }
+        self.response.cursor = key.to_vec().into();
+        Ok(())
+    }
+
+    fn send_if_full(&mut self) -> bool {
+        if self.bytes < RESPONSE_BYTES {
+            return true;
+        }
+        self.sent += std::mem::take(&mut self.bytes) as u64;
+        let next = ScanResponse { revision: self.revision, ..ScanResponse::default() };
+        let full = std::mem::replace(&mut self.response, next);
+        let enough = self.request.limit_bytes > 0 && self.sent >= self.request.limit_bytes;
+        self.responses.blocking_send(Ok(full)).is_ok() && !enough
+    }
 }
 
 fn wanted(document: &StoredDocument, request: &ScanRequest) -> bool {

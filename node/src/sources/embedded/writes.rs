@@ -64,18 +64,7 @@ impl Writer {
             let mut group = Group::default();
             let mut answers = Vec::with_capacity(requests.len());
             for request in requests.drain(..) {
-                let before = self.revision;
-                let outcome = match self.stage(&group, request.writes) {
-                    Ok(staged) => {
-                        group.absorb(staged);
-                        Ok(self.revision)
-                    }
-                    Err(refused) => {
-                        self.revision = before;
-                        Err(refused)
-                    }
-                };
-                answers.push((request.answer, outcome));
+                answers.push((request.answer, self.take(&mut group, request.writes)));
             }
             let committed = self.commit(&group);
             for (answer, outcome) in answers {
@@ -84,6 +73,19 @@ impl Writer {
                 drop(answer.send(outcome));
             }
         }
+    }
+
+    /// Adds one request to `group`; a refused one leaves no trace.
+    fn take(&mut self, group: &mut Group, writes: Vec<DocumentWrite>) -> Result<u64, Status> {
+        let before = self.revision;
+        match self.stage(group, writes) {
+            Ok(staged) => group.absorb(staged),
+            Err(refused) => {
+                self.revision = before;
+                return Err(refused);
+            }
+        }
+        Ok(self.revision)
     }
 
     /// What one request changes on top of `group`; all of it, or an error.
