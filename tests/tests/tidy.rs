@@ -284,7 +284,8 @@ fn complaints(rule: impl Fn(&Source) -> Vec<String>) -> Vec<String> {
     complaints
 }
 
-fn demand(complaints: &[String]) {
+fn demand(complaints: impl AsRef<[String]>) {
+    let complaints = complaints.as_ref();
     assert!(complaints.is_empty(), "{} found:\n{}\n", complaints.len(), complaints.join("\n"));
 }
 
