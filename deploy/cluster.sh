@@ -8,8 +8,9 @@ Usage: deploy/cluster.sh up N [DIR] [--no-docs]     start what is not running ye
        deploy/cluster.sh status [DIR]               what runs, as JSON
        deploy/cluster.sh down [DIR]                 end it; the data stays in DIR
 
-DIR is ./.cluster unless given. Node i listens at PORT+i-1 (PORT is 7400 unless
-set) and serves metrics at PORT+100+i-1; the document store listens at PORT-10.
+DIR is ./.cluster unless given. Node i listens at PORT+i-1 and serves metrics at
+PORT+100+i-1; the document store listens at PORT-10. PORT is 7400, or as it was
+when DIR was first used.
 Programs come from $BIN, else from ${CARGO_TARGET_DIR:-target}/debug.
 `down` and `status` take an N too, and look at everything in DIR all the same.
 TEXT
@@ -20,7 +21,6 @@ die() {
   exit 1
 }
 
-PORT="${PORT:-7400}"
 BIN="${BIN:-${CARGO_TARGET_DIR:-target}/debug}"
 # How long to wait for a node to answer, and for a process to end.
 ANSWER_SECONDS="${ANSWER_SECONDS:-60}"
@@ -86,11 +86,13 @@ await_node() {
 }
 
 up() {
-  local i join
+  local i join fresh=yes
+  [[ ! -e "$DIR/n1" ]] || fresh=no
   for program in tidegated tidegate; do
     [[ -x "$BIN/$program" ]] || die "$BIN/$program is not there; run \`cargo build\`, or set BIN"
   done
   mkdir -p "$DIR"
+  echo "$PORT" >"$DIR/port"
   if [[ "$DOCS" == yes ]]; then
     start docs documents --data "$DIR/docs" --listen "127.0.0.1:$(docs_port)"
   fi
@@ -99,10 +101,11 @@ up() {
     ((i > 1)) || join=(--bootstrap)
     start "n$i" run --data "$DIR/n$i" --name "n$i" --listen "127.0.0.1:$(grpc_port "$i")" \
       --metrics-listen "127.0.0.1:$(metrics_port "$i")" "${join[@]}"
-    # The first makes the cluster that the others join.
-    ((i > 1)) || await_node 1
+    # The first makes the cluster that the others join. One that was there before
+    # may need the others to come up.
+    [[ "$i$fresh" != 1yes ]] || await_node 1
   done
-  for ((i = 2; i <= N; i++)); do await_node "$i"; done
+  for ((i = 1; i <= N; i++)); do await_node "$i"; done
   if [[ "$DOCS" == yes ]]; then
     await_port docs "$(docs_port)"
   fi
@@ -177,6 +180,13 @@ for argument in "$@"; do
   esac
 done
 DIR="$(realpath --canonicalize-missing -- "${DIR:-./.cluster}")"
+# Addresses last as long as the data: nodes know each other by them.
+if [[ -r "$DIR/port" ]]; then
+  kept="$(<"$DIR/port")"
+  [[ "${PORT:-$kept}" == "$kept" ]] || die "$DIR was made with PORT=$kept; use that, or another folder"
+  PORT="$kept"
+fi
+PORT="${PORT:-7400}"
 
 case "$COMMAND" in
   up)
