@@ -8,8 +8,9 @@ Usage: deploy/cluster.sh up N [DIR] [--no-docs]     start what is not running ye
        deploy/cluster.sh status [DIR]               what runs, as JSON
        deploy/cluster.sh down [DIR]                 end it; the data stays in DIR
 
-DIR is ./.cluster unless given. Node i listens at PORT+i-1 (PORT is 7400 unless
-set) and serves metrics at PORT+100+i-1; the document store listens at PORT-10.
+DIR is ./.cluster unless given. Node i listens at PORT+i-1 and serves metrics at
+PORT+100+i-1; the document store listens at PORT-10. PORT is 7400, or as it was
+when DIR was first used.
 Programs come from $BIN, else from ${CARGO_TARGET_DIR:-target}/debug.
 `down` and `status` take an N too, and look at everything in DIR all the same.
 TEXT
@@ -20,7 +21,6 @@ die() {
   exit 1
 }
 
-PORT="${PORT:-7400}"
 BIN="${BIN:-${CARGO_TARGET_DIR:-target}/debug}"
 # How long to wait for a node to answer, and for a process to end.
 ANSWER_SECONDS="${ANSWER_SECONDS:-60}"
@@ -92,6 +92,7 @@ up() {
     [[ -x "$BIN/$program" ]] || die "$BIN/$program is not there; run \`cargo build\`, or set BIN"
   done
   mkdir -p "$DIR"
+  echo "$PORT" >"$DIR/port"
   if [[ "$DOCS" == yes ]]; then
     start docs documents --data "$DIR/docs" --listen "127.0.0.1:$(docs_port)"
   fi
@@ -179,6 +180,13 @@ for argument in "$@"; do
   esac
 done
 DIR="$(realpath --canonicalize-missing -- "${DIR:-./.cluster}")"
+# Addresses last as long as the data: nodes know each other by them.
+if [[ -r "$DIR/port" ]]; then
+  kept="$(<"$DIR/port")"
+  [[ "${PORT:-$kept}" == "$kept" ]] || die "$DIR was made with PORT=$kept; use that, or another folder"
+  PORT="$kept"
+fi
+PORT="${PORT:-7400}"
 
 case "$COMMAND" in
   up)

@@ -41,11 +41,12 @@ impl Rows {
     }
 }
 
-/// Names and values, one a line, the names aligned.
+/// Names and values, one a line, the names aligned; empty values are left out.
 pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let line = |(name, value): &(&str, String)| format!("{name:width$}  {}", plain(value));
-    facts.iter().map(line).collect::<Vec<_>>().join("\n")
+    let told = facts.iter().filter(|(_, value)| !value.is_empty());
+    told.map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn plain(text: &str) -> String {

@@ -133,14 +133,20 @@ fn table(view: &SnapshotView) -> String {
             0 => "-".to_owned(),
             rows => human::count(rows),
         };
+        // What each chunk read is forgotten once the whole is complete.
+        let (rows_read, bytes_read) = if it.is_over() {
+            ("-".to_owned(), "-".to_owned())
+        } else {
+            (human::count(it.rows), human::bytes(it.bytes))
+        };
         rows.row([
             part.shard.clone(),
             it.state.to_owned(),
             human::percent(it.share),
             format!("{}/{}", it.chunks_done, it.chunks),
-            human::count(it.rows),
+            rows_read,
             estimate,
-            human::bytes(it.bytes),
+            bytes_read,
         ]);
     }
     format!("{facts}\n\n{}", rows.or("no shards yet"))
