@@ -211,6 +211,7 @@ fn kind_of_io(kind: io::ErrorKind) -> ErrorKind {
 /// The one place that maps an object store's errors.
 fn explain(doing: &str, error: object_store::Error) -> Error {
     use object_store::Error as Store;
+    let code = code_of(&error);
     let (kind, advice) = match &error {
         Store::NotFound { .. } => {
             (ErrorKind::Config, ": the bucket or folder is missing; create it")
@@ -227,6 +228,10 @@ fn explain(doing: &str, error: object_store::Error) -> Error {
         Store::InvalidPath { .. } | Store::UnknownConfigurationKey { .. } => {
             (ErrorKind::Config, ": check the sink's table")
         }
+        // Listing has no kind of error for it.
+        _ if code.as_deref() == Some("NoSuchBucket") => {
+            (ErrorKind::Config, ": the bucket is missing; create it")
+        }
         _ => match cause_of(&error) {
             Cause::Io(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 (ErrorKind::Unavailable, ": the disk is full; free space on it")
@@ -235,7 +240,22 @@ fn explain(doing: &str, error: object_store::Error) -> Error {
             Cause::NotSent | Cause::Other => (ErrorKind::Unavailable, ""),
         },
     };
-    Error::new(kind, format!("{doing}{advice}")).because(error)
+    let explained = Error::new(kind, format!("{doing}{advice}"));
+    match (code, cause_of(&error)) {
+        // The library's text quotes the whole answer, and each layer the one below.
+        (Some(code), _) => explained.because(format!("the store answered {code}")),
+        (None, Cause::NotSent) => explained.because("the store cannot be reached"),
+        (None, _) => explained.because(error),
+    }
+}
+
+/// The code in S3's answer, as `NoSuchBucket`. The library keeps it in its text only.
+fn code_of(error: &object_store::Error) -> Option<String> {
+    let text = error.to_string();
+    let (_, behind) = text.split_once("<Code>")?;
+    let (code, _) = behind.split_once("</Code>")?;
+    let plain = !code.is_empty() && code.len() < 64 && code.bytes().all(|b| b.is_ascii_alphanumeric());
+    plain.then(|| code.to_owned())
 }
 
 fn unknown(error: Error) -> Error {

@@ -209,6 +209,32 @@ async fn the_same_range_gives_the_same_bytes_however_it_was_batched() {
 }
 
 #[tokio::test]
+async fn a_file_of_many_row_groups_has_one_shape() {
+    // The first group's rows give the columns; later ones have other types, or nothing.
+    let row = |at: u64| {
+        let text = match at {
+            0..300 => Value::String("x".repeat(40_000)),
+            300..600 => Value::Int(at.cast_signed()),
+            _ => Value::Binary(vec![at.to_le_bytes()[0]; 40_000]),
+        };
+        (at % 7 != 0 || at < 300).then(|| Value::Object(vec![("f".to_owned(), text)]))
+    };
+    let folder = Folder::new();
+    let mut opened = folder.open(&shard(1)).await.unwrap();
+    let values: Vec<_> = (0..900).map(row).collect();
+    for (at, some) in values.chunks(100).enumerate() {
+        opened.sink.write(&batch_with(1 + 100 * at as u64, some)).await.unwrap();
+    }
+    opened.sink.flush().await.unwrap();
+    let chain = folder.chain(&shard(1));
+    let bytes = std::fs::read(folder.0.path().join(&chain[1].files[0].path)).unwrap();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes.clone()));
+    assert!(builder.unwrap().metadata().num_row_groups() > 2);
+    let wanted: Vec<_> = values.iter().map(|value| value.as_ref().map(json)).collect();
+    assert_eq!(documents(&bytes), wanted);
+}
+
+#[tokio::test]
 async fn a_target_of_bytes_commits_by_itself() {
     let folder = Folder::new();
     let mut config = folder.config();
