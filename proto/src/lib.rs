@@ -1,8 +1,14 @@
 //! What goes over the wire and onto disk: messages, batches, documents and keys.
 
+mod decimal;
+pub mod document;
 mod ids;
+mod key;
 
+pub use decimal::Decimal;
+pub use document::{DocumentError, Value};
 pub use ids::{Epoch, NodeId, Sequence};
+pub use key::{KEY_BYTES_MAX, Key, KeyError, KeyPart};
 
 /// Messages and services of package `tidegate.v1`, generated from `proto/`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::nursery)]
