@@ -142,9 +142,9 @@ impl Writer<'_> {
     }
 
     fn decimal(&mut self, unscaled: i128, scale: u8) -> Result<(), DocumentError> {
-        let (unscaled, scale) = match Value::fixed(unscaled, scale) {
-            Value::Decimal { unscaled, scale } => (unscaled, scale),
-            whole => return self.write(&whole),
+        let canonical = Value::fixed(unscaled, scale);
+        let Value::Decimal { unscaled, scale } = canonical else {
+            return self.write(&canonical);
         };
         let size = unscaled.unsigned_abs();
         let fits = |digits: u8| scale <= digits && size < 10_u128.pow(u32::from(digits));

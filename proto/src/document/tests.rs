@@ -56,13 +56,12 @@ fn any_value() -> impl Strategy<Value = Value> {
 
 /// The same document with every object's fields turned round.
 fn reversed(value: &Value) -> Value {
-    match value {
-        Value::Array(members) => Value::Array(members.iter().map(reversed).collect()),
-        Value::Object(fields) => Value::Object(
-            fields.iter().rev().map(|(name, field)| (name.clone(), reversed(field))).collect(),
-        ),
-        other => other.clone(),
+    if let Value::Array(members) = value {
+        return Value::Array(members.iter().map(reversed).collect());
     }
+    let Value::Object(fields) = value else { return value.clone() };
+    let turned = fields.iter().rev().map(|(name, field)| (name.clone(), reversed(field)));
+    Value::Object(turned.collect())
 }
 
 /// Our value against the same bytes read by another implementation.

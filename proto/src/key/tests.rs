@@ -170,7 +170,7 @@ proptest! {
         prop_oneof![Just(0), Just(1), Just(3), Just(0x30), Just(0x50), Just(0x80), any::<u8>()],
         0..24,
     )) {
-        let read = Key::from_bytes(bytes.clone().into());
+        let read = Key::from_bytes(bytes.into());
         if let Ok(parts) = read.parts() {
             prop_assert_eq!(key(&parts), read);
         }
