@@ -1,13 +1,19 @@
 //! What goes over the wire and onto disk: messages, batches, documents and keys.
 
 mod batch;
+mod decimal;
+pub mod document;
 mod frame;
 mod ids;
+mod key;
 mod token;
 
 pub use batch::{BatchBuilder, Draft, Pending, Stamp, content_hash};
+pub use decimal::Decimal;
+pub use document::{DocumentError, Value};
 pub use frame::{Codec, Frame, FrameError, HEADER_BYTES, PAYLOAD_BYTES_MAX};
 pub use ids::{Epoch, NodeId, Sequence};
+pub use key::{KEY_BYTES_MAX, Key, KeyError, KeyPart};
 pub use token::{Token, TokenError};
 
 /// Messages and services of package `tidegate.v1`, generated from `proto/`.
