@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use prost::Message as _;
-use tidegate_proto::v1::{ChunkProgress, Operation, Progress};
+use tidegate_proto::v1::{ChunkProgress, Operation, Progress, Rewound};
 use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, Sequence, Stamp};
 use tonic::async_trait;
 
@@ -30,6 +30,7 @@ pub(super) async fn keeps_the_contract<T: Target>(fresh: impl Fn() -> T) {
     an_older_epoch_is_refused_with_a_batch_in_hand(&fresh()).await;
     a_sink_dropped_midway_says_on_reopen_what_it_has(&fresh()).await;
     progress_alone_is_not_a_change(&fresh()).await;
+    only_a_recorded_loss_may_be_left_out(&fresh()).await;
     shards_do_not_meet(&fresh()).await;
 }
 
@@ -196,8 +197,22 @@ async fn progress_alone_is_not_a_change(target: &impl Target) {
     opened.sink.write(&batch(3, 2)).await.unwrap();
     assert_eq!(flush(&mut opened).await, Some(2));
     assert_eq!(target.read(&shard(1)).await, [1, 2]);
+    opened.sink.write(&batch(9, 8)).await.unwrap();
+    assert_eq!(flush(&mut opened).await, Some(2), "changes 3 to 8 are not there");
     opened.sink.write(&batch(3, 3)).await.unwrap();
     assert_eq!(flush(&mut opened).await, Some(3));
+}
+
+/// Missing changes are refused, unless the batch behind them says they are lost.
+async fn only_a_recorded_loss_may_be_left_out(target: &impl Target) {
+    let mut opened = target.open(&shard(1)).await.unwrap();
+    opened.sink.write(&batch(1, 2)).await.unwrap();
+    let mut behind = batch(5, 6);
+    assert_eq!(opened.sink.write(&behind).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    Arc::make_mut(&mut behind.batch).rewound = Some(Rewound { after: 2, upto: 4 });
+    opened.sink.write(&behind).await.unwrap();
+    assert_eq!(flush(&mut opened).await, Some(6));
+    assert_eq!(target.read(&shard(1)).await, [1, 2, 5, 6]);
 }
 
 /// Shards of one export share a target and nothing else.

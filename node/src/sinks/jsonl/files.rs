@@ -21,7 +21,7 @@ use tidegate_proto::v1::Progress;
 
 use super::Held;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sinks::lake::safe;
+use crate::sinks::lake::{meaning_of, safe};
 use crate::sinks::{Committed, SinkShard};
 
 const FORMAT: u32 = 1;
@@ -55,7 +55,7 @@ struct Position {
 
 impl Files {
     /// Shuts out older epochs and cuts off what no position covers.
-    pub(super) fn open(folder: PathBuf, shard: SinkShard, rotate_bytes: u64) -> Result<Self> {
+    pub(super) fn open(folder: PathBuf, shard: &SinkShard, rotate_bytes: u64) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(|error| explain("make the folder", &error))?;
         let stem = format!("{}-{}", safe(&shard.export), safe(&shard.shard));
         let position = Position { format: FORMAT, ..Position::default() };
@@ -94,8 +94,8 @@ impl Files {
             self.position.epoch = there.epoch;
             return Err(self.fenced());
         }
-        if there != self.position {
-            let what = "the jsonl position file is another than this owner's; open the sink anew";
+        if there != self.position || held.from < there.sequence {
+            let what = "the jsonl position file is not what this owner knows; open the sink anew";
             return Err(Error::new(ErrorKind::Unknown, what));
         }
         // A try before may have left lines that do not count.
@@ -222,14 +222,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn explain(doing: &str, error: &io::Error) -> Error {
-    let (kind, advice) = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            (ErrorKind::Unavailable, ": the disk is full; free space on it")
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            (ErrorKind::Config, ": not permitted; make the folder writable for the node")
-        }
-        _ => (ErrorKind::Unavailable, ""),
-    };
-    Error::new(kind, format!("{doing} of the jsonl sink{advice}")).because(error.to_string())
+    let (kind, advice) = meaning_of(error.kind());
+    let what = format!("{doing} of the jsonl sink{advice}");
+    Error::new(kind, what).because(error.to_string())
 }

@@ -60,7 +60,7 @@ pub(super) async fn open(config: &JsonlConfig, shard: &SinkShard) -> Result<Open
         None => (Target::Stdout, None),
         Some(path) => {
             let (path, shard, rotate) = (path.into(), shard.clone(), config.rotate_bytes);
-            let files = blocking(move || Files::open(path, shard, rotate)).await?;
+            let files = blocking(move || Files::open(path, &shard, rotate)).await?;
             let committed = files.committed()?;
             (Target::Files(Some(files)), committed)
         }
@@ -68,7 +68,8 @@ pub(super) async fn open(config: &JsonlConfig, shard: &SinkShard) -> Result<Open
     let upto = committed.as_ref().map_or(Sequence(0), |committed| committed.sequence);
     let held = Held { from: upto.0, upto: upto.0, ..Held::default() };
     let shard = shard.clone();
-    Ok(Opened { sink: Box::new(JsonlSink { shard, target, held, waiting: false }), committed })
+    let sink = JsonlSink { shard, target, held, waiting: false, fresh: true };
+    Ok(Opened { sink: Box::new(sink), committed })
 }
 
 /// Whether the folder can be written to.
@@ -111,6 +112,8 @@ struct JsonlSink {
     held: Held,
     /// Something was accepted since the last flush.
     waiting: bool,
+    /// No changes were taken since it was opened.
+    fresh: bool,
 }
 
 #[async_trait]
@@ -127,6 +130,12 @@ impl Sink for JsonlSink {
         if self.held.lines.len() >= HELD_BYTES_MAX {
             self.flush_held().await?;
         }
+        let hole = batch.first.0 > self.held.upto + 1 && !batch.batch.changes.is_empty();
+        if hole && !self.fresh && batch.batch.rewound.is_none() {
+            let what = format!("changes before {} never came to the jsonl sink", batch.first);
+            return Err(Error::new(ErrorKind::Corrupt, what));
+        }
+        self.fresh &= batch.batch.changes.is_empty();
         let mut held = std::mem::take(&mut self.held);
         let (shard, taken) = (self.shard.clone(), batch.clone());
         self.held = blocking(move || held.take(&shard, &taken).map(|()| held)).await?;
@@ -149,6 +158,9 @@ impl Held {
     fn take(&mut self, shard: &SinkShard, batch: &SinkBatch) -> Result<()> {
         for (change, sequence) in batch.batch.changes.iter().zip(batch.first.0..) {
             if sequence > self.upto {
+                if self.count == 0 {
+                    self.from = sequence - 1;
+                }
                 line::write(shard, batch, change, sequence, &mut self.lines)?;
                 self.upto = sequence;
                 self.count += 1;
@@ -168,22 +180,21 @@ impl JsonlSink {
             let held = self.held.clone();
             match &mut self.target {
                 Target::Stdout => blocking(move || to_stdout(&held.lines)).await?,
-                Target::Files(slot) => {
-                    let mut files = slot.take().ok_or_else(lost_track)?;
-                    let (files, done) = blocking(move || {
-                        let done = files.append(&held);
-                        Ok((files, done))
-                    })
-                    .await?;
-                    *slot = Some(files);
-                    done?;
-                }
+                Target::Files(slot) => append(slot, held).await?,
             }
             self.held = Held { from: upto, upto, ..Held::default() };
         }
         self.waiting = false;
         Ok(Durable::vouch(Sequence(upto)))
     }
+}
+
+async fn append(slot: &mut Option<Files>, held: Held) -> Result<()> {
+    let mut files = slot.take().ok_or_else(lost_track)?;
+    let appended = blocking(move || Ok((files.append(&held), files)));
+    let (done, files) = appended.await?;
+    *slot = Some(files);
+    done
 }
 
 fn to_stdout(lines: &[u8]) -> Result<()> {

@@ -117,9 +117,10 @@ impl Chain {
         let (number, bytes) = (fence.number, fence.encode()?);
         let created = self.create(number, &bytes).await;
         // Opening anew finds a fence that was made after all.
-        let created = created.map_err(|error| match error.kind() {
-            ErrorKind::Unknown => Error::new(ErrorKind::Unavailable, "fence").because(error),
-            _ => error,
+        let created = created.map_err(|error| {
+            let unsure = error.kind() == ErrorKind::Unknown;
+            let again = || Error::new(ErrorKind::Unavailable, "shut out owners before this one");
+            if unsure { again().because(error) } else { error }
         })?;
         if created == Created::Taken {
             self.tail = Some(self.read(number).await?);

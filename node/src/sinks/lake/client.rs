@@ -47,8 +47,9 @@ impl Store {
         match config.place()? {
             Place::Folder(folder) => {
                 std::fs::create_dir_all(&folder).map_err(|error| {
-                    let what = format!("make the folder {} of the lake", folder.display());
-                    Error::new(kind_of_io(error.kind()), what).because(error)
+                    let (kind, advice) = meaning_of(error.kind());
+                    let what = format!("make the folder {} of the lake{advice}", folder.display());
+                    Error::new(kind, what).because(error)
                 })?;
                 let local = LocalFileSystem::new_with_prefix(&folder)
                     .map_err(|error| explain("open the folder of the lake", error))?;
@@ -199,12 +200,17 @@ fn cause_of(error: &object_store::Error) -> Cause {
     Cause::Other
 }
 
-fn kind_of_io(kind: io::ErrorKind) -> ErrorKind {
-    match kind {
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::ReadOnlyFilesystem
-        | io::ErrorKind::NotADirectory => ErrorKind::Config,
-        _ => ErrorKind::Unavailable,
+/// What an error of a disk means, and what to do about it.
+pub(in crate::sinks) fn meaning_of(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
+    use io::ErrorKind as Io;
+    if matches!(kind, Io::StorageFull | Io::QuotaExceeded) {
+        (ErrorKind::Unavailable, ": the disk is full; free space on it")
+    } else if matches!(kind, Io::PermissionDenied | Io::ReadOnlyFilesystem) {
+        (ErrorKind::Config, ": not permitted; make the folder writable for the node")
+    } else if kind == Io::NotADirectory {
+        (ErrorKind::Config, ": a file is where a folder has to be; move it away")
+    } else {
+        (ErrorKind::Unavailable, "")
     }
 }
 
@@ -212,6 +218,7 @@ fn kind_of_io(kind: io::ErrorKind) -> ErrorKind {
 fn explain(doing: &str, error: object_store::Error) -> Error {
     use object_store::Error as Store;
     let code = code_of(&error);
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add kinds of its own")]
     let (kind, advice) = match &error {
         Store::NotFound { .. } => {
             (ErrorKind::Config, ": the bucket or folder is missing; create it")
@@ -229,14 +236,11 @@ fn explain(doing: &str, error: object_store::Error) -> Error {
             (ErrorKind::Config, ": check the sink's table")
         }
         // Listing has no kind of error for it.
-        _ if code.as_deref() == Some("NoSuchBucket") => {
+        Store::Generic { .. } if code.as_deref() == Some("NoSuchBucket") => {
             (ErrorKind::Config, ": the bucket is missing; create it")
         }
         _ => match cause_of(&error) {
-            Cause::Io(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                (ErrorKind::Unavailable, ": the disk is full; free space on it")
-            }
-            Cause::Io(kind) => (kind_of_io(kind), ""),
+            Cause::Io(kind) => meaning_of(kind),
             Cause::NotSent | Cause::Other => (ErrorKind::Unavailable, ""),
         },
     };
@@ -254,7 +258,8 @@ fn code_of(error: &object_store::Error) -> Option<String> {
     let text = error.to_string();
     let (_, behind) = text.split_once("<Code>")?;
     let (code, _) = behind.split_once("</Code>")?;
-    let plain = !code.is_empty() && code.len() < 64 && code.bytes().all(|b| b.is_ascii_alphanumeric());
+    let plain =
+        !code.is_empty() && code.len() < 64 && code.bytes().all(|b| b.is_ascii_alphanumeric());
     plain.then(|| code.to_owned())
 }
 

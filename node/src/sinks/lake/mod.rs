@@ -25,6 +25,7 @@ use tidegate_proto::v1::Check;
 use tonic::async_trait;
 
 use self::chain::Chain;
+pub(in crate::sinks) use self::client::meaning_of;
 use self::client::{Created, Store};
 pub use self::config::{Compression, LakeConfig};
 use self::encode::FileSettings;
@@ -54,7 +55,7 @@ pub(super) async fn open(config: &LakeConfig, shard: &SinkShard) -> Result<Opene
         delay_ms: config.delay_ms,
         gathering: None,
         sealed: None,
-        idle: None,
+        idle: false,
         fresh: true,
         _sweeper: sweeper,
     };
@@ -67,22 +68,19 @@ pub(super) async fn check(config: &LakeConfig) -> Vec<Check> {
     let made = async {
         let store = Store::open(config)?;
         let path = format!(".tidegate-check-{}", clock::now_ms());
-        let once = store.create(&path, "check".into()).await?;
+        store.create(&path, "check".into()).await?;
         let twice = store.create(&path, "check".into()).await?;
         store.delete(&path).await?;
-        Ok::<_, Error>((once, twice))
+        Ok::<_, Error>(twice)
     };
     let (passed, detail, remedy) = match made.await {
-        Ok((Created::Made, Created::Taken)) => (true, "writes, and refuses a second owner", ""),
-        Ok(_) => (false, "ignores conditional writes", "use a store that has them"),
-        Err(error) => {
-            let remedy = "see the detail; then try again".to_owned();
-            let name = "lake".to_owned();
-            return vec![Check { name, passed: false, detail: error.to_string(), remedy }];
+        Ok(Created::Taken) => (true, "writes, and refuses a second owner".to_owned(), ""),
+        Ok(Created::Made) => {
+            (false, "ignores conditional writes".to_owned(), "use a store that has them")
         }
+        Err(error) => (false, error.to_string(), "mend what the detail names"),
     };
-    let (name, detail, remedy) = ("lake".to_owned(), detail.to_owned(), remedy.to_owned());
-    vec![Check { name, passed, detail, remedy }]
+    vec![Check { name: "lake".to_owned(), passed, detail, remedy: remedy.to_owned() }]
 }
 
 /// The lake, open for one shard.
@@ -100,8 +98,8 @@ struct LakeSink {
     /// `None` while a call works on it; stays so if that call fails or is dropped.
     gathering: Option<Gathering>,
     sealed: Option<Sealed>,
-    /// Where a batch without changes was accepted and nothing else is waiting.
-    idle: Option<Sequence>,
+    /// A batch without changes was accepted since the last flush.
+    idle: bool,
     /// No changes were taken since it was opened.
     fresh: bool,
     _sweeper: Sweeper,
@@ -124,9 +122,8 @@ impl Sink for LakeSink {
         let (committed, _) = self.chain.counts();
         let next = self.gathering()?.next();
         if batch.batch.changes.is_empty() {
-            let gathering = self.gathering()?;
-            gathering.progress(&batch.progress);
-            self.idle = gathering.is_empty().then(|| batch.last());
+            self.gathering()?.progress(&batch.progress);
+            self.idle = true;
             return Ok(Written::Accepted);
         }
         if batch.last().0 < next {
@@ -151,7 +148,8 @@ impl Sink for LakeSink {
         if self.sealed.is_some() || !self.gathering()?.is_empty() {
             return Ok(Some(self.commit().await?));
         }
-        Ok(self.idle.take().map(Durable::vouch))
+        let idle = std::mem::take(&mut self.idle);
+        Ok(idle.then(|| Durable::vouch(Sequence(self.chain.counts().0))))
     }
 }
 
@@ -164,7 +162,7 @@ impl LakeSink {
         let (committed, records) = self.chain.counts();
         let (shard, settings) = (self.shard.clone(), self.settings);
         self.gathering = Some(Gathering::behind(shard, settings, committed, records));
-        self.idle = None;
+        self.idle = false;
     }
 
     /// Leaves out the sequences before `batch`, if they are a recorded loss.
@@ -190,7 +188,6 @@ impl LakeSink {
         });
         self.gathering = Some(taken.await.map_err(|_| lost_track())??);
         self.fresh = false;
-        self.idle = None;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ const AGE_MS_MIN: i64 = 60 * 60 * 1000;
 /// When to look a second time, for what was too young at first.
 const AGAIN_AFTER: Duration = Duration::from_secs(70 * 60);
 /// Manifests read back from the fence. Files of commits before them are left.
-const MANIFESTS_MAX: u64 = 1_000;
+const MANIFESTS_MAX: u64 = 256;
 /// Names read in one folder.
 const FILES_MAX: usize = 100_000;
 
@@ -28,14 +28,9 @@ impl Sweeper {
     /// `now_ms` tells the wall clock's time.
     pub(super) fn start(store: Store, shard: SinkShard, fence: u64, now_ms: fn() -> i64) -> Self {
         Self(tokio::spawn(async move {
-            for wait in [Duration::ZERO, AGAIN_AFTER] {
-                tokio::time::sleep(wait).await;
-                match sweep(&store, &shard, fence, now_ms()).await {
-                    Ok(0) => {}
-                    Ok(files) => tracing::info!(files, "unlisted files of the lake deleted"),
-                    Err(error) => tracing::warn!(%error, "unlisted files of the lake not deleted"),
-                }
-            }
+            tell(sweep(&store, &shard, fence, now_ms()).await);
+            tokio::time::sleep(AGAIN_AFTER).await;
+            tell(sweep(&store, &shard, fence, now_ms()).await);
         }))
     }
 }
@@ -43,6 +38,14 @@ impl Sweeper {
 impl Drop for Sweeper {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+fn tell(swept: Result<usize>) {
+    match swept {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "unlisted files of the lake deleted"),
+        Err(error) => tracing::warn!(%error, "unlisted files of the lake not deleted"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The lake on a local folder: the contract, and what is its own.
 
+mod s3;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -138,8 +140,8 @@ fn hard(row: u32) -> Value {
              "huge": {{"$number": "1E+120"}}, "": "no name"}}"#,
         row / 3,
         row % 100,
-        if row % 50 == 0 { "\"text\"".to_owned() } else { row.to_string() },
-        row % 2 == 0,
+        if row.is_multiple_of(50) { "\"text\"".to_owned() } else { row.to_string() },
+        row.is_multiple_of(2),
         row % 10,
     );
     document::parse_json(text.as_bytes()).unwrap()
@@ -217,7 +219,7 @@ async fn a_file_of_many_row_groups_has_one_shape() {
             300..600 => Value::Int(at.cast_signed()),
             _ => Value::Binary(vec![at.to_le_bytes()[0]; 40_000]),
         };
-        (at % 7 != 0 || at < 300).then(|| Value::Object(vec![("f".to_owned(), text)]))
+        (!at.is_multiple_of(7) || at < 300).then(|| Value::Object(vec![("f".to_owned(), text)]))
     };
     let folder = Folder::new();
     let mut opened = folder.open(&shard(1)).await.unwrap();
