@@ -157,14 +157,15 @@ impl Sink for JsonlSink {
 impl Held {
     fn take(&mut self, shard: &SinkShard, batch: &SinkBatch) -> Result<()> {
         for (change, sequence) in batch.batch.changes.iter().zip(batch.first.0..) {
-            if sequence > self.upto {
-                if self.count == 0 {
-                    self.from = sequence - 1;
-                }
-                line::write(shard, batch, change, sequence, &mut self.lines)?;
-                self.upto = sequence;
-                self.count += 1;
+            if sequence <= self.upto {
+                continue;
             }
+            if self.count == 0 {
+                self.from = sequence - 1;
+            }
+            line::write(shard, batch, change, sequence, &mut self.lines)?;
+            self.upto = sequence;
+            self.count += 1;
         }
         self.progress = prost::Message::encode_to_vec(&*batch.progress);
         Ok(())
