@@ -6,6 +6,8 @@
 //! Adding a source is a folder, a variant of `SourceConfig`, and an arm in
 //! [`open`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tidegate_proto::BatchBuilder;
 use tidegate_proto::v1::{Check, GapKind, ShardSpec};
@@ -13,6 +15,11 @@ use tonic::async_trait;
 
 use crate::error::Result;
 
+pub mod datagen;
+pub mod dynamodb;
+
+#[cfg(test)]
+mod contract;
 
 
 /// What a source can promise; the reader acts on it.
@@ -90,10 +97,15 @@ pub struct Anchor {
 #[async_trait]
 pub trait ChangeStream: Send {
     /// Pushes changes into `out` until it has about `bytes_max` bytes or there
-    /// is nothing more at hand. Waits for the first at most some 100 ms, then
-    /// returns with none: an idle source still moves its position. Dropping
-    /// the call may lose what it had taken: open the stream anew.
-    async fn read(&mut self, out: &mut BatchBuilder, bytes_max: usize) -> Result<Read>;
+    /// is nothing more at hand. Waits at most `wait` for the first, then returns
+    /// with none: an idle source still moves its position. Dropping the call
+    /// may lose what it had taken: open the stream anew.
+    async fn read(
+        &mut self,
+        out: &mut BatchBuilder,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Read>;
 
     /// All changes up to what `seen` (from a [`Page`]) stands for have been
     /// returned by `read`.

@@ -1,0 +1,152 @@
+//! What every source must keep, as tests over any of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_proto::v1::{Operation, ShardSpec};
+use tidegate_proto::{BatchBuilder, Codec, Stamp};
+use tokio::time::Instant;
+
+use crate::error::Result;
+use crate::sources::{ChangeStream, Source};
+
+/// Bytes asked for at a time: small, so that there are many places to resume.
+const BYTES: usize = 16 << 10;
+const WAIT: Duration = Duration::from_millis(50);
+/// After so long without a change, none is expected.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// A change as the tests compare it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seen {
+    pub(super) operation: i32,
+    pub(super) key: Vec<u8>,
+    pub(super) hash: Vec<u8>,
+}
+
+/// Changes, and the position after each read.
+#[derive(Debug, Default)]
+pub(super) struct Capture {
+    pub(super) changes: Vec<Seen>,
+    /// How many changes had been read, and where the stream was then.
+    pub(super) places: Vec<(usize, Bytes)>,
+}
+
+/// The changes in a builder.
+pub(super) fn seen(builder: &BatchBuilder) -> Vec<Seen> {
+    let batch = builder.encode(Stamp::default(), Codec::None).decode().unwrap();
+    let look = |change: &tidegate_proto::v1::Change| Seen {
+        operation: change.operation,
+        key: change.key.to_vec(),
+        hash: change.content_hash.to_vec(),
+    };
+    batch.changes.iter().map(look).collect()
+}
+
+/// Reads until `upto` changes are there, or it is quiet.
+pub(super) async fn capture(stream: &mut dyn ChangeStream, upto: usize) -> Result<Capture> {
+    let (mut captured, mut out) = (Capture::default(), BatchBuilder::default());
+    let mut last = Instant::now();
+    while captured.changes.len() < upto && last.elapsed() < QUIET {
+        out.clear();
+        let read = stream.read(&mut out, BYTES, WAIT).await?;
+        assert_eq!(read.losses, [], "nothing is lost in a test without faults");
+        if !out.is_empty() {
+            last = Instant::now();
+            assert!(!read.position.is_empty(), "changes move the position");
+            captured.changes.extend(seen(&out));
+        }
+        if !read.position.is_empty() {
+            captured.places.push((captured.changes.len(), read.position));
+        }
+        if read.ended {
+            break;
+        }
+    }
+    Ok(captured)
+}
+
+/// Resuming from any position gives what followed it, in the same order for
+/// each key.
+pub(super) async fn any_position_resumes(source: &dyn Source, shard: &ShardSpec, start: &[u8]) {
+    let mut stream = source.stream(shard, start).await.unwrap();
+    let all = capture(&mut *stream, 2_000).await.unwrap();
+    assert!(all.changes.len() >= 10, "there is something to resume in");
+    let step = (all.places.len() / 8).max(1);
+    for (count, place) in all.places.iter().step_by(step) {
+        let wanted = &all.changes[*count..];
+        if wanted.is_empty() {
+            continue;
+        }
+        let mut stream = source.stream(shard, place).await.unwrap();
+        let again = capture(&mut *stream, wanted.len()).await.unwrap();
+        assert!(again.changes.len() >= wanted.len(), "after {count} changes");
+        let again = &again.changes[..wanted.len()];
+        assert_eq!(by_key(again), by_key(wanted), "after {count} changes");
+    }
+}
+
+fn by_key(changes: &[Seen]) -> BTreeMap<&[u8], Vec<&Seen>> {
+    let mut keys: BTreeMap<&[u8], Vec<&Seen>> = BTreeMap::new();
+    for change in changes {
+        keys.entry(&change.key).or_default().push(change);
+    }
+    keys
+}
+
+/// Every row comes once, however often a chunk's reader is opened anew. Gives
+/// the rows: key and content hash.
+pub(super) async fn pages_give_each_row_once(
+    source: &dyn Source,
+    shard: &ShardSpec,
+    chunks: u32,
+) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    for chunk in 0..chunks {
+        let (mut cursor, mut done, mut out) = (Bytes::new(), false, BatchBuilder::default());
+        while !done {
+            let mut reader = source.chunk(shard, chunk, &cursor).await.unwrap();
+            // Two pages of each reader: both ways of going on are used.
+            for _ in 0..2 {
+                out.clear();
+                let page = reader.page(&mut out, BYTES).await.unwrap();
+                for row in seen(&out) {
+                    assert_eq!(row.operation, i32::from(Operation::Snapshot));
+                    assert_eq!(rows.insert(row.key, row.hash), None, "a row came twice");
+                }
+                (cursor, done) = (page.cursor, page.done);
+                if done {
+                    break;
+                }
+            }
+        }
+    }
+    rows
+}
+
+/// What is written after the anchor is in the stream, and the stream passes a
+/// page read after that.
+pub(super) async fn writes_after_the_anchor_are_streamed<W: Future<Output = ()>>(
+    source: &dyn Source,
+    shard: &ShardSpec,
+    write: impl FnOnce() -> W,
+    wanted: &BTreeSet<Vec<u8>>,
+) {
+    let anchor = source.anchor(shard).await.unwrap();
+    let mut stream = source.stream(shard, &anchor.position).await.unwrap();
+    write().await;
+    let mut reader = source.chunk(shard, 0, &[]).await.unwrap();
+    let page = reader.page(&mut BatchBuilder::default(), BYTES).await.unwrap();
+    let (mut found, mut out) = (BTreeSet::new(), BatchBuilder::default());
+    let started = Instant::now();
+    while !wanted.is_subset(&found) || !(page.seen.is_empty() || stream.passed(&page.seen)) {
+        assert!(started.elapsed() < Duration::from_secs(20), "a write was not streamed");
+        out.clear();
+        stream.read(&mut out, BYTES, WAIT).await.unwrap();
+        found.extend(out.pending().map(|change| change.key.to_vec()));
+        let passed = !page.seen.is_empty() && stream.passed(&page.seen);
+        assert!(!passed || wanted.is_subset(&found), "passed a page without what it shows");
+    }
+}

@@ -1,0 +1,126 @@
+//! Every attribute type, there and back.
+
+use aws_sdk_dynamodb::primitives::Blob;
+
+use super::*;
+
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn decoded(attribute: AttributeValue) -> Value {
+    let item = Item::from([("v".to_owned(), attribute), ("w".to_owned(), text("x"))]);
+    let encoded = encode(item).unwrap();
+    match document::decode(&encoded.dictionary, &encoded.value).unwrap() {
+        Value::Object(mut fields) => fields.remove(0).1,
+        other => panic!("an item is an object, not {other:?}"),
+    }
+}
+
+fn tagged(tag: &str, value: Value) -> Value {
+    Value::Object(vec![(tag.to_owned(), value)])
+}
+
+fn descriptor(sort_key: Option<&str>) -> Descriptor {
+    Descriptor {
+        table: "arn".to_owned(),
+        stream: "arn/stream".to_owned(),
+        partition_key: "p".to_owned(),
+        sort_key: sort_key.map(str::to_owned),
+        segments: 1,
+    }
+}
+
+#[test]
+fn plain_values_are_what_they_were() {
+    assert_eq!(decoded(text("")), Value::String(String::new()));
+    assert_eq!(decoded(AttributeValue::Bool(true)), Value::Bool(true));
+    assert_eq!(decoded(AttributeValue::Null(true)), Value::Null);
+    assert_eq!(decoded(AttributeValue::B(Blob::new([0, 255]))), Value::Binary(vec![0, 255]));
+    assert_eq!(decoded(AttributeValue::L(vec![])), Value::Array(vec![]));
+    assert_eq!(decoded(AttributeValue::M(HashMap::new())), Value::Object(vec![]));
+}
+
+#[test]
+fn numbers_keep_every_digit() {
+    let number = |text: &str| decoded(AttributeValue::N(text.to_owned()));
+    let nines = 99_999_999_999_999_999_999_999_999_999_999_999_999_i128;
+    assert_eq!(number("-5"), Value::Int(-5));
+    assert_eq!(number("9223372036854775808"), Value::Decimal { unscaled: 1 << 63, scale: 0 });
+    assert_eq!(number("1.50"), Value::Decimal { unscaled: 15, scale: 1 });
+    assert_eq!(number(&nines.to_string()), Value::Decimal { unscaled: nines, scale: 0 });
+    for beyond in ["1E-130", "9.9999999999999999999999999999999999999E+125"] {
+        let Value::Object(fields) = number(beyond) else { panic!("{beyond} is tagged") };
+        assert_eq!(fields[0].0, tags::NUMBER);
+    }
+}
+
+#[test]
+fn equal_sets_are_equal_whatever_their_order() {
+    let numbers =
+        |members: [&str; 3]| decoded(AttributeValue::Ns(members.map(str::to_owned).to_vec()));
+    let sorted = [Value::Int(-1), Value::Int(2), Value::Int(10)];
+    assert_eq!(numbers(["10", "2", "-1"]), tagged(tags::SET_NUMBER, Value::Array(sorted.into())));
+    assert_eq!(numbers(["2.0", "10", "-1"]), numbers(["-1", "10", "2"]));
+    let strings = AttributeValue::Ss(vec!["b".to_owned(), "a".to_owned()]);
+    let sorted = ["a", "b"].map(|member| Value::String(member.to_owned()));
+    assert_eq!(decoded(strings), tagged(tags::SET_STRING, Value::Array(sorted.into())));
+    let bytes = AttributeValue::Bs(vec![Blob::new([2]), Blob::new([1])]);
+    let sorted = [Value::Binary(vec![1]), Value::Binary(vec![2])];
+    assert_eq!(decoded(bytes), tagged(tags::SET_BINARY, Value::Array(sorted.into())));
+}
+
+#[test]
+fn a_map_that_looks_like_a_tag_is_no_set() {
+    let map = HashMap::from([(tags::SET_NUMBER.to_owned(), AttributeValue::L(vec![]))]);
+    let set = tagged(tags::SET_NUMBER, Value::Array(vec![]));
+    assert_ne!(decoded(AttributeValue::M(map)), set);
+}
+
+#[test]
+fn thirty_two_levels_are_fine_and_a_hundred_are_refused() {
+    let nest =
+        |levels: usize| (0..levels).fold(text("x"), |inner, _| AttributeValue::L(vec![inner]));
+    assert!(value(nest(32), 0).is_ok());
+    assert_eq!(value(nest(100), 0).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn what_the_streams_client_has_is_the_same() {
+    let stream = StreamValue::M(HashMap::from([
+        ("n".to_owned(), StreamValue::N("1".to_owned())),
+        ("l".to_owned(), StreamValue::L(vec![StreamValue::Bool(true), StreamValue::Null(true)])),
+        ("s".to_owned(), StreamValue::Ss(vec!["a".to_owned()])),
+    ]));
+    let table = AttributeValue::M(HashMap::from([
+        ("n".to_owned(), AttributeValue::N("1".to_owned())),
+        (
+            "l".to_owned(),
+            AttributeValue::L(vec![AttributeValue::Bool(true), AttributeValue::Null(true)]),
+        ),
+        ("s".to_owned(), AttributeValue::Ss(vec!["a".to_owned()])),
+    ]));
+    assert_eq!(stream_value(stream, 0).unwrap(), table);
+}
+
+#[test]
+fn keys_have_their_parts_in_order_and_equal_numbers_are_one_key() {
+    let item = |number: &str| {
+        Item::from([
+            ("p".to_owned(), text("a")),
+            ("s".to_owned(), AttributeValue::N(number.to_owned())),
+        ])
+    };
+    let keyed = |number: &str| key(&item(number), &descriptor(Some("s"))).unwrap();
+    assert_eq!(keyed("1"), keyed("1.0"));
+    assert_ne!(keyed("1"), keyed("2"));
+    assert_eq!(keyed("1").parts().unwrap().len(), 2);
+    assert_eq!(key(&item("1"), &descriptor(None)).unwrap().parts().unwrap().len(), 1);
+}
+
+#[test]
+fn a_record_without_its_key_is_refused_and_says_what_to_do() {
+    let error = key(&Item::new(), &descriptor(None)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("create it again"), "{error}");
+}

@@ -1,0 +1,99 @@
+//! DynamoDB Local, the real jar, for tests: each has a server of its own.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+/// Where the install script puts the jar, below the home folder.
+const FOLDER: &str = ".cache/tidegate/dynamodb-local";
+/// Debian's `faketime`; the multi-threaded variant, as Java has threads.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+/// How often the port is tried, 100 ms apart; Java takes 3 to 5 s here.
+const TRIES: usize = 600;
+
+/// A server with no tables, on a free port, ended when it is dropped.
+#[derive(Debug)]
+pub struct DynamoDbLocal {
+    endpoint: String,
+    _server: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl DynamoDbLocal {
+    /// Starts one whose tables are in memory.
+    ///
+    /// # Panics
+    ///
+    /// If the jar or Java is missing, or the port does not open within a minute.
+    pub async fn start() -> Self {
+        Self::launch(&[]).await
+    }
+
+    /// Starts one for which a second is ten minutes: its stream shards, which
+    /// live for four hours, roll every 24 seconds, and records are trimmed
+    /// after two and a half minutes.
+    ///
+    /// # Panics
+    ///
+    /// As [`DynamoDbLocal::start`], or if `faketime` is missing.
+    pub async fn start_fast() -> Self {
+        assert!(
+            PathBuf::from(FAKETIME).exists(),
+            "{FAKETIME} is missing; run deploy/install-deps.sh"
+        );
+        let faster = [
+            ("LD_PRELOAD", FAKETIME),
+            ("FAKETIME", "+0 x600"),
+            ("FAKETIME_FORCE_MONOTONIC_FIX", "1"),
+        ];
+        Self::launch(&faster).await
+    }
+
+    /// For `endpoint` in a `[source]` table.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    async fn launch(environment: &[(&str, &str)]) -> Self {
+        let home = std::env::home_dir().unwrap_or_default().join(FOLDER);
+        let jar = home.join("DynamoDBLocal.jar");
+        assert!(jar.exists(), "{} is missing; run deploy/install-deps.sh", jar.display());
+        let port = free_port();
+        let folder = tempfile::tempdir().expect("the folder for temporary files can be written");
+        let server = Command::new("java")
+            .arg("-Xmx512m")
+            .arg(format!("-Djava.library.path={}", home.join("DynamoDBLocal_lib").display()))
+            .arg("-jar")
+            .arg(&jar)
+            .args(["-inMemory", "-sharedDb", "-disableTelemetry", "-port", &port.to_string()])
+            .envs(environment.iter().copied())
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("java is installed; run deploy/install-deps.sh");
+        let started =
+            Self { endpoint: format!("http://127.0.0.1:{port}"), _server: server, _folder: folder };
+        for _ in 0..TRIES {
+            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return started;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("DynamoDB Local did not open port {port} within a minute");
+    }
+}
+
+/// A port nobody listens on now. Another process may take it before we do;
+/// then the wait for it fails, or the tests see tables that are not theirs.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
+    listener.local_addr().expect("a bound listener has an address").port()
+}
