@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
+use crate::document::content_hash;
 use crate::frame::{Codec, Frame};
 use crate::ids::{Epoch, Sequence};
 use crate::v1::{ChangeBatch, Operation, Progress, Rewound};
@@ -253,16 +254,6 @@ impl BatchBuilder {
             visit(Field::Bytes(8, &entry.content_hash));
         }
     }
-}
-
-/// xxh3-128 of a document's dictionary and value, big endian: equal for equal
-/// documents, since their encoding is canonical.
-#[must_use]
-pub fn content_hash(dictionary: &[u8], value: &[u8]) -> [u8; 16] {
-    let mut hasher = Xxh3::new();
-    hasher.update(dictionary);
-    hasher.update(value);
-    hasher.digest128().to_be_bytes()
 }
 
 enum Field<'a> {

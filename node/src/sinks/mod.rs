@@ -5,12 +5,21 @@
 //! Adding a sink is a folder, a variant of `SinkConfig`, and an arm in
 //! [`open`].
 
+mod config;
+#[cfg(test)]
+mod contract;
+mod jsonl;
+mod lake;
+
 use std::sync::Arc;
 
 use tidegate_proto::v1::{ChangeBatch, Progress};
 use tidegate_proto::{Epoch, Frame, Sequence};
 use tonic::async_trait;
 
+pub use self::config::{SinkConfig, check, open, parse};
+pub use self::jsonl::JsonlConfig;
+pub use self::lake::{Compression, LakeConfig};
 use crate::error::Result;
 
 /// What a sink can promise; shown by the CLI, acted on by the writer.

@@ -15,12 +15,14 @@ use tonic::async_trait;
 
 use crate::error::Result;
 
-pub mod datagen;
-pub mod dynamodb;
-
+mod config;
 #[cfg(test)]
 mod contract;
+pub mod datagen;
+pub mod dynamodb;
+pub mod embedded;
 
+pub use config::{SourceConfig, open};
 
 /// What a source can promise; the reader acts on it.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,44 @@
+# `make help` says what there is.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test verify fix bench cluster deps
+
+# Only tests whose name holds this.
+F ?=
+# Nodes of `make cluster`.
+N ?= 3
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps:
+	@./deploy/install-deps.sh
+
+demo: deps ## Install, build and run the demo
+	cargo build --workspace --bins
+	./deploy/demo.sh
+
+test: deps ## Run the tests; F=name for those whose name holds it
+	cargo build --workspace --bins
+	cargo test --workspace -- $(F)
+
+verify: ## Check format, lints, docs and house rules; writes nothing
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo test --workspace --test tidy
+
+fix: ## Mend format and simple lints; writes
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+bench: deps ## Measure (deploy/bench.sh; not written yet)
+	@test -x deploy/bench.sh || { echo "there is no deploy/bench.sh yet: nothing to measure with"; exit 1; }
+	./deploy/bench.sh
+
+cluster: ## Run N=3 nodes on loopback in ./.cluster; end them with deploy/cluster.sh down
+	cargo build --workspace --bins
+	./deploy/cluster.sh up $(N)

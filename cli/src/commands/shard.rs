@@ -1,0 +1,149 @@
+//! `tidegate shard`.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::cluster::Cluster;
+use crate::failure::{Failure, Result};
+use crate::human;
+use crate::output::{self, Format};
+use crate::table::{self, Rows};
+use crate::time;
+use crate::views::{DeliveryView, Names, ShardView};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShardCommand {
+    /// List shards: who reads them, how far they are, how far sinks are behind
+    #[command(after_help = "Examples:\n  tidegate shard list\n  tidegate shard list orders")]
+    List {
+        /// Only those of this export
+        export: Option<String>,
+    },
+    /// Show one shard
+    #[command(
+        after_help = "Examples:\n  tidegate shard show orders 0-1023\n  tidegate shard show orders 7/0"
+    )]
+    Show {
+        /// Name of the export
+        export: String,
+        /// Name of the shard, or its number EXPORT/INDEX
+        shard: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct ShardsView {
+    /// The clock of the node that answered: milliseconds since 1970.
+    now_ms: i64,
+    shards: Vec<ShardView>,
+}
+
+/// Does what was asked about shards.
+pub(crate) async fn run(command: ShardCommand, mut cluster: Cluster, format: Format) -> Result<()> {
+    match command {
+        ShardCommand::List { export } => {
+            let view = view(&mut cluster, export.as_deref().unwrap_or_default()).await?;
+            output::show(format, &view, |it| table(&it.shards))
+        }
+        ShardCommand::Show { export, shard } => {
+            let view = view(&mut cluster, &export).await?;
+            let now_ms = view.now_ms;
+            let found = view.shards.into_iter().find(|it| it.name == shard || it.id == shard);
+            let found = found.ok_or_else(|| {
+                Failure::refused(format!(
+                    "export \"{export}\" has no shard \"{shard}\"; see: tidegate shard list {export}"
+                ))
+            })?;
+            output::show(format, &found, |it| detail(it, now_ms))
+        }
+    }
+}
+
+async fn view(cluster: &mut Cluster, export: &str) -> Result<ShardsView> {
+    let answer = cluster.shards(export).await?;
+    let names = Names::from(&cluster.status().await?);
+    let now_ms = answer.now_ms;
+    let shards = answer.shards.iter().map(|it| ShardView::new(it, &names, now_ms)).collect();
+    Ok(ShardsView { now_ms, shards })
+}
+
+/// Shards as a table, the reasons of those that failed below it.
+pub(super) fn table(shards: &[ShardView]) -> String {
+    let heads =
+        ["EXPORT", "SHARD", "STATE", ">EPOCH", "READER", ">CAPTURED", ">BYTES", "SINKS BEHIND"];
+    let mut rows = Rows::new(&heads);
+    for shard in shards {
+        rows.row([
+            shard.export.clone(),
+            shard.name.clone(),
+            state(shard),
+            shard.epoch.to_string(),
+            if shard.reader.is_empty() { "-".to_owned() } else { shard.reader.clone() },
+            human::count(shard.captured.sequence),
+            human::bytes(shard.captured.bytes),
+            shard.sinks.iter().map(behind).collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    let mut text = rows.or("no shards yet: an export's shards are discovered after it is applied");
+    for shard in shards.iter().filter(|it| !it.failure.is_empty()) {
+        text.push_str(&format!("\n{} {} failed: {}", shard.export, shard.name, shard.failure));
+    }
+    text
+}
+
+fn state(shard: &ShardView) -> String {
+    match shard.state {
+        "snapshot" => format!("snapshot {}", human::percent(shard.snapshot.share)),
+        other => other.to_owned(),
+    }
+}
+
+/// `lake 0`, `lake 1,200 (3.4 s)`.
+fn behind(sink: &DeliveryView) -> String {
+    match (sink.behind, sink.lag_ms) {
+        (0, _) | (_, None) => format!("{} {}", sink.sink, human::count(sink.behind)),
+        (behind, Some(lag_ms)) => {
+            let lag = time::duration(Duration::from_millis(lag_ms));
+            format!("{} {} ({lag})", sink.sink, human::count(behind))
+        }
+    }
+}
+
+fn detail(shard: &ShardView, now_ms: i64) -> String {
+    let snapshot = &shard.snapshot;
+    let captured = &shard.captured;
+    let facts = table::facts(&[
+        ("shard", format!("{} ({}) of {}", shard.name, shard.id, shard.export)),
+        ("state", state(shard)),
+        ("failure", shard.failure.clone()),
+        ("reader", format!("{} (epoch {})", shard.reader, shard.epoch)),
+        (
+            "snapshot",
+            format!("{}, {} of {} chunks", snapshot.state, snapshot.chunks_done, snapshot.chunks),
+        ),
+        (
+            "captured",
+            format!(
+                "sequence {}, {}, checkpoint {}",
+                human::count(captured.sequence),
+                human::bytes(captured.bytes),
+                time::age(captured.at_ms, now_ms)
+            ),
+        ),
+        ("gaps", shard.gaps.to_string()),
+    ]);
+    let mut rows = Rows::new(&["SINK", "WRITER", ">DELIVERED", ">BEHIND", ">LAG", "CHECKPOINT"]);
+    for sink in &shard.sinks {
+        rows.row([
+            sink.sink.clone(),
+            sink.writer.clone(),
+            human::count(sink.delivered.sequence),
+            human::count(sink.behind),
+            time::duration_or_dash(sink.lag_ms.map(Duration::from_millis)),
+            time::age(sink.delivered.at_ms, now_ms),
+        ]);
+    }
+    format!("{facts}\n\n{}", rows.or("no sinks: only feeds read this export"))
+}

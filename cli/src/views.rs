@@ -1,0 +1,355 @@
+//! What the cluster told, as stable documents: the JSON of `--output json`.
+//!
+//! Fields are added, never renamed or removed.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tidegate_proto::v1::{
+    Check, Checkpoint, Export, ExportState, Gap, GapKind, Node, NodeState, Shard, SnapshotState,
+    StatusResponse,
+};
+
+use crate::progress::{self, SnapshotProgress};
+use crate::time;
+
+/// A node.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct NodeView {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) region: String,
+    /// `joining`, `up` or `down`.
+    pub(crate) state: &'static str,
+    /// In the consensus group: `leader`, `voter` or `learner`.
+    pub(crate) role: &'static str,
+    pub(crate) cordoned: bool,
+    /// When it entered its state: milliseconds since 1970.
+    pub(crate) since_ms: i64,
+}
+
+impl NodeView {
+    /// All nodes, with their part in the consensus group.
+    pub(crate) fn all(nodes: &[Node], leader: u64, voters: &[u64]) -> Vec<Self> {
+        nodes.iter().map(|node| Self::new(node, leader, voters)).collect()
+    }
+
+    fn new(node: &Node, leader: u64, voters: &[u64]) -> Self {
+        Self {
+            id: node.id,
+            name: node.name.clone(),
+            address: node.address.clone(),
+            region: node.region.clone(),
+            state: match node.state() {
+                NodeState::Joining | NodeState::Unspecified => "joining",
+                NodeState::Up => "up",
+                NodeState::Down => "down",
+            },
+            role: match () {
+                () if node.id == leader => "leader",
+                () if voters.contains(&node.id) => "voter",
+                () => "learner",
+            },
+            cordoned: node.cordoned,
+            since_ms: node.since_ms,
+        }
+    }
+}
+
+/// An export.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ExportView {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    /// `active` or `paused`.
+    pub(crate) state: &'static str,
+    pub(crate) source: String,
+    /// `name (kind)` of each.
+    pub(crate) sinks: Vec<String>,
+    pub(crate) shards: u32,
+    pub(crate) created_ms: i64,
+}
+
+impl From<&Export> for ExportView {
+    fn from(export: &Export) -> Self {
+        Self {
+            id: export.id,
+            name: export.name.clone(),
+            version: export.version,
+            state: match export.state() {
+                ExportState::Active | ExportState::Unspecified => "active",
+                ExportState::Paused => "paused",
+            },
+            source: export.source_kind.clone(),
+            sinks: export.sinks.iter().map(|it| format!("{} ({})", it.name, it.kind)).collect(),
+            shards: export.shards,
+            created_ms: export.created_ms,
+        }
+    }
+}
+
+/// A shard: where it is read, how far, and how far each sink is behind.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ShardView {
+    /// `EXPORT/INDEX`, both numbers.
+    pub(crate) id: String,
+    pub(crate) export: String,
+    pub(crate) name: String,
+    /// `unassigned`, `starting`, `snapshot`, `streaming`, `ended` or `failed`.
+    pub(crate) state: &'static str,
+    /// Why it stopped; empty while it runs.
+    pub(crate) failure: String,
+    pub(crate) epoch: u64,
+    /// Name of the node; empty for none.
+    pub(crate) reader: String,
+    pub(crate) captured: CheckpointView,
+    pub(crate) snapshot: SnapshotProgress,
+    pub(crate) sinks: Vec<DeliveryView>,
+    pub(crate) gaps: u64,
+}
+
+/// One sink of a shard.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct DeliveryView {
+    pub(crate) sink: String,
+    /// Name of the node; empty for none.
+    pub(crate) writer: String,
+    pub(crate) delivered: CheckpointView,
+    /// Changes captured and not yet durable at the sink.
+    pub(crate) behind: u64,
+    /// Milliseconds since the newest change the sink has was committed at the
+    /// source, while it is behind: no more than that is missing. 0 when it has
+    /// all; absent when the source told no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lag_ms: Option<u64>,
+}
+
+/// A place in a spool.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct CheckpointView {
+    pub(crate) sequence: u64,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) committed_ms: i64,
+    pub(crate) at_ms: i64,
+    /// Where the source's stream was read to: text if it is one, else hex.
+    pub(crate) position: String,
+}
+
+impl From<Option<&Checkpoint>> for CheckpointView {
+    fn from(checkpoint: Option<&Checkpoint>) -> Self {
+        checkpoint.map_or_else(Self::default, |at| Self {
+            sequence: at.sequence,
+            records: at.records,
+            bytes: at.bytes,
+            committed_ms: at.committed_ms,
+            at_ms: at.at_ms,
+            position: printable(at.progress.as_ref().map_or(&[], |it| &it.stream)),
+        })
+    }
+}
+
+/// A position as its source prints it, or as hex.
+fn printable(position: &[u8]) -> String {
+    match std::str::from_utf8(position) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => position.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+/// Names for the ids in shards and gaps.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    nodes: BTreeMap<u64, String>,
+    exports: BTreeMap<u64, String>,
+}
+
+impl From<&StatusResponse> for Names {
+    fn from(status: &StatusResponse) -> Self {
+        Self {
+            nodes: status.nodes.iter().map(|it| (it.id, it.name.clone())).collect(),
+            exports: status.exports.iter().map(|it| (it.id, it.name.clone())).collect(),
+        }
+    }
+}
+
+impl Names {
+    /// Empty for no node, the number where the name is not known.
+    fn node(&self, id: u64) -> String {
+        let number = || if id == 0 { String::new() } else { id.to_string() };
+        self.nodes.get(&id).cloned().unwrap_or_else(number)
+    }
+
+    fn export(&self, id: u64) -> String {
+        self.exports.get(&id).cloned().unwrap_or_else(|| id.to_string())
+    }
+}
+
+impl ShardView {
+    /// `now_ms` is the clock of the node that answered.
+    pub(crate) fn new(shard: &Shard, names: &Names, now_ms: i64) -> Self {
+        let id = shard.id.unwrap_or_default();
+        let captured = CheckpointView::from(shard.captured.as_ref());
+        let sinks = shard.writers.keys().chain(shard.delivered.keys());
+        let mut sinks: Vec<_> = sinks.cloned().collect();
+        sinks.sort();
+        sinks.dedup();
+        let delivery = |sink: String| {
+            let writer = shard.writers.get(&sink).copied().unwrap_or_default();
+            let delivered = CheckpointView::from(shard.delivered.get(&sink));
+            let behind = captured.sequence.saturating_sub(delivered.sequence);
+            let lag_ms = lag_ms(behind, &delivered, now_ms);
+            DeliveryView { sink, writer: names.node(writer), delivered, behind, lag_ms }
+        };
+        Self {
+            id: id.to_string(),
+            export: names.export(id.export_id),
+            name: shard.spec.as_ref().map_or_else(String::new, |spec| spec.name.clone()),
+            state: state(shard),
+            failure: shard.failure.clone(),
+            epoch: shard.epoch,
+            reader: names.node(shard.reader),
+            snapshot: progress::of([shard]),
+            sinks: sinks.into_iter().map(delivery).collect(),
+            gaps: shard.gaps,
+            captured,
+        }
+    }
+}
+
+fn lag_ms(behind: u64, delivered: &CheckpointView, now_ms: i64) -> Option<u64> {
+    if behind == 0 {
+        return Some(0);
+    }
+    let lag = time::since(delivered.committed_ms, now_ms)?;
+    u64::try_from(lag.as_millis()).ok()
+}
+
+fn state(shard: &Shard) -> &'static str {
+    let progress = shard.captured.as_ref().and_then(|at| at.progress.as_ref());
+    match (shard.epoch, &shard.anchor, progress::state(shard)) {
+        _ if !shard.failure.is_empty() => "failed",
+        (0, ..) => "unassigned",
+        (_, None, _) => "starting",
+        _ if progress.is_some_and(|it| it.ended) => "ended",
+        (.., SnapshotState::Running) => "snapshot",
+        _ => "streaming",
+    }
+}
+
+/// A recorded loss.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct GapView {
+    pub(crate) export: String,
+    /// `EXPORT/INDEX`, both numbers.
+    pub(crate) shard: String,
+    pub(crate) number: u64,
+    /// `trimmed`, `vanished`, `recreated` or `spool-lost`.
+    pub(crate) kind: &'static str,
+    pub(crate) detail: String,
+    /// Sequences after `after`, up to and including `upto`, of a lost spool.
+    pub(crate) after: u64,
+    pub(crate) upto: u64,
+    pub(crate) at_ms: i64,
+    /// Empty while it is open.
+    pub(crate) repair: String,
+}
+
+impl GapView {
+    /// `names` as of about the same time.
+    pub(crate) fn new(gap: &Gap, names: &Names) -> Self {
+        let shard = gap.shard.unwrap_or_default();
+        Self {
+            export: names.export(shard.export_id),
+            shard: shard.to_string(),
+            number: gap.number,
+            kind: match gap.kind() {
+                GapKind::Unspecified => "unspecified",
+                GapKind::Trimmed => "trimmed",
+                GapKind::Vanished => "vanished",
+                GapKind::Recreated => "recreated",
+                GapKind::SpoolLost => "spool-lost",
+            },
+            detail: gap.detail.clone(),
+            after: gap.after,
+            upto: gap.upto,
+            at_ms: gap.at_ms,
+            repair: gap.repair.clone(),
+        }
+    }
+}
+
+/// A test of something a node depends on.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct CheckView {
+    pub(crate) name: String,
+    pub(crate) passed: bool,
+    pub(crate) detail: String,
+    pub(crate) remedy: String,
+}
+
+impl From<Check> for CheckView {
+    fn from(check: Check) -> Self {
+        let Check { name, passed, detail, remedy } = check;
+        Self { name, passed, detail, remedy }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_proto::v1::{Progress, ShardId};
+
+    use super::*;
+
+    fn running() -> Shard {
+        let at =
+            |sequence, committed_ms| Checkpoint { sequence, committed_ms, ..Checkpoint::default() };
+        Shard {
+            id: Some(ShardId { export_id: 7, index: 0 }),
+            epoch: 2,
+            reader: 1,
+            anchor: Some(Progress::default()),
+            writers: [("lake".to_owned(), 1)].into(),
+            captured: Some(at(100, 9_000)),
+            delivered: [("lake".to_owned(), at(60, 8_500))].into(),
+            ..Shard::default()
+        }
+    }
+
+    fn view(shard: &Shard) -> ShardView {
+        ShardView::new(shard, &Names::default(), 10_000)
+    }
+
+    #[test]
+    fn a_sink_that_is_behind_has_a_lag() {
+        let lake = view(&running()).sinks.remove(0);
+        assert_eq!((lake.behind, lake.lag_ms, lake.writer.as_str()), (40, Some(1_500), "1"));
+    }
+
+    #[test]
+    fn a_sink_that_has_all_has_none_however_old_its_last_change() {
+        let mut shard = running();
+        shard.delivered.insert("lake".to_owned(), shard.captured.clone().unwrap());
+        let lake = view(&shard).sinks.remove(0);
+        assert_eq!((lake.behind, lake.lag_ms), (0, Some(0)));
+    }
+
+    #[test]
+    fn a_failure_outranks_every_other_state() {
+        let mut shard = running();
+        assert_eq!(view(&shard).state, "streaming");
+        shard.failure = "table is gone".to_owned();
+        assert_eq!(view(&shard).state, "failed");
+        assert_eq!(view(&Shard::default()).state, "unassigned");
+    }
+
+    #[test]
+    fn a_learner_is_told_from_a_voter() {
+        let node = |id| Node { id, ..Node::default() };
+        let views = NodeView::all(&[node(1), node(2), node(3)], 1, &[1, 2]);
+        let roles: Vec<_> = views.iter().map(|it| it.role).collect();
+        assert_eq!(roles, ["leader", "voter", "learner"]);
+    }
+}

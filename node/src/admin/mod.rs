@@ -1,0 +1,6 @@
+//! What an operator can see and do; the `Admin` service. Any node answers.
+
+mod plan;
+mod service;
+
+pub use service::AdminService;

@@ -1,0 +1,221 @@
+//! The `Admin` service.
+
+use std::path::PathBuf;
+
+use tidegate_proto::v1::admin_server::Admin;
+use tidegate_proto::v1::{
+    ApplyRequest, ApplyResponse, Check, DeleteExportRequest, DeleteExportResponse, DoctorRequest,
+    DoctorResponse, ExportDelete, ExportSetState, ListExportsRequest, ListExportsResponse,
+    ListGapsRequest, ListGapsResponse, ListNodesRequest, ListNodesResponse, ListShardsRequest,
+    ListShardsResponse, PlanRequest, PlanResponse, Refused, RefusedKind, SetExportStateRequest,
+    SetExportStateResponse, StatusRequest, StatusResponse, command, outcome,
+};
+use tidegate_raft_store::State;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::admin::plan;
+use crate::clock;
+use crate::control::Control;
+use crate::control::status;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Serves operators from one node.
+#[derive(Clone, Debug)]
+pub struct AdminService {
+    control: Control,
+    data: PathBuf,
+}
+
+impl AdminService {
+    /// Acts through `control`; `data` is the node's folder, for `doctor`.
+    #[must_use]
+    pub fn new(control: Control, data: PathBuf) -> Self {
+        Self { control, data }
+    }
+
+    /// Proposes; a refusal becomes the gRPC code that fits it.
+    async fn act(&self, kind: command::Kind) -> Result<Option<outcome::Kind>, Status> {
+        let outcome = self.control.propose(kind).await.map_err(|error| status(&error))?;
+        match outcome.kind {
+            Some(outcome::Kind::Refused(refused)) => Err(refusal(&refused)),
+            other => Ok(other),
+        }
+    }
+
+    fn own_checks(&self) -> Vec<Check> {
+        let leader = self.control.leadership().leader;
+        let voters = self.control.voters().len();
+        vec![
+            Check {
+                name: "leader".to_owned(),
+                passed: leader.is_some(),
+                detail: leader.map_or("none".to_owned(), |id| format!("node {id}")),
+                remedy: "start enough nodes for a majority; see `tidegate node list`".to_owned(),
+            },
+            Check {
+                name: "lease".to_owned(),
+                passed: self.control.lease().held(),
+                detail: "this node's right to run shards".to_owned(),
+                remedy: "check the network between this node and the leader".to_owned(),
+            },
+            Check {
+                name: "quorum".to_owned(),
+                passed: voters != 2,
+                detail: format!("{voters} voting nodes"),
+                remedy: "two nodes survive no loss: add a third".to_owned(),
+            },
+            Check {
+                name: "data folder".to_owned(),
+                passed: self.data.is_dir(),
+                detail: self.data.display().to_string(),
+                remedy: "mount it again, then restart the node".to_owned(),
+            },
+        ]
+        .into_iter()
+        .map(|check| if check.passed { Check { remedy: String::new(), ..check } } else { check })
+        .collect()
+    }
+}
+
+#[async_trait]
+impl Admin for AdminService {
+    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+        let leadership = self.control.leadership();
+        let age_ms = self.control.age().map_or(u64::MAX, |age| {
+            u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+        });
+        let mut answer = self.control.read(|state| StatusResponse {
+            nodes: state.nodes().cloned().collect(),
+            exports: state.exports().cloned().collect(),
+            shards: state.shards().count() as u64,
+            shards_failed: state.shards().filter(|shard| !shard.failure.is_empty()).count() as u64,
+            ..StatusResponse::default()
+        });
+        answer.cluster_id.clone_from(&self.control.identity().cluster_id);
+        answer.node = self.control.node().0;
+        answer.leader = leadership.leader.map_or(0, |id| id.0);
+        answer.term = leadership.term;
+        answer.applied = self.control.applied();
+        answer.age_ms = age_ms;
+        answer.voters = self.control.voters().into_iter().map(|id| id.0).collect();
+        env!("CARGO_PKG_VERSION").clone_into(&mut answer.version);
+        Ok(Response::new(answer))
+    }
+
+    async fn plan(&self, request: Request<PlanRequest>) -> Answer<PlanResponse> {
+        let text = request.into_inner().spec;
+        let name = plan::command(&text, 0).map_err(|error| status(&error))?.name;
+        let present = self.control.read(|state| state.export_named(&name).cloned());
+        let plan = plan::plan(&text, present).await.map_err(|error| status(&error))?;
+        Ok(Response::new(plan))
+    }
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Answer<ApplyResponse> {
+        let ApplyRequest { spec, replaces } = request.into_inner();
+        let put = plan::command(&spec, replaces).map_err(|error| status(&error))?;
+        match self.act(command::Kind::ExportPut(put)).await? {
+            Some(outcome::Kind::Created(created)) => {
+                Ok(Response::new(ApplyResponse { version: created.id }))
+            }
+            _ => Err(Status::internal("applying an export gave no version")),
+        }
+    }
+
+    async fn list_exports(&self, _: Request<ListExportsRequest>) -> Answer<ListExportsResponse> {
+        let exports = self.control.read(|state| state.exports().cloned().collect());
+        Ok(Response::new(ListExportsResponse { exports }))
+    }
+
+    async fn set_export_state(
+        &self,
+        request: Request<SetExportStateRequest>,
+    ) -> Answer<SetExportStateResponse> {
+        let SetExportStateRequest { name, state } = request.into_inner();
+        self.act(command::Kind::ExportSetState(ExportSetState { name, state })).await?;
+        Ok(Response::new(SetExportStateResponse {}))
+    }
+
+    async fn delete_export(
+        &self,
+        request: Request<DeleteExportRequest>,
+    ) -> Answer<DeleteExportResponse> {
+        let name = request.into_inner().name;
+        self.act(command::Kind::ExportDelete(ExportDelete { name })).await?;
+        Ok(Response::new(DeleteExportResponse {}))
+    }
+
+    async fn list_shards(&self, request: Request<ListShardsRequest>) -> Answer<ListShardsResponse> {
+        let name = request.into_inner().export;
+        let shards = self.control.read(|state| {
+            let only = of_export(state, &name)?;
+            let shards = state.shards().filter(|shard| only.is_none_or(|id| of(shard.id) == id));
+            Ok::<_, Status>(shards.cloned().collect())
+        })?;
+        Ok(Response::new(ListShardsResponse { shards, now_ms: clock::now_ms() }))
+    }
+
+    async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
+        Ok(Response::new(ListNodesResponse {
+            nodes: self.control.read(|state| state.nodes().cloned().collect()),
+            leader: self.control.leadership().leader.map_or(0, |id| id.0),
+            voters: self.control.voters().into_iter().map(|id| id.0).collect(),
+        }))
+    }
+
+    async fn list_gaps(&self, request: Request<ListGapsRequest>) -> Answer<ListGapsResponse> {
+        let name = request.into_inner().export;
+        let gaps = self.control.read(|state| {
+            let only = of_export(state, &name)?;
+            let gaps = state.gaps().filter(|gap| only.is_none_or(|id| of(gap.shard) == id));
+            Ok::<_, Status>(gaps.cloned().collect())
+        })?;
+        Ok(Response::new(ListGapsResponse { gaps }))
+    }
+
+    async fn doctor(&self, request: Request<DoctorRequest>) -> Answer<DoctorResponse> {
+        let name = request.into_inner().export;
+        let mut checks = self.own_checks();
+        let specs: Vec<(String, String)> = self.control.read(|state| {
+            let wanted = state.exports().filter(|it| name.is_empty() || it.name == name);
+            wanted.map(|export| (export.name.clone(), export.spec.clone())).collect()
+        });
+        if specs.is_empty() && !name.is_empty() {
+            return Err(Status::not_found(format!("there is no export \"{name}\"")));
+        }
+        for (export, spec) in specs {
+            let found = plan::checks(&spec).await;
+            let found =
+                found.unwrap_or_else(|error| vec![plan::failed("file", &error.to_string())]);
+            checks.extend(
+                found.into_iter().map(|it| Check { name: format!("{export}: {}", it.name), ..it }),
+            );
+        }
+        Ok(Response::new(DoctorResponse { checks }))
+    }
+}
+
+fn of(shard: Option<tidegate_proto::v1::ShardId>) -> u64 {
+    shard.unwrap_or_default().export_id
+}
+
+/// The id of the export to look at; `None` for all.
+fn of_export(state: &State, name: &str) -> Result<Option<u64>, Status> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let export = state.export_named(name);
+    export.map(|export| Some(export.id)).ok_or_else(|| {
+        Status::not_found(format!("there is no export \"{name}\"; `tidegate export list` shows them"))
+    })
+}
+
+fn refusal(refused: &Refused) -> Status {
+    let reason = refused.reason.clone();
+    match refused.kind() {
+        RefusedKind::NotFound => Status::not_found(reason),
+        RefusedKind::Exists => Status::already_exists(reason),
+        RefusedKind::Conflict => Status::failed_precondition(reason),
+        RefusedKind::Invalid | RefusedKind::Unspecified => Status::invalid_argument(reason),
+    }
+}

@@ -1,0 +1,12 @@
+//! How far each shard is safe, told to the cluster once per tick.
+//!
+//! Readers report what they captured, writers what a sink proved durable. All
+//! reports of a node go out as one log entry per tick, so the number of shards
+//! does not change the number of fsyncs.
+
+mod pending;
+mod ticker;
+mod window;
+
+pub use ticker::{Checkpointer, Reporter};
+pub use window::{Added, Window};

@@ -1,0 +1,260 @@
+//! A node's own settings: file, environment and flags.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::config::limits::Limits;
+use crate::config::table;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a node has to know about itself.
+///
+/// Every key may stand in the file, most also in the environment or as a flag;
+/// flags win over the environment, both over the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NodeConfig {
+    /// Unique within the cluster. Default `node`.
+    pub name: String,
+    /// Where everything is kept. Default `./tidegate-data`.
+    pub data: PathBuf,
+    /// Address of the gRPC endpoint. Default 127.0.0.1:7400.
+    pub listen: SocketAddr,
+    /// `host:port` at which other nodes reach it. Default: `listen`.
+    pub advertise: Option<String>,
+    /// Address of `/metrics`, `/livez` and `/readyz`. Default 127.0.0.1:7500.
+    pub metrics_listen: SocketAddr,
+    /// Where this node runs; writers and readers are placed by it.
+    pub region: String,
+    /// Nodes to ask for admission, on the first start only.
+    pub join: Vec<String>,
+    /// Start a new cluster, on the first start only.
+    pub bootstrap: bool,
+    /// Allow addresses that are not loopback although nothing is encrypted yet.
+    pub insecure: bool,
+    /// The `[cluster]` table.
+    pub cluster: ClusterConfig,
+    /// The `[limits]` table.
+    pub limits: Limits,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            name: "node".to_owned(),
+            data: PathBuf::from("tidegate-data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            advertise: None,
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7500)),
+            region: "local".to_owned(),
+            join: Vec::new(),
+            bootstrap: false,
+            insecure: false,
+            cluster: ClusterConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Times that decide who is alive. Equal on all nodes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClusterConfig {
+    /// How often nodes tell the leader that they live. Default 100 ms.
+    pub heartbeat_ms: u64,
+    /// A node whose heartbeats went unanswered this long stops its shards.
+    /// Below `down-ms`. Default 700 ms.
+    pub lease_ms: u64,
+    /// A node not heard this long is declared down. Default 1000 ms.
+    pub down_ms: u64,
+    /// Raft's election timeout is drawn from this to twice this. Default 1500 ms.
+    pub election_ms: u64,
+    /// How often checkpoints are gathered into one log entry. Default 20 ms.
+    pub tick_ms: u64,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self { heartbeat_ms: 100, lease_ms: 700, down_ms: 1000, election_ms: 1500, tick_ms: 20 }
+    }
+}
+
+impl ClusterConfig {
+    /// [`ClusterConfig::heartbeat_ms`].
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
+    }
+
+    /// [`ClusterConfig::lease_ms`].
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    /// [`ClusterConfig::down_ms`].
+    #[must_use]
+    pub fn down(&self) -> Duration {
+        Duration::from_millis(self.down_ms)
+    }
+
+    /// [`ClusterConfig::tick_ms`].
+    #[must_use]
+    pub fn tick(&self) -> Duration {
+        Duration::from_millis(self.tick_ms)
+    }
+}
+
+/// The flags of `tidegated run`; each may also be set in the environment.
+#[derive(Clone, Debug, Default, Args)]
+pub struct NodeFlags {
+    /// Settings file (TOML)
+    #[arg(long, env = "TIDEGATE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Name of this node, unique within the cluster
+    #[arg(long, env = "TIDEGATE_NAME")]
+    pub name: Option<String>,
+    /// Folder for everything this node keeps
+    #[arg(long, env = "TIDEGATE_DATA")]
+    pub data: Option<PathBuf>,
+    /// Address of the gRPC endpoint [default: 127.0.0.1:7400]
+    #[arg(long, env = "TIDEGATE_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// host:port at which other nodes reach this one [default: the listen address]
+    #[arg(long, env = "TIDEGATE_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Address of /metrics, /livez and /readyz [default: 127.0.0.1:7500]
+    #[arg(long, env = "TIDEGATE_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Region this node runs in
+    #[arg(long, env = "TIDEGATE_REGION")]
+    pub region: Option<String>,
+    /// Node to ask for admission, host:port; may be repeated (first start only)
+    #[arg(long, env = "TIDEGATE_JOIN", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// Start a new cluster with this node (first start only)
+    #[arg(long)]
+    pub bootstrap: bool,
+    /// Allow addresses that are not loopback although nothing is encrypted
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+impl NodeConfig {
+    /// Reads the file, puts the flags over it, and checks the whole.
+    pub fn load(flags: NodeFlags) -> Result<Self> {
+        let mut config = match &flags.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        config.lay_over(flags);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a settings file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let place = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::new(ErrorKind::Config, format!("read the settings file {place}")).because(error)
+        })?;
+        toml::from_str(&text).map_err(|error| table::explain(&place, &error))
+    }
+
+    /// `host:port` at which other nodes reach this one.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
+    }
+
+    fn lay_over(&mut self, flags: NodeFlags) {
+        fn put<T>(place: &mut T, flag: Option<T>) {
+            if let Some(value) = flag {
+                *place = value;
+            }
+        }
+        put(&mut self.name, flags.name);
+        put(&mut self.data, flags.data);
+        put(&mut self.listen, flags.listen);
+        put(&mut self.metrics_listen, flags.metrics_listen);
+        put(&mut self.region, flags.region);
+        if flags.advertise.is_some() {
+            self.advertise = flags.advertise;
+        }
+        if !flags.join.is_empty() {
+            self.join = flags.join;
+        }
+        self.bootstrap |= flags.bootstrap;
+        self.insecure |= flags.insecure;
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |why: String| Err(Error::new(ErrorKind::Config, why));
+        for (what, address) in [("listen", self.listen), ("metrics-listen", self.metrics_listen)] {
+            if !address.ip().is_loopback() && !self.insecure {
+                return refuse(format!(
+                    "{what} = {address} is not a loopback address and nothing is encrypted yet; \
+                     use 127.0.0.1, or say --insecure if the network is yours alone"
+                ));
+            }
+        }
+        if self.bootstrap && !self.join.is_empty() {
+            return refuse("bootstrap starts a new cluster and join enters one: choose".to_owned());
+        }
+        let times = &self.cluster;
+        if !(times.heartbeat_ms < times.lease_ms && times.lease_ms < times.down_ms) {
+            return refuse(
+                "[cluster] needs heartbeat-ms < lease-ms < down-ms: a node must stop by itself \
+                 before another may start"
+                    .to_owned(),
+            );
+        }
+        self.limits.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "name = \"a\"\nregion = \"eu\"\n").unwrap();
+        let flags = NodeFlags {
+            config: Some(file.path().to_owned()),
+            name: Some("b".to_owned()),
+            ..NodeFlags::default()
+        };
+        let config = NodeConfig::load(flags).unwrap();
+        assert_eq!((config.name.as_str(), config.region.as_str()), ("b", "eu"));
+    }
+
+    #[test]
+    fn an_open_address_needs_the_insecure_flag() {
+        let listen: SocketAddr = "0.0.0.0:7400".parse().unwrap();
+        let open = NodeFlags { listen: Some(listen), ..NodeFlags::default() };
+        let error = NodeConfig::load(open.clone()).unwrap_err().to_string();
+        assert!(error.contains("--insecure"), "{error}");
+        assert!(NodeConfig::load(NodeFlags { insecure: true, ..open }).is_ok());
+    }
+
+    #[test]
+    fn a_lease_longer_than_the_patience_of_the_leader_is_refused() {
+        let cluster = ClusterConfig { lease_ms: 2000, ..ClusterConfig::default() };
+        let config = NodeConfig { cluster, ..NodeConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains("lease-ms"));
+    }
+
+    #[test]
+    fn a_wrong_key_names_the_right_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "metrics-liste = \"127.0.0.1:1\"\n").unwrap();
+        let error = NodeConfig::read(file.path()).unwrap_err().to_string();
+        assert!(error.contains("did you mean `metrics-listen`?"), "{error}");
+    }
+}

@@ -1,0 +1,311 @@
+//! The node's one door to consensus.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::Raft;
+use openraft::error::{ClientWriteError, RaftError};
+use tidegate_proto::NodeId;
+use tidegate_proto::v1::{
+    Command, HeartbeatRequest, NodeState, NodeUp, Outcome, ProposeRequest, command, outcome,
+};
+use tidegate_raft_store::{Proposal, State, StateHandle, TypeConfig};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::clock;
+use crate::config::ClusterConfig;
+use crate::control::identity::Identity;
+use crate::control::lease::Lease;
+use crate::control::liveness::Liveness;
+use crate::control::peers::{Peers, explain};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The version of the commands this build proposes.
+const COMMAND_VERSION: u32 = 1;
+/// How long a proposal may take before its outcome counts as unknown.
+const PROPOSE_WAIT: Duration = Duration::from_secs(10);
+
+/// Proposes, reads, and holds the lease. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Control(Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) raft: Raft<TypeConfig>,
+    pub(super) state: StateHandle,
+    pub(super) identity: Arc<Identity>,
+    pub(super) peers: Arc<Peers>,
+    pub(super) times: ClusterConfig,
+    pub(super) address: String,
+    pub(super) region: String,
+    /// Tells this run of the process from those before it.
+    pub(super) run: u64,
+    pub(super) liveness: Mutex<Liveness>,
+    pub(super) lease: Lease,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Who leads, as far as this node knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader, if there is one.
+    pub leader: Option<NodeId>,
+    /// Raft's term.
+    pub term: u64,
+}
+
+impl Control {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.0.identity.node()
+    }
+
+    /// Tells this run of the process from those before it.
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        self.0.run
+    }
+
+    /// Times that decide who is alive.
+    #[must_use]
+    pub fn times(&self) -> &ClusterConfig {
+        &self.0.times
+    }
+
+    /// Connections to the other nodes.
+    #[must_use]
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.0.peers
+    }
+
+    /// This node's right to run shards.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        self.0.lease.clone()
+    }
+
+    /// Looks at the state as this node has applied it; the leader's may be
+    /// ahead. Keep `look` short: nothing is applied meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        self.0.state.read(look)
+    }
+
+    /// Moves with every entry applied here.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.state.changed()
+    }
+
+    /// Moves when something other than checkpoints changed.
+    #[must_use]
+    pub fn topology(&self) -> watch::Receiver<u64> {
+        self.0.state.topology()
+    }
+
+    /// The index of the last entry applied here.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.0.state.applied()
+    }
+
+    /// Who leads, as far as this node knows.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow();
+        Leadership {
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+        }
+    }
+
+    /// This node leads, as far as it knows. What rests on it must also be
+    /// checked by the command it leads to.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.leadership().leader == Some(self.node())
+    }
+
+    /// Moves whenever leadership may have changed.
+    #[must_use]
+    pub fn leadership_changed(&self) -> watch::Receiver<impl Sized + use<>> {
+        self.0.raft.server_metrics()
+    }
+
+    /// The nodes that vote.
+    #[must_use]
+    pub fn voters(&self) -> Vec<NodeId> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.membership_config.membership().voter_ids().map(NodeId).collect()
+    }
+
+    /// How long ago the leader was last heard by this node (0 on the leader);
+    /// `None` if never. State read here is at most about this old.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        if self.leads() {
+            return Some(Duration::ZERO);
+        }
+        self.0.lease.held().then_some(self.0.times.lease())
+    }
+
+    /// Proposes a command by way of the leader and returns what applying it
+    /// gave. An error of kind `Unknown` means that it may yet be applied:
+    /// commands are written so that proposing the same again is safe.
+    pub async fn propose(&self, kind: command::Kind) -> Result<Outcome> {
+        let command = Command {
+            version: COMMAND_VERSION,
+            proposed_ms: clock::now_ms(),
+            kind: Some(kind),
+        };
+        self.propose_command(command).await
+    }
+
+    /// As [`Control::propose`], but a refusal is an error of kind `Config`, a
+    /// stale epoch one of kind `Fenced`.
+    pub async fn insist(&self, kind: command::Kind) -> Result<Outcome> {
+        let outcome = self.propose(kind).await?;
+        match &outcome.kind {
+            Some(outcome::Kind::Refused(refused)) => {
+                Err(Error::new(ErrorKind::Config, refused.reason.clone()))
+            }
+            Some(outcome::Kind::Fenced(fenced)) => {
+                let now = fenced.current;
+                let why = format!("this shard has another owner since, under epoch {now}");
+                Err(Error::new(ErrorKind::Fenced, why))
+            }
+            Some(
+                outcome::Kind::Done(_) | outcome::Kind::Created(_) | outcome::Kind::Checkpoints(_),
+            )
+            | None => Ok(outcome),
+        }
+    }
+
+    pub(super) async fn propose_command(&self, command: Command) -> Result<Outcome> {
+        if self.leads() {
+            return self.write_here(&command).await.map(|(_, outcome)| outcome);
+        }
+        let address = self.leader_address()?;
+        let mut client = self.0.peers.raft(&address)?;
+        let cluster_id = self.identity().cluster_id.clone();
+        let request = ProposeRequest { cluster_id, command: Some(command) };
+        let answer = timeout(PROPOSE_WAIT, client.propose(request)).await.map_err(|_| late())?;
+        let answer = answer.map_err(|status| explain(&address, "propose", &status))?.into_inner();
+        answer.outcome.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the leader sent no outcome"))
+    }
+
+    /// Writes to the log as the leader; refused at once if this node is not it.
+    pub(super) async fn write_here(&self, command: &Command) -> Result<(u64, Outcome)> {
+        let proposal = Proposal::new(command);
+        let written = timeout(PROPOSE_WAIT, self.0.raft.client_write(proposal)).await;
+        match written.map_err(|_| late())? {
+            Ok(answer) => Ok((answer.log_id.index, answer.data.0)),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                Err(no_leader("this node does not lead; try again"))
+            }
+            Err(RaftError::APIError(error)) => {
+                Err(Error::new(ErrorKind::Unavailable, "write to the log").because(error))
+            }
+            Err(RaftError::Fatal(error)) => {
+                let why = "the checkpoint log of this node is broken; see its log, then restart it";
+                Err(Error::new(ErrorKind::Corrupt, why).because(error))
+            }
+        }
+    }
+
+    /// Sends a heartbeat to the leader; true if the leader holds this run for up.
+    pub(super) async fn heartbeat(&self, request: HeartbeatRequest) -> Result<bool> {
+        if self.leads() {
+            return self.hear(self.node(), request.run).await;
+        }
+        let address = self.leader_address()?;
+        let mut client = self.0.peers.raft(&address)?;
+        let answer = client.heartbeat(request).await;
+        Ok(answer.map_err(|status| explain(&address, "heartbeat", &status))?.into_inner().up)
+    }
+
+    /// Takes a heartbeat as the leader. A leader that a quorum no longer
+    /// follows renews nobody's lease, its own included.
+    pub(super) async fn hear(&self, node: NodeId, run: u64) -> Result<bool> {
+        if !self.leads() || !self.quorum_heard() {
+            return Err(no_leader("this node does not lead; try again"));
+        }
+        let now = Instant::now();
+        let mut liveness = self.0.liveness.lock().unwrap_or_else(PoisonError::into_inner);
+        let up = self.read(|state| {
+            state.node(node.0).is_some_and(|it| it.run == run && it.state() == NodeState::Up)
+        });
+        if up {
+            liveness.heard(node, run, now);
+        }
+        Ok(up)
+    }
+
+    /// Tells the cluster that this run of the node is up.
+    pub(super) async fn announce(&self) -> Result<()> {
+        let up = NodeUp {
+            node: self.node().0,
+            address: self.0.address.clone(),
+            region: self.0.region.clone(),
+            run: self.0.run,
+        };
+        self.insist(command::Kind::NodeUp(up)).await.map(drop)
+    }
+
+    pub(super) fn raft(&self) -> &Raft<TypeConfig> {
+        &self.0.raft
+    }
+
+    pub(super) fn liveness(&self) -> &Mutex<Liveness> {
+        &self.0.liveness
+    }
+
+    /// Leaves the group's work to the others and closes the log.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.0.raft.shutdown().await {
+            tracing::warn!(error = %error, "the consensus task did not end cleanly");
+        }
+    }
+
+    fn quorum_heard(&self) -> bool {
+        let metrics = self.0.raft.metrics();
+        let since = metrics.borrow().millis_since_quorum_ack;
+        since.is_some_and(|ms| ms < self.0.times.lease_ms)
+    }
+
+    fn leader_address(&self) -> Result<String> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow();
+        let leader = metrics.current_leader.ok_or_else(|| {
+            no_leader("the cluster has no leader right now: a majority of its nodes must be up")
+        })?;
+        let member = metrics.membership_config.membership().get_node(&leader);
+        member.map(|peer| peer.address.clone()).ok_or_else(|| no_leader("the leader is not known"))
+    }
+}
+
+fn no_leader(why: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, why)
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::Unknown, "the proposal was not answered in time; it may yet be applied")
+}

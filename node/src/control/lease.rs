@@ -1,0 +1,109 @@
+//! A node's right to run shards, for a while.
+
+use std::time::Duration;
+
+use tidegate_proto::v1::HeartbeatRequest;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::control::Control;
+
+/// Until when this node may run its shards, on its own monotonic clock.
+///
+/// Counted from before a heartbeat was *sent*, so the leader's patience ends
+/// later than this whatever the network did. Ending early is courtesy: the
+/// epoch in a sink's own commit is what keeps two owners apart.
+#[derive(Clone, Debug)]
+pub struct Lease(watch::Receiver<Option<Instant>>);
+
+impl Lease {
+    /// A lease that is not held, and what renews it.
+    pub(super) fn new() -> (watch::Sender<Option<Instant>>, Self) {
+        let (renew, lease) = watch::channel(None);
+        (renew, Self(lease))
+    }
+
+    /// Held right now.
+    #[must_use]
+    pub fn held(&self) -> bool {
+        self.0.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Waits until it is held.
+    pub async fn gained(&mut self) {
+        while !self.held() {
+            if self.0.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until it has run out without being renewed.
+    pub async fn lost(&mut self) {
+        loop {
+            let until = *self.0.borrow_and_update();
+            let Some(until) = until.filter(|until| Instant::now() < *until) else { return };
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                renewed = self.0.changed() => if renewed.is_err() { return },
+            }
+        }
+    }
+}
+
+/// Tells the leader that this node lives, for as long as it does.
+pub(super) async fn keep(control: Control, renew: watch::Sender<Option<Instant>>) {
+    let times = control.times().clone();
+    let mut ticks = tokio::time::interval(times.heartbeat());
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sent = Instant::now();
+        match timeout(times.lease(), beat(&control)).await {
+            Ok(Ok(true)) => {
+                renew.send_replace(Some(sent + times.lease()));
+            }
+            // The leader holds this run for down, or does not know it yet.
+            Ok(Ok(false)) => announce(&control, times.lease()).await,
+            Ok(Err(error)) => tracing::debug!(error = %error, "heartbeat unanswered"),
+            Err(_) => tracing::debug!("heartbeat unanswered in time"),
+        }
+    }
+}
+
+async fn beat(control: &Control) -> crate::error::Result<bool> {
+    let request = HeartbeatRequest {
+        cluster_id: control.identity().cluster_id.clone(),
+        node: control.identity().node().0,
+        run: control.run(),
+        load: 0,
+    };
+    control.heartbeat(request).await
+}
+
+async fn announce(control: &Control, wait: Duration) {
+    match timeout(wait, control.announce()).await {
+        Ok(Ok(())) => tracing::info!("the cluster counts this node as up"),
+        Ok(Err(error)) => tracing::warn!(error = %error, "announce this node; trying again"),
+        Err(_) => tracing::debug!("announcement unanswered in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lease_ends_unless_it_is_renewed() {
+        let (renew, mut lease) = Lease::new();
+        assert!(!lease.held());
+        renew.send_replace(Some(Instant::now() + Duration::from_millis(70)));
+        lease.gained().await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        renew.send_replace(Some(Instant::now() + Duration::from_millis(70)));
+        let start = Instant::now();
+        lease.lost().await;
+        assert!(start.elapsed() >= Duration::from_millis(69), "the renewal counts");
+        assert!(!lease.held());
+    }
+}

@@ -1,0 +1,23 @@
+//! What the cluster agreed on, and who is alive.
+//!
+//! [`Control`] is the node's one door to consensus: it proposes commands (by
+//! way of the leader), reads the replicated state, and holds this node's
+//! [`Lease`]. No other module knows openraft.
+
+mod handle;
+mod identity;
+mod join;
+mod lease;
+mod liveness;
+mod members;
+mod network;
+mod peers;
+mod service;
+
+pub use handle::{Control, Leadership};
+pub use identity::Identity;
+pub use lease::Lease;
+pub(crate) use peers::explain;
+pub use peers::Peers;
+pub use service::RaftService;
+pub(crate) use service::status;

@@ -1,0 +1,101 @@
+//! Connections to the other nodes, one per address, made when first needed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tidegate_proto::v1::exchange_client::ExchangeClient;
+use tidegate_proto::v1::raft_client::RaftClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes in flight per stream before the receiver must have taken some.
+const WINDOW_BYTES: u32 = 8 << 20;
+const CONNECT_WAIT: Duration = Duration::from_secs(2);
+
+/// The node's connections to its peers. A connection that breaks is made again
+/// by itself on its next use.
+///
+/// Consensus has a connection of its own: a heartbeat must not queue behind
+/// megabytes of changes.
+#[derive(Debug)]
+pub struct Peers {
+    message_bytes: usize,
+    channels: Mutex<HashMap<(Purpose, String), Channel>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    Control,
+    Changes,
+}
+
+impl Peers {
+    /// No connections yet. Messages over `message_bytes` are refused.
+    #[must_use]
+    pub fn new(message_bytes: usize) -> Self {
+        Self { message_bytes, channels: Mutex::default() }
+    }
+
+    /// For consensus, joins, proposals and heartbeats.
+    pub fn raft(&self, address: &str) -> Result<RaftClient<Channel>> {
+        let channel = self.channel(Purpose::Control, address)?;
+        Ok(RaftClient::new(channel)
+            .max_decoding_message_size(self.message_bytes)
+            .max_encoding_message_size(self.message_bytes))
+    }
+
+    /// For batches.
+    pub fn exchange(&self, address: &str) -> Result<ExchangeClient<Channel>> {
+        let channel = self.channel(Purpose::Changes, address)?;
+        Ok(ExchangeClient::new(channel).max_decoding_message_size(self.message_bytes))
+    }
+
+    fn channel(&self, purpose: Purpose, address: &str) -> Result<Channel> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&(purpose, address.to_owned())) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+            let why = format!("\"{address}\" is not the host:port of a node");
+            Error::new(ErrorKind::Config, why).because(error)
+        })?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_WAIT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(1))
+            .keep_alive_timeout(Duration::from_secs(2))
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES * 2)
+            .connect_lazy();
+        channels.insert((purpose, address.to_owned()), channel.clone());
+        Ok(channel)
+    }
+}
+
+/// What a failed call to another node means for whoever made it.
+///
+/// Only errors that the peer answered before it did anything are `Unavailable`;
+/// a broken connection leaves the outcome unknown.
+pub(crate) fn explain(address: &str, what: &str, status: &tonic::Status) -> Error {
+    use tonic::Code;
+    let kind = match status.code() {
+        Code::Unavailable | Code::ResourceExhausted => ErrorKind::Unavailable,
+        Code::InvalidArgument | Code::Unimplemented | Code::PermissionDenied => ErrorKind::Config,
+        Code::Aborted => ErrorKind::Fenced,
+        Code::DataLoss => ErrorKind::Corrupt,
+        Code::OutOfRange => ErrorKind::Gone,
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::Internal
+        | Code::Unauthenticated => ErrorKind::Unknown,
+    };
+    Error::new(kind, format!("{what} at {address}: {}", status.message()))
+}

@@ -1,0 +1,81 @@
+//! Batches from this node's own spool.
+
+use std::sync::Arc;
+
+use tidegate_proto::v1::ShardId;
+use tidegate_proto::{Epoch, Sequence};
+use tokio::sync::watch;
+use tonic::async_trait;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::fetch::{Fetch, Fetched, OLDEST};
+use crate::spool::{ShardLog, Spool};
+
+/// Reads a log of this process. Serves local writers and feeds, and the
+/// exchange service.
+#[derive(Debug)]
+pub(super) struct LocalFetch {
+    log: Arc<ShardLog>,
+    epoch: Epoch,
+    after: Sequence,
+    stable: watch::Receiver<Sequence>,
+    chunk_bytes: usize,
+}
+
+impl LocalFetch {
+    /// Opens the log of `shard` if this node holds it under `epoch`.
+    pub(super) fn open(
+        spool: &Spool,
+        shard: ShardId,
+        epoch: Epoch,
+        after: Sequence,
+        credit_bytes: u64,
+    ) -> Result<Self> {
+        let log = spool.log(shard).filter(|log| log.epoch() == epoch);
+        let log = log.ok_or_else(|| not_held(shard, epoch))?;
+        let after = if after == OLDEST { Sequence(log.first().0 - 1) } else { after };
+        if after.next() < log.first() {
+            let (first, next) = (log.first(), after.next());
+            let why = format!(
+                "sequence {next} of shard {shard} is no longer retained; the oldest is {first}"
+            );
+            return Err(Error::new(ErrorKind::Gone, why));
+        }
+        let stable = log.stable();
+        // Half of the credit at a time, so that the next read overlaps the last.
+        let chunk_bytes = usize::try_from(credit_bytes / 2).unwrap_or(usize::MAX);
+        Ok(Self { log, epoch, after, stable, chunk_bytes })
+    }
+
+    fn still_held(&self) -> Result<()> {
+        if self.log.epoch() == self.epoch && !self.log.closed() {
+            return Ok(());
+        }
+        Err(not_held(self.log.shard(), self.epoch))
+    }
+}
+
+#[async_trait]
+impl Fetch for LocalFetch {
+    async fn next(&mut self) -> Result<Fetched> {
+        loop {
+            self.still_held()?;
+            let stable = *self.stable.borrow_and_update();
+            let frames = self.log.read(self.after, self.chunk_bytes)?;
+            if let Some(last) = frames.last() {
+                self.after = last.last();
+                return Ok(Fetched { frames, stable });
+            }
+            if self.stable.changed().await.is_err() {
+                return Err(not_held(self.log.shard(), self.epoch));
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, _upto: Sequence) {}
+}
+
+fn not_held(shard: ShardId, epoch: Epoch) -> Error {
+    let why = format!("this node does not hold shard {shard} under epoch {epoch}; ask its owner");
+    Error::new(ErrorKind::Unavailable, why)
+}

@@ -1,0 +1,194 @@
+//! One shard of one feed: fetched, filtered, and ready to send.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_proto::v1::{ChangeBatch, FeedFormat, Operation};
+use tidegate_proto::{BatchBuilder, Codec, Draft, Frame, Sequence, Stamp};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::{Exchange, Fetch, Fetched};
+use crate::feed::filter::Filter;
+use crate::feed::json::{self, Origin};
+use crate::feed::start::{Begin, Lane};
+use crate::retry::Backoff;
+
+/// What one lane hands to the feed's stream.
+#[derive(Debug, Default)]
+pub(super) struct Portion {
+    pub(super) lane: usize,
+    pub(super) frames: Vec<Bytes>,
+    pub(super) json: Vec<Bytes>,
+    pub(super) sequence: Sequence,
+    pub(super) stable: Sequence,
+    pub(super) filtered: u64,
+}
+
+impl Portion {
+    pub(super) fn bytes(&self) -> u64 {
+        let all = self.frames.iter().chain(&self.json);
+        all.map(|bytes| bytes.len() as u64).sum()
+    }
+}
+
+/// What all lanes of a feed share.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) exchange: Exchange,
+    pub(super) export: String,
+    pub(super) filter: Filter,
+    pub(super) format: FeedFormat,
+    pub(super) until_now: bool,
+}
+
+/// Hands over one shard's portions until the feed ends, through changes of
+/// owner; an error that no waiting mends is handed over last.
+pub(super) async fn run(
+    plan: Plan,
+    number: usize,
+    lane: Lane,
+    portions: mpsc::Sender<Result<Portion>>,
+) {
+    let mut after = lane.from;
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    loop {
+        let error = match follow(&plan, number, &lane, &mut after, &portions).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        if error.kind() != ErrorKind::Unavailable {
+            drop(portions.send(Err(error)).await);
+            return;
+        }
+        tracing::debug!(error = %error, shard = %lane.shard, "a feed looks for the owner");
+        tokio::time::sleep(backoff.wait()).await;
+    }
+}
+
+async fn follow(
+    plan: &Plan,
+    number: usize,
+    lane: &Lane,
+    after: &mut Begin,
+    portions: &mpsc::Sender<Result<Portion>>,
+) -> Result<()> {
+    let upto = plan.until_now.then_some(lane.captured);
+    let done = |at: Sequence| upto.is_some_and(|upto| at >= upto);
+    if let Begin::After(at) = *after
+        && done(at)
+    {
+        return Ok(());
+    }
+    if upto == Some(Sequence(0)) {
+        return Ok(());
+    }
+    let mut fetch = open(plan, lane, *after).await?;
+    loop {
+        let fetched = fetch.next().await?;
+        let Some(last) = fetched.frames.last().map(Frame::last) else { continue };
+        let skip = match *after {
+            Begin::After(at) => at,
+            Begin::Earliest => Sequence(0),
+        };
+        let portion = portion(plan, number, &lane.name, fetched, skip)?;
+        if portions.send(Ok(portion)).await.is_err() {
+            return Ok(());
+        }
+        *after = Begin::After(last);
+        fetch.acknowledge(last);
+        if done(last) {
+            return Ok(());
+        }
+    }
+}
+
+/// Opens a fetch; from the oldest retained if that was asked for.
+async fn open(plan: &Plan, lane: &Lane, from: Begin) -> Result<Box<dyn Fetch>> {
+    match from {
+        Begin::After(at) => plan.exchange.fetch(lane.shard, at).await,
+        Begin::Earliest => plan.exchange.fetch_oldest(lane.shard).await,
+    }
+}
+
+fn portion(
+    plan: &Plan,
+    lane: usize,
+    shard: &str,
+    fetched: Fetched,
+    skip: Sequence,
+) -> Result<Portion> {
+    let mut portion = Portion { lane, stable: fetched.stable, ..Portion::default() };
+    for frame in fetched.frames {
+        portion.sequence = frame.last();
+        let whole = frame.first() > skip && plan.filter.is_open();
+        if whole && plan.format == FeedFormat::Frames {
+            portion.frames.push(frame.bytes().clone());
+            continue;
+        }
+        let batch = frame.decode()?;
+        let mut passing = plan.filter.passing(&batch);
+        passing.retain(|at| frame.first().plus(*at as u64) > skip);
+        portion.filtered += (batch.changes.len() - passing.len()) as u64;
+        if plan.format == FeedFormat::Json {
+            let (epoch, first) = (frame.epoch(), frame.first());
+            let origin = Origin { export: &plan.export, shard, epoch, first };
+            for at in passing {
+                portion.json.push(json::change(&origin, &batch, at)?.into());
+            }
+        } else {
+            portion.frames.extend(runs(&frame, &batch, &passing));
+        }
+    }
+    Ok(portion)
+}
+
+/// What passed, as frames: one per run of consecutive changes, so that a
+/// frame's first sequence still numbers all of its changes.
+fn runs(frame: &Frame, batch: &ChangeBatch, passing: &[usize]) -> Vec<Bytes> {
+    let mut frames = Vec::new();
+    for run in passing.chunk_by(|a, b| a + 1 == *b) {
+        let mut builder = BatchBuilder::default();
+        for at in run {
+            push(&mut builder, batch, *at);
+        }
+        let from = run[0] as u64;
+        let stamp = Stamp {
+            epoch: frame.epoch(),
+            first: frame.first().plus(from),
+            captured_ms: batch.captured_ms,
+            clock: batch.clock + from,
+            ..Stamp::default()
+        };
+        frames.push(builder.encode(stamp, Codec::None).bytes().clone());
+    }
+    frames
+}
+
+fn push(builder: &mut BatchBuilder, batch: &ChangeBatch, at: usize) {
+    let change = &batch.changes[at];
+    let dictionary = |index: u32| batch.dictionaries.get(index as usize).map_or(&[][..], |it| it);
+    let with = |index: u32, value: &'_ Bytes| {
+        (!value.is_empty()).then(|| (dictionary(index), value.clone()))
+    };
+    let document = with(change.dictionary, &change.document);
+    let before = with(change.before_dictionary, &change.before);
+    builder.push(&Draft {
+        operation: Operation::try_from(change.operation).unwrap_or_default(),
+        collection: batch.collections.get(change.collection as usize).map_or("", |it| it),
+        key: &change.key,
+        document: document.as_ref().map(|(dictionary, value)| (*dictionary, &value[..])),
+        before: before.as_ref().map(|(dictionary, value)| (*dictionary, &value[..])),
+        committed_ms: change.committed_ms,
+    });
+}
+
+impl Plan {
+    /// The error for a lane whose place is no longer retained names the remedy.
+    pub(super) fn explain(error: &Error) -> String {
+        match error.kind() {
+            ErrorKind::Gone => format!("{error}; start from earliest, or take a new snapshot"),
+            _ => error.to_string(),
+        }
+    }
+}

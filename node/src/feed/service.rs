@@ -1,0 +1,218 @@
+//! The `Feed` service.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use tidegate_proto::v1::feed_server::Feed;
+use tidegate_proto::v1::subscribe_request::Kind;
+use tidegate_proto::v1::{FeedFormat, SubscribeRequest, SubscribeResponse, SubscribeStart};
+use tidegate_proto::{Sequence, Token};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use crate::control::Control;
+use crate::control::status;
+use crate::error::{ErrorKind, Result};
+use crate::exchange::Exchange;
+use crate::feed::filter::Filter;
+use crate::feed::lane::{self, Plan, Portion};
+use crate::feed::start::{Begin, Lane, lanes};
+use crate::telemetry;
+
+/// Portions fetched before the subscriber has taken the one before.
+const PORTIONS_MAX: usize = 4;
+/// Credit a subscriber has that asked for none: enough to be fast, little
+/// enough to be forgotten.
+const CREDIT_DEFAULT: u64 = 4 << 20;
+
+/// Serves feeds of all exports.
+#[derive(Clone, Debug)]
+pub struct FeedService {
+    control: Control,
+    exchange: Exchange,
+    places: Arc<Semaphore>,
+}
+
+impl FeedService {
+    /// At most `feeds_max` subscriptions at a time.
+    #[must_use]
+    pub fn new(control: Control, exchange: Exchange, feeds_max: usize) -> Self {
+        Self { control, exchange, places: Arc::new(Semaphore::new(feeds_max)) }
+    }
+
+    fn open(&self, start: &SubscribeStart) -> Result<Subscription, Status> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("this node serves as many feeds as it may; ask another")
+        })?;
+        let filter = Filter::new(start).map_err(Status::invalid_argument)?;
+        let format = match start.format() {
+            FeedFormat::Unspecified => FeedFormat::Frames,
+            given => given,
+        };
+        let cluster_id = self.control.identity().cluster_id.clone();
+        let (export_id, lanes) =
+            self.control.read(|state| lanes(state, &cluster_id, start))?;
+        let plan = Plan {
+            exchange: self.exchange.clone(),
+            export: start.export.clone(),
+            filter,
+            format,
+            until_now: start.until_now,
+        };
+        let token = Token { cluster_id, export_id, sequences: begun(&lanes) };
+        let credit = if start.credit_bytes == 0 { CREDIT_DEFAULT } else { start.credit_bytes };
+        Ok(Subscription {
+            control: self.control.clone(),
+            start: start.clone(),
+            plan,
+            lanes,
+            token,
+            credit: i128::from(credit),
+            _place: place,
+        })
+    }
+}
+
+#[async_trait]
+impl Feed for FeedService {
+    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|request| request.kind);
+        let Some(Kind::Start(start)) = first else {
+            return Err(Status::invalid_argument("a subscription starts with `start`"));
+        };
+        let subscription = self.open(&start)?;
+        let (responses, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let _counted = telemetry::feed_open();
+            if let Err(error) = subscription.serve(requests, &responses).await {
+                // The subscriber may be gone already.
+                drop(responses.send(Err(error)).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// Where each lane begins, for the tokens of responses before its first.
+fn begun(lanes: &[Lane]) -> BTreeMap<u32, Sequence> {
+    let known = lanes.iter().filter_map(|lane| match lane.from {
+        Begin::After(at) => Some((lane.shard.index, at)),
+        Begin::Earliest => None,
+    });
+    known.collect()
+}
+
+struct Subscription {
+    control: Control,
+    start: SubscribeStart,
+    plan: Plan,
+    lanes: Vec<Lane>,
+    token: Token,
+    credit: i128,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Subscription {
+    async fn serve(
+        mut self,
+        mut requests: Streaming<SubscribeRequest>,
+        responses: &mpsc::Sender<Result<SubscribeResponse, Status>>,
+    ) -> Result<(), Status> {
+        let (sender, mut portions) = mpsc::channel(PORTIONS_MAX);
+        let mut tasks = JoinSet::new();
+        for (number, lane) in self.lanes.iter().cloned().enumerate() {
+            tasks.spawn(lane::run(self.plan.clone(), number, lane, sender.clone()));
+        }
+        // A feed that follows keeps it, for shards that appear later.
+        let mut sender = Some(sender).filter(|_| !self.start.until_now);
+        let mut topology = self.control.topology();
+        let mut closed = false;
+        loop {
+            tokio::select! {
+                changed = topology.changed(), if sender.is_some() => {
+                    match &sender {
+                        Some(sender) if changed.is_ok() => self.add_lanes(&mut tasks, sender)?,
+                        _ => sender = None,
+                    }
+                }
+                request = requests.message(), if !closed => match request? {
+                    Some(request) => self.grant(&request)?,
+                    // Half-closed: the credit given so far is all there will be.
+                    None => closed = true,
+                },
+                portion = portions.recv(), if self.credit > 0 => match portion {
+                    Some(Ok(portion)) => {
+                        let response = self.respond(portion);
+                        if responses.send(Ok(response)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Some(Err(error)) if error.kind() == ErrorKind::Gone => {
+                        return Err(Status::out_of_range(Plan::explain(&error)));
+                    }
+                    Some(Err(error)) => return Err(status(&error)),
+                    None => return Ok(()),
+                },
+                () = responses.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// Follows shards that have appeared since, from their beginning.
+    fn add_lanes(
+        &mut self,
+        tasks: &mut JoinSet<()>,
+        portions: &mpsc::Sender<Result<Portion>>,
+    ) -> Result<(), Status> {
+        let cluster_id = &self.token.cluster_id;
+        let (_, now) = self.control.read(|state| lanes(state, cluster_id, &self.start))?;
+        for lane in now {
+            if self.lanes.iter().any(|known| known.shard == lane.shard) {
+                continue;
+            }
+            let lane = Lane { from: Begin::Earliest, ..lane };
+            let number = self.lanes.len();
+            tasks.spawn(lane::run(self.plan.clone(), number, lane.clone(), portions.clone()));
+            self.lanes.push(lane);
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, request: &SubscribeRequest) -> Result<(), Status> {
+        match request.kind {
+            Some(Kind::CreditBytes(bytes)) => {
+                self.credit += i128::from(bytes);
+                Ok(())
+            }
+            Some(Kind::Start(_)) | None => {
+                Err(Status::invalid_argument("after `start` there is only `credit_bytes`"))
+            }
+        }
+    }
+
+    fn respond(&mut self, portion: Portion) -> SubscribeResponse {
+        self.credit -= i128::from(portion.bytes());
+        telemetry::fed(&self.plan.export, portion.bytes());
+        let lane = &self.lanes[portion.lane];
+        self.token.sequences.insert(lane.shard.index, portion.sequence);
+        SubscribeResponse {
+            shard: lane.name.clone(),
+            token: self.token.encode().into(),
+            frames: portion.frames,
+            json: portion.json,
+            sequence: portion.sequence.0,
+            stable: portion.stable.0,
+            filtered: portion.filtered,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One node, wired together.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tidegate_proto::Sequence;
+use tidegate_proto::v1::ShardId;
+use tidegate_proto::v1::admin_server::AdminServer;
+use tidegate_proto::v1::exchange_server::ExchangeServer;
+use tidegate_proto::v1::feed_server::FeedServer;
+use tidegate_proto::v1::raft_server::RaftServer;
+use tonic::service::Routes;
+
+use crate::admin::AdminService;
+use crate::checkpoint::Checkpointer;
+use crate::clock::Hybrid;
+use crate::config::{ExportSpec, NodeConfig};
+use crate::control::{Control, RaftService};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::{Exchange, ExchangeService};
+use crate::feed::FeedService;
+use crate::placement;
+use crate::server;
+use crate::shard;
+use crate::shard::{Exports, Means, SupervisorHandle};
+use crate::spool::{self, Keep, Spool, SpoolOptions};
+use crate::task::Tasks;
+use crate::telemetry;
+
+/// How long a shutdown waits for what is in flight.
+const DRAIN_WAIT: Duration = Duration::from_secs(20);
+
+/// A running node. Dropping it ends it as a crash would; [`Node::stop`] drains.
+#[derive(Debug)]
+pub struct Node {
+    control: Control,
+    checkpointer: Arc<Checkpointer>,
+    supervisor: SupervisorHandle,
+    tasks: Tasks,
+    address: SocketAddr,
+}
+
+impl Node {
+    /// Opens the node's folder, joins its cluster and starts working. `extra`
+    /// services are served beside its own, as the embedded store's in dev mode.
+    pub async fn start(
+        config: NodeConfig,
+        metrics: PrometheusHandle,
+        extra: Option<Routes>,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&config.data).map_err(|error| {
+            let why = format!("make the data folder {}", config.data.display());
+            Error::new(ErrorKind::Config, why).because(error)
+        })?;
+        let grpc = server::bind("listen", config.listen).await?;
+        let http = server::bind("metrics-listen", config.metrics_listen).await?;
+        let address = grpc.local_addr().map_err(|error| {
+            Error::new(ErrorKind::Config, "read the address listened on").because(error)
+        })?;
+        let tasks = Tasks::default();
+        let spool = Spool::open(SpoolOptions {
+            dir: config.data.join("spool"),
+            recent_bytes: config.limits.recent_bytes,
+            disk_free_bytes: config.limits.disk_free_bytes,
+        })?;
+        let control = Control::start(&config, &tasks).await?;
+        let exchange = Exchange::new(
+            Arc::clone(&spool),
+            control.clone(),
+            config.limits.fetch_credit_bytes,
+        );
+        let services = services(&config, &control, &spool, &exchange, extra).await;
+        let limits = config.limits.clone();
+        tasks.spawn("grpc", async move {
+            let served = server::serve_grpc(grpc, services, &limits, std::future::pending()).await;
+            report("grpc", served);
+        });
+        let ready = readiness(control.clone());
+        tasks.spawn("http", async move {
+            report("http", server::serve_http(http, metrics, ready).await);
+        });
+        let checkpointer = Arc::new(Checkpointer::new(control.clone(), Arc::clone(&spool)));
+        let means = Means {
+            control: control.clone(),
+            spool,
+            exchange,
+            checkpointer: Arc::clone(&checkpointer),
+            exports: Arc::new(Exports::new(control.clone())),
+            clock: Arc::new(Hybrid::default()),
+            limits: Arc::new(config.limits.clone()),
+        };
+        spawn_loops(&tasks, &means);
+        let supervisor = SupervisorHandle::start(means).await?;
+        tracing::info!(node = %control.node(), %address, "started");
+        Ok(Self { control, checkpointer, supervisor, tasks, address })
+    }
+
+    /// The address of the gRPC endpoint.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Drains readers and writers, sends out the last checkpoints, and ends.
+    pub async fn stop(self) {
+        tracing::info!("draining");
+        self.supervisor.drain(DRAIN_WAIT).await;
+        if let Err(error) = self.checkpointer.flush().await {
+            tracing::warn!(error = %error, "the last checkpoints were not recorded");
+        }
+        self.control.shutdown().await;
+        self.tasks.stop(Duration::from_secs(2)).await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn services(
+    config: &NodeConfig,
+    control: &Control,
+    spool: &Arc<Spool>,
+    exchange: &Exchange,
+    extra: Option<Routes>,
+) -> Routes {
+    let bytes = config.limits.message_bytes;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<AdminServer<AdminService>>().await;
+    health.set_serving::<FeedServer<FeedService>>().await;
+    let raft = RaftServer::new(RaftService::new(control.clone()))
+        .max_decoding_message_size(bytes)
+        .max_encoding_message_size(bytes);
+    let batches = ExchangeService::new(Arc::clone(spool), control.clone());
+    let feed = FeedService::new(control.clone(), exchange.clone(), config.limits.feeds);
+    let admin = AdminService::new(control.clone(), config.data.clone());
+    extra
+        .unwrap_or_default()
+        .add_service(raft)
+        .add_service(ExchangeServer::new(batches).max_encoding_message_size(bytes))
+        .add_service(FeedServer::new(feed).max_encoding_message_size(bytes))
+        .add_service(AdminServer::new(admin))
+        .add_service(health_service)
+}
+
+fn spawn_loops(tasks: &Tasks, means: &Means) {
+    let control = &means.control;
+    tasks.spawn("spool sync", Arc::clone(&means.spool).keep_synced());
+    tasks.spawn("checkpoints", Arc::clone(&means.checkpointer).run());
+    tasks.spawn("placement", placement::run(control.clone()));
+    tasks.spawn("discovery", shard::run_discovery(means.clone()));
+    let (spool, keeper) = (Arc::clone(&means.spool), control.clone());
+    tasks.spawn("retention", spool::run_retention(spool, move |shard| keep(&keeper, shard)));
+    tasks.spawn("gauges", gauges(control.clone()));
+}
+
+/// What a shard's log must keep, by the state.
+fn keep(control: &Control, shard: ShardId) -> Option<Keep> {
+    control.read(|state| {
+        let entry = state.shard(shard)?;
+        let export = state.export(shard.export_id)?;
+        let retention = ExportSpec::parse(&export.spec).ok()?.retention;
+        let delivered = |sink: &str| entry.delivered.get(sink).map_or(0, |at| at.sequence);
+        let captured = entry.captured.as_ref().map_or(0, |at| at.sequence);
+        let least = export.sinks.iter().map(|sink| delivered(&sink.name)).min();
+        Some(Keep {
+            delivered: Sequence(least.unwrap_or(captured)),
+            age: Duration::from_secs(u64::from(retention.hours) * 3600),
+            bytes: retention.bytes,
+        })
+    })
+}
+
+fn readiness(control: Control) -> server::Readiness {
+    Arc::new(move || {
+        if control.leadership().leader.is_none() {
+            return Err("the cluster has no leader".to_owned());
+        }
+        if !control.lease().held() {
+            return Err("this node holds no lease".to_owned());
+        }
+        let failed = control.read(|state| {
+            let mine = |node: &u64| *node == control.node().0;
+            let failed = state.shards().filter(|shard| !shard.failure.is_empty());
+            failed.filter(|it| mine(&it.reader) || it.writers.values().any(mine)).count()
+        });
+        match failed {
+            0 => Ok(()),
+            count => Err(format!("{count} shards of this node need an operator; see `tidegate shard list`")),
+        }
+    })
+}
+
+/// Keeps the gauges current for as long as the node lives.
+async fn gauges(control: Control) {
+    let mut rounds = tokio::time::interval(Duration::from_secs(2));
+    loop {
+        rounds.tick().await;
+        telemetry::group(control.leads(), control.applied());
+        control.read(|state| {
+            for export in state.exports() {
+                let shards: Vec<_> = state.shards_of(export.id).collect();
+                for sink in &export.sinks {
+                    let behind = shards.iter().map(|shard| {
+                        let captured = shard.captured.as_ref().map_or(0, |at| at.sequence);
+                        let delivered = shard.delivered.get(&sink.name).map_or(0, |at| at.sequence);
+                        captured.saturating_sub(delivered)
+                    });
+                    telemetry::backlog(&export.name, &sink.name, behind.sum());
+                }
+                let failed = shards.iter().filter(|shard| !shard.failure.is_empty()).count();
+                let open = shards.iter().flat_map(|it| state.gaps_of(it.id.unwrap_or_default()));
+                let open = open.filter(|gap| gap.repair.is_empty()).count();
+                telemetry::troubles(&export.name, failed as u64, open as u64);
+            }
+        });
+    }
+}
+
+fn report(what: &'static str, served: Result<()>) {
+    if let Err(error) = served {
+        tracing::error!(task = what, error = %error, "a listener ended");
+    }
+}
+
+/// Runs a node until `stop` ends, then drains it.
+pub async fn run(
+    config: NodeConfig,
+    metrics: PrometheusHandle,
+    extra: Option<Routes>,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let node = Node::start(config, metrics, extra).await?;
+    stop.await;
+    node.stop().await;
+    Ok(())
+}

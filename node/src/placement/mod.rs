@@ -1,0 +1,17 @@
+//! Which node runs what.
+//!
+//! [`place`] is arithmetic over small integers; [`run`] is the leader's loop
+//! that feeds it the replicated state and proposes the differences. What is
+//! wanted of it:
+//!
+//! 1. every shard is placed, if any node may take work;
+//! 2. what runs on a node that may keep it stays there;
+//! 3. what has to move goes to the node with least work, heaviest first;
+//! 4. a writer goes to its reader's node, unless it may stay where it is;
+//! 5. the same problem gives the same answer.
+
+mod arithmetic;
+mod planner;
+
+pub use arithmetic::{Now, Problem, Wanted, place};
+pub use planner::run;

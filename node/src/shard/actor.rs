@@ -1,0 +1,192 @@
+//! One role's actor: owns the task that does the work, decides what its end means.
+
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, async_trait};
+use tidegate_proto::v1::{ShardFailed, command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+use crate::error::{Error, ErrorKind, Result, Verdict};
+use crate::retry::Backoff;
+use crate::shard::Means;
+use crate::shard::reader;
+use crate::shard::role::{Role, Terms};
+use crate::shard::writer;
+
+/// A task that worked this long has recovered from what befell it before.
+const HEALTHY: Duration = Duration::from_secs(30);
+
+/// Everything a role's actor is ever told, and by whom.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// From its task, when that ended.
+    Ended(Result<()>),
+    /// From itself, when a wait is over.
+    Again,
+    /// From the supervisor: finish the batch at hand, then end.
+    Drain,
+}
+
+/// Runs one role under one set of terms.
+pub(super) struct RoleActor;
+
+pub(super) struct Work {
+    means: Means,
+    role: Role,
+    terms: Terms,
+    stop: watch::Sender<bool>,
+    task: Option<JoinHandle<()>>,
+    started: tokio::time::Instant,
+    backoff: Backoff,
+}
+
+#[async_trait]
+impl Actor for RoleActor {
+    type Msg = Message;
+    type State = Work;
+    type Arguments = (Means, Role, Terms);
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<Message>,
+        (means, role, terms): Self::Arguments,
+    ) -> Result<Work, ActorProcessingErr> {
+        let mut work = Work {
+            means,
+            role,
+            terms,
+            stop: watch::Sender::new(false),
+            task: None,
+            started: tokio::time::Instant::now(),
+            backoff: Backoff::default(),
+        };
+        work.start(me);
+        Ok(work)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<Message>,
+        message: Message,
+        work: &mut Work,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Ended(outcome) => work.on_ended(me, outcome),
+            Message::Again => work.start(me),
+            Message::Drain => work.on_drain(&me),
+        }
+        Ok(())
+    }
+}
+
+impl Work {
+    fn start(&mut self, me: ActorRef<Message>) {
+        if *self.stop.borrow() {
+            me.stop(None);
+            return;
+        }
+        let (means, role, terms) = (self.means.clone(), self.role.clone(), self.terms);
+        let stop = self.stop.subscribe();
+        let span = tracing::info_span!("shard", role = %role, epoch = %terms.epoch);
+        self.started = tokio::time::Instant::now();
+        let work = async move {
+            let inner = tokio::spawn(
+                async move {
+                    match role {
+                        Role::Reader(shard) => reader::run(means, shard, terms, stop).await,
+                        Role::Writer(shard, sink) => {
+                            writer::run(means, shard, sink, terms, stop).await
+                        }
+                    }
+                }
+                .in_current_span(),
+            );
+            let _ends_with_us = AbortOnDrop(inner.abort_handle());
+            let outcome = inner.await.unwrap_or_else(|error| {
+                Err(Error::new(ErrorKind::Unavailable, "the task panicked").because(error))
+            });
+            // The actor may be gone already.
+            drop(me.send_message(Message::Ended(outcome)));
+        };
+        self.task = Some(tokio::spawn(work.instrument(span)));
+    }
+
+    fn on_drain(&mut self, me: &ActorRef<Message>) {
+        self.stop.send_replace(true);
+        if self.task.is_none() {
+            me.stop(None);
+        }
+    }
+
+    fn on_ended(&mut self, me: ActorRef<Message>, outcome: Result<()>) {
+        self.task = None;
+        let Err(error) = outcome else {
+            // Stopped as told, or captured to its end: nothing more to do.
+            if *self.stop.borrow() {
+                me.stop(None);
+            }
+            return;
+        };
+        let (role, epoch) = (self.role.to_string(), self.terms.epoch);
+        match error.verdict() {
+            Verdict::Leave => {
+                tracing::info!(role, %epoch, reason = %error, "ended");
+                // The supervisor will see what the cluster wants now.
+                me.stop(None);
+            }
+            Verdict::Fail | Verdict::Gap | Verdict::Park => {
+                tracing::error!(role, %epoch, error = %error, "cannot go on without an operator");
+                self.fail(&error);
+            }
+            Verdict::Retry | Verdict::Reopen => {
+                if self.started.elapsed() > HEALTHY {
+                    self.backoff.reset();
+                }
+                let wait = self.backoff.wait();
+                let retry_in_ms = wait.as_millis();
+                tracing::warn!(role, %epoch, error = %error, retry_in_ms, "trying again");
+                drop(me.send_after(wait, || Message::Again));
+            }
+        }
+    }
+
+    /// Tells the cluster that the shard stands still, and why.
+    fn fail(&self, error: &Error) {
+        let command = ShardFailed {
+            shard: Some(self.role.shard()),
+            epoch: self.terms.epoch.0,
+            reason: format!("{}: {error}", self.role),
+        };
+        let control = self.means.control.clone();
+        tokio::spawn(async move {
+            let mut backoff = Backoff::default();
+            for _ in 0..20 {
+                let kind = command::Kind::ShardFailed(command.clone());
+                match control.propose(kind).await {
+                    Ok(_) => return,
+                    Err(error) => tracing::warn!(error = %error, "report a failed shard"),
+                }
+                tokio::time::sleep(backoff.wait()).await;
+            }
+        });
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Ends a task when whoever waits for it is ended.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,150 @@
+//! Tasks that read a snapshot's chunks, a few at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_proto::BatchBuilder;
+use tidegate_proto::v1::{Progress, ShardSpec};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::config::SnapshotConfig;
+use crate::error::{Result, Verdict};
+use crate::retry::Backoff;
+use crate::shard::held::ReadPage;
+use crate::sources::Source;
+
+/// Reads the chunks that are not done, and hands over their pages. Dropping it
+/// ends the reading.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    pages: mpsc::Receiver<Result<ReadPage>>,
+    _tasks: JoinSet<()>,
+}
+
+/// What all chunk tasks of one shard share.
+#[derive(Clone)]
+struct Work {
+    source: Arc<dyn Source>,
+    spec: ShardSpec,
+    page_bytes: usize,
+    pace: Arc<Pace>,
+}
+
+impl Chunks {
+    /// Starts where `progress` says each of `chunks` chunks is.
+    pub(super) fn start(
+        source: Arc<dyn Source>,
+        spec: &ShardSpec,
+        progress: &Progress,
+        chunks: u32,
+        settings: &SnapshotConfig,
+        page_bytes: usize,
+    ) -> Self {
+        let mut todo = Vec::new();
+        for chunk in (0..chunks).rev() {
+            let at = progress.chunks.get(&chunk).cloned().unwrap_or_default();
+            if !at.done {
+                todo.push((chunk, at.cursor));
+            }
+        }
+        let lanes = settings.chunks_in_flight.min(todo.len());
+        let (sender, pages) = mpsc::channel(lanes.max(1));
+        let todo = Arc::new(std::sync::Mutex::new(todo));
+        let pace = Arc::new(Pace::new(settings.rows_per_second));
+        let work = Work { source, spec: spec.clone(), page_bytes, pace };
+        let mut tasks = JoinSet::new();
+        for _ in 0..lanes {
+            let (work, todo, sender) = (work.clone(), Arc::clone(&todo), sender.clone());
+            tasks.spawn(async move {
+                let next = || todo.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+                while let Some((chunk, cursor)) = next() {
+                    if !read(&work, chunk, cursor, &sender).await {
+                        return;
+                    }
+                }
+            });
+        }
+        Self { pages, _tasks: tasks }
+    }
+
+    /// The next page of any chunk; `None` when all are done.
+    pub(super) async fn next(&mut self) -> Option<Result<ReadPage>> {
+        self.pages.recv().await
+    }
+}
+
+/// Reads one chunk to its end, through failures that pass; false if the reader
+/// has gone or must be told of one that does not.
+async fn read(
+    work: &Work,
+    chunk: u32,
+    mut cursor: bytes::Bytes,
+    pages: &mpsc::Sender<Result<ReadPage>>,
+) -> bool {
+    let mut backoff = Backoff::default();
+    loop {
+        let error = match read_from(work, chunk, &mut cursor, pages).await {
+            Ok(ended) => return ended,
+            Err(error) => error,
+        };
+        if !matches!(error.verdict(), Verdict::Retry | Verdict::Reopen) {
+            drop(pages.send(Err(error)).await);
+            return false;
+        }
+        let wait = backoff.wait();
+        let retry_in_ms = wait.as_millis();
+        tracing::warn!(error = %error, chunk, retry_in_ms, "read a chunk of the snapshot");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn read_from(
+    work: &Work,
+    chunk: u32,
+    cursor: &mut bytes::Bytes,
+    pages: &mpsc::Sender<Result<ReadPage>>,
+) -> Result<bool> {
+    let mut reader = work.source.chunk(&work.spec, chunk, cursor).await?;
+    loop {
+        let mut rows = BatchBuilder::default();
+        let page = reader.page(&mut rows, work.page_bytes).await?;
+        let (done, count) = (page.done, rows.len());
+        *cursor = page.cursor.clone();
+        if pages.send(Ok(ReadPage { chunk, rows, page })).await.is_err() {
+            return Ok(false);
+        }
+        if done {
+            return Ok(true);
+        }
+        work.pace.after(count).await;
+    }
+}
+
+/// Keeps the rows per second of a shard's chunk tasks under a limit.
+#[derive(Debug)]
+struct Pace {
+    per_second: u32,
+    next: tokio::sync::Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(per_second: u32) -> Self {
+        Self { per_second, next: tokio::sync::Mutex::new(Instant::now()) }
+    }
+
+    /// Waits as long as `rows` rows take at the limit.
+    async fn after(&self, rows: usize) {
+        if self.per_second == 0 {
+            return;
+        }
+        let cost = Duration::from_secs(1).mul_f64(rows as f64 / f64::from(self.per_second));
+        let until = {
+            let mut next = self.next.lock().await;
+            *next = (*next).max(Instant::now()) + cost;
+            *next
+        };
+        tokio::time::sleep_until(until).await;
+    }
+}

@@ -1,0 +1,55 @@
+//! The work: reading a shard, merging snapshot and stream, writing to sinks.
+//!
+//! The supervisor compares what the cluster wants of this node with what runs
+//! here, and starts and stops one actor per role: a reader per shard, a writer
+//! per shard and sink. Actors decide; the tasks they own move the bytes:
+//!
+//! ```text
+//!   source stream ─┐
+//!                  ├─ merge ─ spool ~~ exchange ~~ writer ─ sink
+//!   chunk tasks ───┘            │                     │
+//!                               └──── checkpoints ────┘
+//! ```
+
+mod actor;
+mod chunks;
+mod discover;
+mod exports;
+mod held;
+mod reader;
+mod restart;
+mod role;
+mod supervisor;
+mod writer;
+
+pub use discover::run as run_discovery;
+pub use exports::Exports;
+pub use supervisor::{Supervisor, SupervisorHandle};
+
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpointer;
+use crate::clock::Hybrid;
+use crate::config::Limits;
+use crate::control::Control;
+use crate::exchange::Exchange;
+use crate::spool::Spool;
+
+/// What every shard's work needs of the node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// Consensus and state.
+    pub control: Control,
+    /// This node's logs.
+    pub spool: Arc<Spool>,
+    /// The other nodes' logs.
+    pub exchange: Exchange,
+    /// Where progress is reported.
+    pub checkpointer: Arc<Checkpointer>,
+    /// The exports' parsed files and open sources.
+    pub exports: Arc<Exports>,
+    /// Stamps changes.
+    pub clock: Arc<Hybrid>,
+    /// Bounds.
+    pub limits: Arc<Limits>,
+}

@@ -1,0 +1,115 @@
+//! Where a reader goes on: its own log, or the delivered checkpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_proto::v1::{
+    Checkpoint, Gap, GapKind, RecordGap, Rewound, Shard, command,
+};
+use tidegate_proto::{Epoch, Sequence};
+
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::shard::Means;
+use crate::spool::ShardLog;
+
+/// A log to append to, and what its first batch has to say.
+#[derive(Debug)]
+pub(super) struct Restart {
+    pub(super) log: Arc<ShardLog>,
+    /// Set when the last copy of the spool was lost.
+    pub(super) rewound: Option<Rewound>,
+}
+
+/// Opens the log of an anchored shard for the owner of `epoch`.
+///
+/// If this node holds the log up to what the cluster recorded, it goes on at
+/// its end. If not, the last copy is lost: the shard is read again from the
+/// least that any sink has, under new sequences, and a gap says so.
+pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Result<Restart> {
+    let id = shard.id.unwrap_or_default();
+    let captured = shard.captured.clone().unwrap_or_default();
+    if let Some(log) = means.spool.log(id)
+        && log.tail().next > Sequence(captured.sequence)
+        && log.epoch().0 >= captured.epoch
+    {
+        log.take_over(epoch)?;
+        log.set_stable(Sequence(captured.sequence));
+        return Ok(Restart { log, rewound: None });
+    }
+    let from = least_delivered(means, shard, epoch, &captured).await?;
+    let first = Sequence(captured.sequence).next();
+    let rewound = (from.sequence < captured.sequence)
+        .then_some(Rewound { after: from.sequence, upto: captured.sequence });
+    if let Some(rewound) = &rewound {
+        record(means, shard, epoch, rewound).await?;
+    }
+    let progress = from.progress.unwrap_or_default();
+    let log = means.spool.begin(id, epoch, first, progress)?;
+    Ok(Restart { log, rewound })
+}
+
+/// The checkpoint of the sink that has least, once every sink has told the
+/// owner of this epoch what it has; what was captured if there are no sinks.
+async fn least_delivered(
+    means: &Means,
+    shard: &Shard,
+    epoch: Epoch,
+    captured: &Checkpoint,
+) -> Result<Checkpoint> {
+    let id = shard.id.unwrap_or_default();
+    let mut changed = means.control.changed();
+    let mut told = tokio::time::interval(Duration::from_secs(5));
+    told.tick().await;
+    loop {
+        changed.borrow_and_update();
+        let now = means.control.read(|state| state.shard(id).cloned());
+        let now = now.ok_or_else(|| Error::new(ErrorKind::Fenced, "the shard was deleted"))?;
+        if now.epoch != epoch.0 {
+            return Err(Error::new(ErrorKind::Fenced, "the shard has another owner"));
+        }
+        let sinks: Vec<_> = now.writers.keys().map(|sink| now.delivered.get(sink)).collect();
+        if sinks.iter().all(|at| at.is_some_and(|at| at.epoch == epoch.0)) {
+            let least = sinks.into_iter().flatten().min_by_key(|at| at.sequence).cloned();
+            let least = least.unwrap_or_else(|| captured.clone());
+            // Nothing undelivered was lost: then what was captured holds, and
+            // it may have moved on without a change.
+            let whole = least.sequence >= captured.sequence;
+            return Ok(if whole { captured.clone() } else { anchored(least, shard) });
+        }
+        tokio::select! {
+            _ = changed.changed() => {}
+            _ = told.tick() => {
+                tracing::info!("waiting for every sink to say what it has");
+            }
+        }
+    }
+}
+
+/// A sink that has nothing yet stands at the anchor.
+fn anchored(mut at: Checkpoint, shard: &Shard) -> Checkpoint {
+    let mut progress = shard.anchor.clone().unwrap_or_default();
+    if let Some(delivered) = &at.progress {
+        tidegate_raft_store::absorb(&mut progress, delivered);
+    }
+    at.progress = Some(progress);
+    at
+}
+
+async fn record(means: &Means, shard: &Shard, epoch: Epoch, lost: &Rewound) -> Result<()> {
+    let (after, upto) = (lost.after, lost.upto);
+    tracing::warn!(after, upto, "the last copy of the spool is lost; reading again");
+    let gap = Gap {
+        shard: shard.id,
+        kind: GapKind::SpoolLost.into(),
+        after,
+        upto,
+        detail: "the last copy of the spool was lost with its node".to_owned(),
+        at_ms: clock::now_ms(),
+        repair: "read again from the delivered checkpoint, under new sequences".to_owned(),
+        epoch: epoch.0,
+        number: 0,
+    };
+    means.control.propose(command::Kind::RecordGap(RecordGap { gap: Some(gap) })).await.map(drop)
+}
+

@@ -1,0 +1,112 @@
+//! What this node should be running, against what it runs: a pure core.
+
+use std::collections::BTreeMap;
+
+use tidegate_proto::v1::{ExportState, ShardId};
+use tidegate_proto::{Epoch, NodeId};
+use tidegate_raft_store::State;
+
+/// One actor's job.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Role {
+    /// Captures a shard.
+    Reader(ShardId),
+    /// Takes a shard's changes to the sink of this name.
+    Writer(ShardId, String),
+}
+
+impl Role {
+    /// The shard it works on.
+    pub(super) fn shard(&self) -> ShardId {
+        match self {
+            Self::Reader(shard) | Self::Writer(shard, _) => *shard,
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reader(shard) => write!(f, "reader {shard}"),
+            Self::Writer(shard, sink) => write!(f, "writer {shard} {sink}"),
+        }
+    }
+}
+
+/// Under which terms a role runs. When they change, it is stopped and started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// The shard's epoch.
+    pub(super) epoch: Epoch,
+    /// The export's version: its file may have changed.
+    pub(super) version: u64,
+    /// The export is paused: a reader captures the stream, not the snapshot.
+    pub(super) paused: bool,
+}
+
+/// One step towards what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// End it, and start nothing in its place before it has ended.
+    Stop(Role),
+    /// Start it.
+    Start(Role, Terms),
+}
+
+/// What `node` should run, by the state.
+///
+/// Writers of a paused export do not run. A shard that failed runs nothing
+/// until an operator clears it.
+pub(super) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
+    let mut wanted = BTreeMap::new();
+    for shard in state.shards() {
+        let id = shard.id.unwrap_or_default();
+        let Some(export) = state.export(id.export_id) else { continue };
+        if !shard.failure.is_empty() || shard.epoch == 0 {
+            continue;
+        }
+        let paused = export.state() == ExportState::Paused;
+        let terms = Terms { epoch: Epoch(shard.epoch), version: export.version, paused };
+        if shard.reader == node.0 {
+            wanted.insert(Role::Reader(id), terms);
+        }
+        let writers = shard.writers.iter().filter(|(_, at)| **at == node.0 && !paused);
+        for (sink, _) in writers {
+            wanted.insert(Role::Writer(id, sink.clone()), terms);
+        }
+    }
+    wanted
+}
+
+/// The steps from `running` to `wanted`; none when they agree. A role under
+/// new terms is stopped in this round and started in the next: never two.
+pub(super) fn steps(
+    wanted: &BTreeMap<Role, Terms>,
+    running: &BTreeMap<Role, Terms>,
+) -> Vec<Step> {
+    let stale = running.iter().filter(|(role, terms)| wanted.get(*role) != Some(*terms));
+    let missing = wanted.iter().filter(|(role, _)| !running.contains_key(*role));
+    let stops = stale.map(|(role, _)| Step::Stop(role.clone()));
+    stops.chain(missing.map(|(role, terms)| Step::Start(role.clone(), *terms))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARD: ShardId = ShardId { export_id: 1, index: 0 };
+
+    fn terms(epoch: u64) -> Terms {
+        Terms { epoch: Epoch(epoch), version: 1, paused: false }
+    }
+
+    #[test]
+    fn a_role_under_new_terms_is_stopped_before_it_is_started() {
+        let role = Role::Reader(SHARD);
+        let wanted = BTreeMap::from([(role.clone(), terms(2))]);
+        let running = BTreeMap::from([(role.clone(), terms(1))]);
+        assert_eq!(steps(&wanted, &running), [Step::Stop(role.clone())]);
+        assert_eq!(steps(&wanted, &BTreeMap::new()), [Step::Start(role, terms(2))]);
+        assert!(steps(&wanted, &wanted).is_empty());
+    }
+}

@@ -1,0 +1,239 @@
+//! Takes one shard's changes to one sink.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_proto::v1::{Checkpoint, GapKind, Progress, Shard, ShardId};
+use tidegate_proto::{Frame, Sequence};
+use tidegate_raft_store::absorb;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::checkpoint::{Added, Reporter, Window};
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::Fetch;
+use crate::shard::Means;
+use crate::shard::role::Terms;
+use crate::sinks::{self, Durable, Opened, Sink, SinkBatch, SinkShard, Written};
+use crate::telemetry;
+
+/// How often a shard whose owner is not there yet is asked for.
+const OWNER_WAIT: Duration = Duration::from_millis(50);
+
+/// Runs until told to stop, or until it cannot go on; then says why.
+pub(super) async fn run(
+    means: Means,
+    id: ShardId,
+    name: String,
+    terms: Terms,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let job = means.exports.job(id.export_id).await?;
+    let config = job.sinks.get(&name).cloned();
+    let config = config.ok_or_else(|| Error::new(ErrorKind::Fenced, "the sink was removed"))?;
+    let shard = means.control.read(|state| state.shard(id).cloned());
+    let shard = shard.ok_or_else(|| Error::new(ErrorKind::Fenced, "the shard was deleted"))?;
+    let target = SinkShard {
+        export: job.name.clone(),
+        shard: shard.spec.clone().unwrap_or_default().name,
+        epoch: terms.epoch,
+    };
+    let opened = sinks::open(&config, &target).await?;
+    let recorded = shard.delivered.get(&name).cloned().unwrap_or_default();
+    let start = start(&shard, &recorded, &opened);
+    let reporter = means.checkpointer.reporter(id, terms.epoch);
+    // Tells a reader that has lost its spool what this sink has.
+    reporter.delivered(&name, start.sequence, start.report);
+    let after = skip_lost(&means, id, terms, start.sequence);
+    tracing::info!(after = %after, "delivering");
+    let fetch = tokio::select! {
+        fetch = open_fetch(&means, id, terms, after) => fetch?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let mut writer = Writer {
+        sink: opened.sink,
+        name,
+        export: job.name.clone(),
+        reporter,
+        window: Window::default(),
+        progress: start.progress,
+        last: after,
+        flush_at: None,
+    };
+    writer.deliver(fetch, &mut stop).await
+}
+
+/// Where a writer starts, and what it tells the cluster about that.
+struct Start {
+    sequence: Sequence,
+    progress: Progress,
+    report: Added,
+}
+
+/// The higher of what the sink says it has and what the cluster recorded.
+fn start(shard: &Shard, recorded: &Checkpoint, opened: &Opened) -> Start {
+    let at_recorded = Sequence(recorded.sequence);
+    let ahead = opened.committed.as_ref().filter(|committed| committed.sequence > at_recorded);
+    if let Some(committed) = ahead {
+        let records = committed.records.saturating_sub(recorded.records);
+        return Start {
+            sequence: committed.sequence,
+            progress: committed.progress.clone(),
+            report: Added { progress: committed.progress.clone(), records, ..Added::default() },
+        };
+    }
+    let mut progress = shard.anchor.clone().unwrap_or_default();
+    absorb(&mut progress, &recorded.progress.clone().unwrap_or_default());
+    Start { sequence: at_recorded, progress, report: Added::default() }
+}
+
+/// Behind a range that was lost with its spool and comes again under new
+/// sequences.
+fn skip_lost(means: &Means, id: ShardId, terms: Terms, after: Sequence) -> Sequence {
+    means.control.read(|state| {
+        let lost = state.gaps_of(id).filter(|gap| {
+            gap.kind() == GapKind::SpoolLost
+                && gap.epoch == terms.epoch.0
+                && gap.after <= after.0
+                && gap.upto > after.0
+        });
+        lost.map(|gap| Sequence(gap.upto)).max().unwrap_or(after)
+    })
+}
+
+/// Asks for the shard until its owner is there. The owner may find that its
+/// spool is lost meanwhile: then the place to start moves.
+async fn open_fetch(
+    means: &Means,
+    id: ShardId,
+    terms: Terms,
+    after: Sequence,
+) -> Result<Box<dyn Fetch>> {
+    loop {
+        let after = skip_lost(means, id, terms, after);
+        let error = match means.exchange.fetch(id, after).await {
+            Ok(fetch) => return Ok(fetch),
+            Err(error) => error,
+        };
+        let lost = skip_lost(means, id, terms, after) > after;
+        if error.kind() != ErrorKind::Unavailable && !lost {
+            return Err(error);
+        }
+        let current = means.control.read(|state| state.shard(id).map(|shard| shard.epoch));
+        if current != Some(terms.epoch.0) {
+            return Err(Error::new(ErrorKind::Fenced, "the shard has another owner"));
+        }
+        tokio::time::sleep(OWNER_WAIT).await;
+    }
+}
+
+struct Writer {
+    sink: Box<dyn Sink>,
+    name: String,
+    export: String,
+    reporter: Reporter,
+    window: Window,
+    /// The shard's whole progress after the last batch handed on.
+    progress: Progress,
+    /// The last sequence handed on.
+    last: Sequence,
+    /// When what the sink holds must be made durable.
+    flush_at: Option<Instant>,
+}
+
+impl Writer {
+    async fn deliver(
+        &mut self,
+        mut fetch: Box<dyn Fetch>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<()> {
+        while !*stop.borrow() {
+            let flush_at = self.flush_at;
+            let due = async move {
+                match flush_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                fetched = fetch.next() => {
+                    for frame in fetched?.frames {
+                        let last = frame.last();
+                        self.write(frame).await?;
+                        fetch.acknowledge(last);
+                    }
+                    if self.flush_at.is_some_and(|at| at <= Instant::now()) {
+                        self.flush().await?;
+                    }
+                }
+                () = due => self.flush().await?,
+                _ = stop.changed() => {}
+            }
+        }
+        // A planned stop leaves nothing that the next owner would write again.
+        self.flush().await
+    }
+
+    async fn write(&mut self, frame: Frame) -> Result<()> {
+        let mut batch = frame.decode()?;
+        let delta = batch.progress.clone().unwrap_or_default();
+        let mut first = frame.first();
+        if first <= self.last {
+            // A restart within a batch: what is delivered already is left out.
+            let known = self.last.next().0.saturating_sub(first.0);
+            let known = usize::try_from(known).unwrap_or(usize::MAX).min(batch.changes.len());
+            batch.changes.drain(..known);
+            first = self.last.next();
+        }
+        let jumps = first != self.last.next();
+        if jumps && batch.rewound.is_none() {
+            let why = format!("batches of a shard have a hole between {} and {first}", self.last);
+            return Err(Error::new(ErrorKind::Corrupt, why));
+        }
+        absorb(&mut self.progress, &delta);
+        let added = Added {
+            progress: delta,
+            records: batch.changes.len() as u64,
+            bytes: frame.bytes().len() as u64,
+            committed_ms: batch.changes.iter().map(|change| change.committed_ms).max().unwrap_or(0),
+        };
+        let newest_ms = batch.captured_ms;
+        self.last = frame.last();
+        let batch = SinkBatch {
+            frame,
+            batch: Arc::new(batch),
+            first,
+            progress: Arc::new(self.progress.clone()),
+        };
+        self.window.push(self.last, added);
+        match self.sink.write(&batch).await? {
+            Written::Durable(durable) => self.durable(&durable, newest_ms),
+            Written::Accepted if self.flush_at.is_none() => {
+                let wait = Duration::from_millis(self.sink.traits().flush_after_ms);
+                self.flush_at = Some(Instant::now() + wait);
+            }
+            Written::Accepted => {}
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.flush_at = None;
+        if let Some(durable) = self.sink.flush().await? {
+            self.durable(&durable, clock::now_ms());
+        }
+        Ok(())
+    }
+
+    fn durable(&mut self, durable: &Durable, captured_ms: i64) {
+        if let Some((upto, added)) = self.window.durable(durable.upto()) {
+            let lag_ms = clock::now_ms().saturating_sub(captured_ms);
+            telemetry::delivered(&self.export, &self.name, added.records, added.bytes, lag_ms);
+            self.reporter.delivered(&self.name, upto, added);
+        }
+        if self.window.is_empty() {
+            self.flush_at = None;
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the sink holds between two commits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidegate_proto::v1::{Change, ChangeBatch, Operation, Progress};
+
+use super::encode::{Encoded, FileEncoder, FileSettings, Row};
+use super::manifest::{DataFile, FORMAT, Kind, Manifest, Skipped, progress_hex};
+use super::names;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sinks::{SinkBatch, SinkShard};
+
+/// Changes on their way into files, one file for each collection.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    shard: SinkShard,
+    settings: FileSettings,
+    /// The last sequence the lake has, and the changes in it.
+    committed: u64,
+    records: u64,
+    skipped: Option<Skipped>,
+    /// The sequence the next change must have.
+    next: u64,
+    files: BTreeMap<String, FileEncoder>,
+    operations: BTreeMap<String, u64>,
+    bytes: u64,
+    progress: Option<Arc<Progress>>,
+}
+
+/// Files ready to be written, and the manifest that will name them.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    /// Paths and contents.
+    pub(super) files: Vec<(String, Bytes)>,
+    /// Without its place in the chain.
+    pub(super) manifest: Manifest,
+}
+
+impl Gathering {
+    /// Nothing yet, behind `committed`.
+    pub(super) fn behind(
+        shard: SinkShard,
+        settings: FileSettings,
+        committed: u64,
+        records: u64,
+    ) -> Self {
+        Self {
+            shard,
+            settings,
+            committed,
+            records,
+            skipped: None,
+            next: committed + 1,
+            files: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            bytes: 0,
+            progress: None,
+        }
+    }
+
+    /// The sequence the next change must have.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// No change is waiting.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Bytes of the batches taken, unpacked.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Goes on at `first`: what lies between was lost. Only while empty.
+    pub(super) fn skip_to(&mut self, first: u64) {
+        assert!(self.is_empty() && first > self.next, "a loss comes before the changes behind it");
+        self.skipped = Some(Skipped { from: self.committed + 1, to: first - 1 });
+        self.next = first;
+    }
+
+    /// Takes the changes of `batch` that it does not have yet. CPU work.
+    pub(super) fn take(&mut self, batch: &SinkBatch) -> Result<()> {
+        let (first, last) = (batch.first.0, batch.last().0);
+        let changes = &batch.batch.changes;
+        if changes.len() as u64 != (last + 1).saturating_sub(first) {
+            return Err(corrupt("a batch's changes are not as many as its sequences"));
+        }
+        assert!(first <= self.next && self.next <= last, "the sink admits no other batch");
+        for (change, sequence) in changes.iter().zip(first..) {
+            if sequence >= self.next {
+                self.push(batch, change, sequence)?;
+            }
+        }
+        self.next = last + 1;
+        self.bytes += u64::from(batch.frame.raw_bytes());
+        self.progress = Some(Arc::clone(&batch.progress));
+        Ok(())
+    }
+
+    fn push(&mut self, batch: &SinkBatch, change: &Change, sequence: u64) -> Result<()> {
+        let decoded = &batch.batch;
+        let collection = usize::try_from(change.collection).ok();
+        let collection = collection
+            .and_then(|index| decoded.collections.get(index))
+            .ok_or_else(|| corrupt("a change names a collection that its batch does not have"))?;
+        let operation = operation_name(change.operation())?;
+        let row = Row {
+            epoch: batch.frame.epoch().0,
+            sequence,
+            operation,
+            key: change.key.clone(),
+            document: variant(decoded, change.dictionary, &change.document)?,
+            before: variant(decoded, change.before_dictionary, &change.before)?,
+            committed_ms: change.committed_ms,
+            captured_ms: decoded.captured_ms,
+            // The clock is that of the frame's first change, wherever `batch` begins.
+            clock: decoded.clock + (sequence - batch.frame.first().0),
+            content_hash: change.content_hash.clone(),
+        };
+        if !self.files.contains_key(collection) {
+            let file = FileEncoder::new(&self.shard.shard, self.settings);
+            self.files.insert(collection.clone(), file);
+        }
+        let Some(file) = self.files.get_mut(collection) else { return Ok(()) };
+        *self.operations.entry(operation.to_owned()).or_default() += 1;
+        file.push(row)
+    }
+
+    /// Moves progress on; it is committed with the next changes.
+    pub(super) fn progress(&mut self, progress: &Arc<Progress>) {
+        self.progress = Some(Arc::clone(progress));
+    }
+
+    /// Ends all files. CPU work. Not for an empty one.
+    pub(super) fn seal(self) -> Result<Sealed> {
+        assert!(!self.is_empty(), "a commit has changes");
+        let (first, to) = (self.skipped.map_or(self.committed, |lost| lost.to) + 1, self.next - 1);
+        let (mut files, mut listed) = (Vec::new(), Vec::new());
+        let mut rows = 0;
+        for (collection, encoder) in self.files {
+            let file = encoder.finish()?;
+            let path = names::data(&self.shard, &collection, first, to);
+            rows += file.rows;
+            listed.push(data_file(&path, collection, &file));
+            files.push((path, Bytes::from(file.bytes)));
+        }
+        assert!(rows == to + 1 - first, "files hold every sequence of their commit once");
+        let manifest = Manifest {
+            format: FORMAT,
+            kind: Kind::Commit,
+            number: 0,
+            export: self.shard.export,
+            shard: self.shard.shard,
+            epoch: self.shard.epoch.0,
+            from: first,
+            to,
+            skipped: self.skipped,
+            records: self.records + rows,
+            progress: self.progress.map(|progress| progress_hex(&progress)),
+            operations: self.operations,
+            files: listed,
+            previous: None,
+        };
+        Ok(Sealed { files, manifest })
+    }
+}
+
+fn data_file(path: &str, collection: String, file: &Encoded) -> DataFile {
+    DataFile {
+        path: path.to_owned(),
+        collection,
+        rows: file.rows,
+        bytes: file.bytes.len() as u64,
+        blake3: blake3::hash(&file.bytes).to_hex().to_string(),
+        from: file.from,
+        to: file.to,
+    }
+}
+
+fn variant(
+    batch: &ChangeBatch,
+    dictionary: u32,
+    value: &Bytes,
+) -> Result<Option<(Bytes, Bytes)>> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let dictionary = usize::try_from(dictionary).ok();
+    let metadata = dictionary
+        .and_then(|index| batch.dictionaries.get(index))
+        .ok_or_else(|| corrupt("a change names a dictionary that its batch does not have"))?;
+    Ok(Some((metadata.clone(), value.clone())))
+}
+
+/// The word for an operation in everything a sink writes.
+pub(in crate::sinks) fn operation_name(operation: Operation) -> Result<&'static str> {
+    match operation {
+        Operation::Insert => Ok("insert"),
+        Operation::Update => Ok("update"),
+        Operation::Delete => Ok("delete"),
+        Operation::Snapshot => Ok("snapshot"),
+        Operation::Upsert => Ok("upsert"),
+        Operation::Unspecified => Err(corrupt("a change without an operation")),
+    }
+}
+
+fn corrupt(what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, what)
+}

@@ -1,0 +1,122 @@
+//! What may go: delivered, and old or too much.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_proto::Sequence;
+use tidegate_proto::v1::ShardId;
+use tokio::time::Instant;
+
+use crate::spool::store::Spool;
+
+/// How often retention looks.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// What a shard's log must keep, and for how long it may keep the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Everything up to and including this is delivered to every sink.
+    pub delivered: Sequence,
+    /// How long delivered changes stay.
+    pub age: Duration,
+    /// How many changes' worth of bytes stay, about.
+    pub bytes: u64,
+}
+
+/// Where a log stood at some moment: coarse, so that it costs little.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    next: Sequence,
+    bytes: u64,
+}
+
+/// The marks of one log; a pure core.
+#[derive(Debug, Default)]
+struct Marks(VecDeque<Mark>);
+
+impl Marks {
+    /// Notes where the log stands.
+    fn note(&mut self, mark: Mark) {
+        if self.0.back().is_none_or(|last| last.next < mark.next) {
+            self.0.push_back(mark);
+        }
+    }
+
+    /// Up to and including where the log may be cut, if at all.
+    fn cut(&mut self, keep: &Keep, now: Instant) -> Option<Sequence> {
+        let total = self.0.back()?.bytes;
+        let mut cut = None;
+        while let [first, second, ..] = self.0.make_contiguous() {
+            let old = now.duration_since(second.at) >= keep.age;
+            let much = total - first.bytes > keep.bytes;
+            let upto = Sequence(second.next.0 - 1);
+            if !(old || much) || upto > keep.delivered {
+                break;
+            }
+            cut = Some(upto);
+            self.0.pop_front();
+        }
+        cut
+    }
+}
+
+/// Cuts the logs of `spool` by what `keep` says of each, for as long as the
+/// node lives. A log that `keep` does not know is left alone.
+pub async fn run(spool: Arc<Spool>, keep: impl Fn(ShardId) -> Option<Keep> + Send) {
+    let mut marks: HashMap<ShardId, Marks> = HashMap::new();
+    let mut rounds = tokio::time::interval(ROUND);
+    loop {
+        rounds.tick().await;
+        let now = Instant::now();
+        let held = spool.held();
+        marks.retain(|shard, _| held.contains(shard));
+        for shard in held {
+            let (Some(log), Some(keep)) = (spool.log(shard), keep(shard)) else { continue };
+            let marks = marks.entry(shard).or_default();
+            marks.note(Mark { at: now, next: log.tail().next, bytes: log.appended_bytes() });
+            let Some(upto) = marks.cut(&keep, now) else { continue };
+            if let Err(error) = log.truncate_front(upto) {
+                tracing::warn!(error = %error, %shard, "retention");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(delivered: u64) -> Keep {
+        Keep { delivered: Sequence(delivered), age: Duration::from_secs(60), bytes: 1000 }
+    }
+
+    #[test]
+    fn nothing_undelivered_goes_whatever_its_age() {
+        let start = Instant::now();
+        let mut marks = Marks::default();
+        for step in 0..10u32 {
+            let at = start + Duration::from_secs(10) * step;
+            let step = u64::from(step);
+            marks.note(Mark { at, next: Sequence(1 + step * 10), bytes: step * 10 });
+        }
+        let late = start + Duration::from_secs(3600);
+        assert_eq!(marks.cut(&keep(0), late), None);
+        assert_eq!(marks.cut(&keep(35), late), Some(Sequence(30)));
+        assert_eq!(marks.cut(&keep(35), late), None, "a repeat finds nothing more");
+    }
+
+    #[test]
+    fn delivered_changes_stay_until_they_are_old_or_too_many() {
+        let start = Instant::now();
+        let mut marks = Marks::default();
+        for step in 0..4u64 {
+            marks.note(Mark { at: start, next: Sequence(1 + step * 10), bytes: step * 300 });
+        }
+        assert_eq!(marks.cut(&keep(100), start), None);
+        marks.note(Mark { at: start, next: Sequence(41), bytes: 1200 });
+        assert_eq!(marks.cut(&keep(100), start), Some(Sequence(10)), "over 1000 bytes");
+        assert_eq!(marks.cut(&keep(100), start + Duration::from_secs(61)), Some(Sequence(40)));
+    }
+}

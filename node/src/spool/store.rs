@@ -1,0 +1,307 @@
+//! The spool's database and the logs in it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prost::Message as _;
+use rocksdb::{DB, IteratorMode, Options, WriteBatch, WriteOptions};
+use tidegate_proto::v1::{Progress, ShardId};
+use tidegate_proto::{Epoch, Frame, Sequence};
+use tokio::sync::Notify;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::spool::keys::{self, Key};
+use crate::spool::log::{Head, ShardLog};
+
+const FORMAT: u8 = 1;
+
+/// How a spool is kept.
+#[derive(Clone, Debug)]
+pub struct SpoolOptions {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Bytes of each shard's newest batches kept in memory.
+    pub recent_bytes: usize,
+    /// Free disk below which appends are refused.
+    pub disk_free_bytes: u64,
+}
+
+/// All the shards' logs on this node, in one database, with one fsync for all.
+#[derive(Debug)]
+pub struct Spool {
+    pub(super) db: DB,
+    options: SpoolOptions,
+    logs: Mutex<HashMap<ShardId, Arc<ShardLog>>>,
+    /// Woken by every append.
+    appended: Notify,
+}
+
+impl Spool {
+    /// Opens the spool in `options.dir`, making it if there is none, and checks
+    /// what it finds. Refuses a folder that another process has open.
+    pub fn open(options: SpoolOptions) -> Result<Arc<Self>> {
+        std::fs::create_dir_all(&options.dir).map_err(|error| {
+            let why = format!("make the spool folder {}", options.dir.display());
+            Error::new(ErrorKind::Config, why).because(error)
+        })?;
+        let db = DB::open(&settings(), &options.dir).map_err(|error| {
+            let why = format!("open the spool in {}", options.dir.display());
+            Error::new(ErrorKind::Corrupt, why).because(error)
+        })?;
+        check_format(&db, &options.dir)?;
+        let spool =
+            Arc::new(Self { db, options, logs: Mutex::default(), appended: Notify::new() });
+        spool.load()?;
+        Ok(spool)
+    }
+
+    /// The log of a shard, if this node holds one.
+    #[must_use]
+    pub fn log(&self, shard: ShardId) -> Option<Arc<ShardLog>> {
+        self.logs().get(&shard).cloned()
+    }
+
+    /// The shards this node holds a log of.
+    #[must_use]
+    pub fn held(&self) -> Vec<ShardId> {
+        self.logs().keys().copied().collect()
+    }
+
+    /// Starts a log anew: the next change gets `first`, and the shard stands at
+    /// `progress`. What was held of the shard before is deleted.
+    pub fn begin(
+        self: &Arc<Self>,
+        shard: ShardId,
+        epoch: Epoch,
+        first: Sequence,
+        progress: Progress,
+    ) -> Result<Arc<ShardLog>> {
+        assert!(first > Sequence(0), "sequences start at 1");
+        self.remove(shard)?;
+        let head = Head { epoch, first, next: first, progress };
+        let mut batch = WriteBatch::default();
+        batch.put(Key::Head(shard).encode(), head.encode());
+        self.write(batch)?;
+        Ok(self.adopt(shard, head))
+    }
+
+    /// Deletes a shard's log.
+    pub fn remove(&self, shard: ShardId) -> Result<()> {
+        if let Some(log) = self.logs().remove(&shard) {
+            log.close();
+        }
+        let mut batch = WriteBatch::default();
+        batch.delete(Key::Head(shard).encode());
+        for (from, behind) in [Key::all_frames(shard), Key::all_touched(shard)] {
+            batch.delete_range(from, behind);
+        }
+        self.write(batch)
+    }
+
+    /// Writes and syncs for as long as the node lives: after each round, all
+    /// that was appended before it survives a power cut. A failed fsync ends
+    /// the process: what a second try would say cannot be trusted (Rebello et
+    /// al., "Can Applications Recover from fsync Failures?", 2020).
+    pub async fn keep_synced(self: Arc<Self>) {
+        loop {
+            self.appended.notified().await;
+            let logs: Vec<_> = self.logs().values().cloned().collect();
+            let dirty: Vec<_> = logs.iter().filter_map(|log| Some((log, log.unsynced()?))).collect();
+            if dirty.is_empty() {
+                continue;
+            }
+            let spool = Arc::clone(&self);
+            let synced = tokio::task::spawn_blocking(move || spool.db.flush_wal(true)).await;
+            if let Ok(Err(error)) | Err(error) = synced.map_err(|e| e.to_string()).map(|r| r.map_err(|e| e.to_string())) {
+                tracing::error!(error = %error, "fsync of the spool did not succeed; ending the process");
+                std::process::abort();
+            }
+            for (log, upto) in dirty {
+                log.set_synced(upto);
+            }
+        }
+    }
+
+    /// Fails with what to do when the disk is nearly full.
+    pub(super) fn check_room(&self) -> Result<()> {
+        let free = free_bytes(&self.options.dir);
+        if free < self.options.disk_free_bytes {
+            let why = format!(
+                "the disk of {} has {} MiB left and the spool stops at {}; free some, or lower \
+                 [retention] of the exports; nothing is lost meanwhile",
+                self.options.dir.display(),
+                free >> 20,
+                self.options.disk_free_bytes >> 20
+            );
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
+        Ok(())
+    }
+
+    pub(super) fn notify_appended(&self) {
+        self.appended.notify_one();
+    }
+
+    /// Writes without waiting for the disk; [`Spool::keep_synced`] waits.
+    pub(super) fn write(&self, batch: WriteBatch) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(false);
+        self.db.write_opt(batch, &options).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "write to the spool").because(error)
+        })
+    }
+
+    fn load(self: &Arc<Self>) -> Result<()> {
+        let (from, behind) = Key::all_heads();
+        let mode = IteratorMode::From(&from, rocksdb::Direction::Forward);
+        let mut found = Vec::new();
+        for row in self.db.iterator(mode) {
+            let (key, value) = row.map_err(|e| damaged("a head", None).because(e))?;
+            if key[..] >= behind[..] {
+                break;
+            }
+            let shard = keys::read_head_key(&key).ok_or_else(|| damaged("a head's key", None))?;
+            let head = Head::decode(&value).ok_or_else(|| damaged("the head", Some(shard)))?;
+            found.push((shard, head));
+        }
+        for (shard, head) in found {
+            self.adopt(shard, head);
+        }
+        Ok(())
+    }
+
+    fn adopt(self: &Arc<Self>, shard: ShardId, head: Head) -> Arc<ShardLog> {
+        let log = ShardLog::new(Arc::downgrade(self), shard, head, self.options.recent_bytes);
+        let log = Arc::new(log);
+        self.logs().insert(shard, Arc::clone(&log));
+        log
+    }
+
+    fn logs(&self) -> std::sync::MutexGuard<'_, HashMap<ShardId, Arc<ShardLog>>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The frames of `shard` from the one that holds `next` on, about
+    /// `bytes_max` bytes of them, at least one; none above `upto`.
+    pub(super) fn frames(
+        &self,
+        shard: ShardId,
+        next: Sequence,
+        upto: Sequence,
+        bytes_max: usize,
+    ) -> Result<Vec<Frame>> {
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        let mut rows = self.db.raw_iterator();
+        rows.seek_for_prev(Key::Frame(shard, next).encode());
+        let prefix = Key::frames(shard);
+        if !rows.key().is_some_and(|key| key.starts_with(&prefix)) {
+            rows.seek(Key::Frame(shard, next).encode());
+        }
+        while let (Some(key), Some(value)) = (rows.key(), rows.value()) {
+            let Some((of, first)) = keys::read_frame_key(key) else { break };
+            if of != shard || first > upto || bytes >= bytes_max {
+                break;
+            }
+            let frame = Frame::parse(value.to_vec().into()).map_err(|error| {
+                let why = format!("the spooled batch of shard {shard} at sequence {first}");
+                Error::new(ErrorKind::Corrupt, why).because(error)
+            })?;
+            if frame.last() >= next && frame.last() <= upto {
+                bytes += frame.bytes().len();
+                frames.push(frame);
+            }
+            rows.next();
+        }
+        rows.status().map_err(|e| damaged("a batch", Some(shard)).because(e))?;
+        Ok(frames)
+    }
+}
+
+fn settings() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    // Batches are written once and read in order: they need not be rewritten
+    // by compaction, so large ones live in files of their own.
+    options.set_enable_blob_files(true);
+    options.set_min_blob_size(16 << 10);
+    options.set_enable_blob_gc(true);
+    options.set_blob_file_size(64 << 20);
+    options.set_write_buffer_size(32 << 20);
+    options.set_max_write_buffer_number(3);
+    options.set_max_total_wal_size(256 << 20);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_wal_bytes_per_sync(1 << 20);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(512);
+    options.set_keep_log_file_num(2);
+    options.set_paranoid_checks(true);
+    // A torn tail was never synced, so it was never stable.
+    options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
+    options
+}
+
+fn check_format(db: &DB, dir: &Path) -> Result<()> {
+    let place = dir.display();
+    let key = Key::Format.encode();
+    let fail = |error| Error::new(ErrorKind::Corrupt, format!("read {place}")).because(error);
+    match db.get(&key).map_err(fail)?.as_deref() {
+        Some([FORMAT]) => Ok(()),
+        None => db.put(&key, [FORMAT]).map_err(fail),
+        Some(_) => {
+            let why = format!(
+                "the spool in {place} was written by another version; start that version, or \
+                 empty the folder to read again from the delivered checkpoints"
+            );
+            Err(Error::new(ErrorKind::Config, why))
+        }
+    }
+}
+
+fn damaged(what: &str, shard: Option<ShardId>) -> Error {
+    let of = shard.map_or_else(String::new, |shard| format!(" of shard {shard}"));
+    let why = format!("{what}{of} in the spool is damaged; remove this node's spool folder to read again");
+    Error::new(ErrorKind::Corrupt, why)
+}
+
+/// Bytes free where `dir` lies; as much as can be if the system does not tell.
+fn free_bytes(dir: &Path) -> u64 {
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+impl Head {
+    /// ```text
+    ///   version (1)  crc32c (4, of the rest)  epoch  first  next  Progress (protobuf)
+    /// ```
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        for number in [self.epoch.0, self.first.0, self.next.0] {
+            body.extend_from_slice(&number.to_be_bytes());
+        }
+        body.extend_from_slice(&self.progress.encode_to_vec());
+        let mut out = vec![1];
+        out.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (crc, body) = bytes.strip_prefix(&[1])?.split_first_chunk::<4>()?;
+        if u32::from_be_bytes(*crc) != crc32c::crc32c(body) {
+            return None;
+        }
+        let (numbers, progress) = body.split_first_chunk::<24>()?;
+        let number = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&numbers[at * 8..at * 8 + 8]);
+            u64::from_be_bytes(bytes)
+        };
+        Some(Self {
+            epoch: Epoch(number(0)),
+            first: Sequence(number(1)),
+            next: Sequence(number(2)),
+            progress: Progress::decode(progress).ok()?,
+        })
+    }
+}

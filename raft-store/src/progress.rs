@@ -1,0 +1,124 @@
+//! How what a batch adds to a shard's progress is added up.
+
+use tidegate_proto::v1::{Progress, SnapshotState};
+
+/// Adds `delta`, in which only what moved is set, to `total`.
+///
+/// The stream position and the state of the snapshot are replaced if the delta
+/// has them, chunks are replaced one by one, and an ended stream stays ended.
+/// A complete snapshot has no chunks. Absorbing the same delta again changes
+/// nothing; so a delta that holds everything may be absorbed as well.
+///
+/// Deltas may be gathered: absorbing them one by one gives what absorbing their
+/// sum gives. The one exception is a snapshot that starts again after it was
+/// complete, whose delta must not be gathered with the one that completed it:
+/// the sum could no longer say that the chunks before are gone.
+///
+/// ```
+/// use tidegate_proto::v1::Progress;
+/// use tidegate_raft_store::absorb;
+///
+/// let mut total = Progress { stream: "5".into(), ..Default::default() };
+/// absorb(&mut total, &Progress { ended: true, ..Default::default() });
+/// assert_eq!((total.stream.as_ref(), total.ended), (b"5".as_slice(), true));
+/// ```
+pub fn absorb(total: &mut Progress, delta: &Progress) {
+    if !delta.stream.is_empty() {
+        total.stream = delta.stream.clone();
+    }
+    if delta.snapshot != SnapshotState::Unspecified as i32 {
+        total.snapshot = delta.snapshot;
+    }
+    total.ended |= delta.ended;
+    if total.snapshot() == SnapshotState::Complete {
+        total.chunks.clear();
+        return;
+    }
+    for (chunk, progress) in &delta.chunks {
+        total.chunks.insert(*chunk, progress.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidegate_proto::v1::ChunkProgress;
+
+    use super::*;
+
+    fn chunk(rows: u64) -> ChunkProgress {
+        ChunkProgress { cursor: rows.to_string().into(), done: rows > 4, rows, bytes: rows * 9 }
+    }
+
+    fn with(stream: &str, chunks: &[(u32, u64)], snapshot: SnapshotState) -> Progress {
+        Progress {
+            stream: stream.to_owned().into(),
+            chunks: chunks.iter().map(|&(number, rows)| (number, chunk(rows))).collect(),
+            snapshot: snapshot as i32,
+            ended: false,
+        }
+    }
+
+    #[test]
+    fn only_what_is_set_moves() {
+        let mut total = with("a", &[(0, 1), (1, 2)], SnapshotState::Running);
+        absorb(&mut total, &with("", &[(1, 3)], SnapshotState::Unspecified));
+        assert_eq!(total, with("a", &[(0, 1), (1, 3)], SnapshotState::Running));
+        absorb(&mut total, &with("b", &[], SnapshotState::Unspecified));
+        assert_eq!(total, with("b", &[(0, 1), (1, 3)], SnapshotState::Running));
+    }
+
+    #[test]
+    fn a_complete_snapshot_forgets_its_chunks() {
+        let mut total = with("a", &[(0, 1)], SnapshotState::Running);
+        absorb(&mut total, &with("", &[(0, 5)], SnapshotState::Complete));
+        assert_eq!(total, with("a", &[], SnapshotState::Complete));
+    }
+
+    #[test]
+    fn an_ended_stream_stays_ended() {
+        let mut total = Progress { ended: true, ..Progress::default() };
+        absorb(&mut total, &Progress::default());
+        assert!(total.ended);
+    }
+
+    fn any_progress(states: &'static [i32]) -> impl Strategy<Value = Progress> {
+        let chunks = prop::collection::btree_map(0..4_u32, (0..9_u64).prop_map(chunk), 0..3);
+        ("[a-c]?", chunks, prop::sample::select(states), prop::bool::weighted(0.1)).prop_map(
+            |(stream, chunks, snapshot, ended)| Progress {
+                stream: stream.into(),
+                chunks,
+                snapshot,
+                ended,
+            },
+        )
+    }
+
+    /// Progress of a life: before a snapshot, during it, after it.
+    fn any_life() -> impl Strategy<Value = Vec<Progress>> {
+        let part = |states| prop::collection::vec(any_progress(states), 0..5);
+        (part(&[0]), part(&[0, 1]), part(&[0, 2]), part(&[0, 2]))
+            .prop_map(|(before, running, done, after)| [before, running, done, after].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn one_by_one_equals_their_sum(life in any_life(), at in 0..20_usize) {
+            let (start, deltas) = life.split_at(at.min(life.len()));
+            let mut base = Progress::default();
+            start.iter().for_each(|delta| absorb(&mut base, delta));
+
+            let (mut stepped, mut sum) = (base.clone(), Progress::default());
+            for delta in deltas {
+                absorb(&mut stepped, delta);
+                absorb(&mut sum, delta);
+            }
+            let mut jumped = base;
+            absorb(&mut jumped, &sum);
+            prop_assert_eq!(&stepped, &jumped);
+
+            absorb(&mut jumped, &sum);
+            prop_assert_eq!(stepped, jumped, "a repeat changes nothing");
+        }
+    }
+}

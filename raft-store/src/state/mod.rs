@@ -1,0 +1,152 @@
+//! What the cluster agreed on: a pure fold over the commands in the log.
+//!
+//! [`State::apply`] has no error, clock or I/O. A refusal is an outcome that
+//! every node reaches alike. One file per table; each keeps the rules that the
+//! comments in `state.proto` promise.
+
+mod checkpoints;
+mod cluster;
+mod exports;
+mod gaps;
+mod nodes;
+mod outcome;
+mod rows;
+mod shards;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_proto::v1::command::Kind;
+use tidegate_proto::v1::{Cluster, Command, Export, Gap, Node, Outcome, Shard, ShardId};
+
+use crate::keys::Row;
+
+/// The tables, in memory. Lent by [`crate::StateHandle::read`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    cluster: Option<Cluster>,
+    nodes: BTreeMap<u64, Node>,
+    exports: BTreeMap<u64, Export>,
+    shards: BTreeMap<ShardId, Shard>,
+    gaps: BTreeMap<(ShardId, u64), Gap>,
+    /// Rows that differ from those on disk.
+    dirty: BTreeSet<Row>,
+    /// More than checkpoints moved since this was last asked.
+    moved: bool,
+}
+
+/// Where in the log a command stands, and when it was proposed.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    index: u64,
+    ms: i64,
+}
+
+impl State {
+    /// Folds the command at `index` of the log into the tables.
+    ///
+    /// Indexes must rise from call to call: they become ids and versions.
+    pub fn apply(&mut self, index: u64, command: Command) -> Outcome {
+        let at = At { index, ms: command.proposed_ms };
+        let Some(kind) = command.kind else {
+            return outcome::invalid("a command must say what it wants");
+        };
+        match self.decide(at, kind) {
+            Ok(outcome) | Err(outcome) => outcome,
+        }
+    }
+
+    fn decide(&mut self, at: At, kind: Kind) -> outcome::Verdict {
+        match kind {
+            Kind::ClusterCreate(command) => self.create_cluster(at, command),
+            Kind::NodeJoin(command) => self.join_node(at, command),
+            Kind::NodeUp(command) => self.raise_node(at, command),
+            Kind::NodeDown(command) => self.lower_node(at, command),
+            Kind::NodeCordon(command) => self.cordon_node(command),
+            Kind::NodeRemove(command) => self.remove_node(command),
+            Kind::ExportPut(command) => self.put_export(at, command),
+            Kind::ExportSetState(command) => self.set_export_state(&command),
+            Kind::ExportDelete(command) => self.delete_export(&command),
+            Kind::ShardsDiscovered(command) => self.discover_shards(command),
+            Kind::Assign(command) => self.assign(command),
+            Kind::Anchor(command) => self.anchor(at, command),
+            Kind::Checkpoints(command) => Ok(self.take_checkpoints(at, command)),
+            Kind::ShardFailed(command) => self.fail_shard(command),
+            Kind::RecordGap(command) => self.record_gap(at, command),
+            Kind::RepairGap(command) => self.repair_gap(command),
+        }
+    }
+
+    /// Who this cluster is; `None` before it was created.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// All nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The node with this id.
+    #[must_use]
+    pub fn node(&self, id: u64) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    /// All exports, in the order they were created.
+    pub fn exports(&self) -> impl Iterator<Item = &Export> {
+        self.exports.values()
+    }
+
+    /// The export with this id.
+    #[must_use]
+    pub fn export(&self, id: u64) -> Option<&Export> {
+        self.exports.get(&id)
+    }
+
+    /// The export with this name.
+    #[must_use]
+    pub fn export_named(&self, name: &str) -> Option<&Export> {
+        self.exports.values().find(|export| export.name == name)
+    }
+
+    /// All shards, by export, in the order they were discovered.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.values()
+    }
+
+    /// The shards of one export, in the order they were discovered.
+    pub fn shards_of(&self, export_id: u64) -> impl Iterator<Item = &Shard> {
+        self.shards.range(shards::all_of(export_id)).map(|(_, shard)| shard)
+    }
+
+    /// The shard with this id.
+    #[must_use]
+    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
+        self.shards.get(&id)
+    }
+
+    /// All recorded losses, by shard, oldest first.
+    pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.gaps.values()
+    }
+
+    /// The recorded losses of one shard, oldest first.
+    pub fn gaps_of(&self, shard: ShardId) -> impl Iterator<Item = &Gap> {
+        self.gaps.range((shard, 0)..=(shard, u64::MAX)).map(|(_, gap)| gap)
+    }
+
+    /// A row changed in a way that only those who watch progress care about.
+    fn mark(&mut self, row: Row) {
+        self.dirty.insert(row);
+    }
+
+    /// A row changed in a way that loops over the topology must see.
+    fn touch(&mut self, row: Row) {
+        self.dirty.insert(row);
+        self.moved = true;
+    }
+}
+
+#[cfg(test)]
+mod tests;

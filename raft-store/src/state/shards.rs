@@ -1,0 +1,166 @@
+//! The table of shards: who reads and writes each, and from where.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use tidegate_proto::v1::{
+    Anchor, Assign, Checkpoint, Export, Outcome, Shard, ShardFailed, ShardId, ShardsDiscovered,
+};
+
+use super::outcome::{Verdict, conflict, done, exists, fenced, invalid, not_found};
+use super::{At, State};
+use crate::keys::Row;
+
+/// The ids of all shards an export can have.
+pub(super) fn all_of(export_id: u64) -> RangeInclusive<ShardId> {
+    ShardId { export_id, index: 0 }..=ShardId { export_id, index: u32::MAX }
+}
+
+/// `epoch` is current and has an owner: nobody reads or writes in epoch 0.
+pub(super) fn owns(shard: &Shard, epoch: u64) -> bool {
+    epoch == shard.epoch && epoch > 0
+}
+
+impl State {
+    pub(super) fn discover_shards(&mut self, command: ShardsDiscovered) -> Verdict {
+        let export_id = command.export_id;
+        let known: BTreeSet<&str> = self
+            .shards_of(export_id)
+            .filter_map(|s| s.spec.as_ref())
+            .map(|s| s.name.as_str())
+            .collect();
+        let mut fresh = BTreeMap::new();
+        let mut order = Vec::new();
+        for spec in command.shards {
+            if spec.name.is_empty() {
+                return Err(invalid("a shard needs a name"));
+            }
+            if !known.contains(spec.name.as_str()) && !fresh.contains_key(&spec.name) {
+                order.push(spec.name.clone());
+                fresh.insert(spec.name.clone(), spec);
+            }
+        }
+        let export = self.exports.get_mut(&export_id).ok_or_else(|| no_export(export_id))?;
+        for spec in order.iter().filter_map(|name| fresh.remove(name)) {
+            let id = ShardId { export_id, index: export.shards };
+            export.shards += 1;
+            let captured = Some(Checkpoint::default());
+            let shard = Shard { id: Some(id), spec: Some(spec), captured, ..Shard::default() };
+            let before = self.shards.insert(id, shard);
+            assert!(before.is_none(), "the next index is free");
+            self.dirty.insert(Row::Shard(id));
+        }
+        if !order.is_empty() {
+            self.touch(Row::Export(export_id));
+        }
+        Ok(done())
+    }
+
+    pub(super) fn assign(&mut self, mut command: Assign) -> Verdict {
+        let id = command.shard.unwrap_or_default();
+        let (shard, export) = self.shard_and_export(id)?;
+        if shard.epoch != command.replaces {
+            return Err(conflict(format!(
+                "shard {id} is in epoch {}, not {}; look again and decide again",
+                shard.epoch, command.replaces
+            )));
+        }
+        let sinks: BTreeSet<&str> = export.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        if let Some(sink) = command.writers.keys().find(|sink| !sinks.contains(sink.as_str())) {
+            return Err(invalid(format!("export {:?} has no sink {sink:?}", export.name)));
+        }
+        command.writers.retain(|_, node| *node != 0);
+        let workers = command.writers.values().chain([&command.reader]).filter(|node| **node != 0);
+        for node in workers {
+            if !self.nodes.contains_key(node) {
+                return Err(not_found(format!("there is no node {node} to work on shard {id}")));
+            }
+        }
+        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        shard.epoch += 1;
+        shard.reader = command.reader;
+        shard.writers = command.writers;
+        self.touch(Row::Shard(id));
+        Ok(done())
+    }
+
+    pub(super) fn anchor(&mut self, at: At, command: Anchor) -> Verdict {
+        let id = command.shard.unwrap_or_default();
+        let shard = self.fenced_shard(id, command.epoch)?;
+        if !owns(shard, command.epoch) {
+            return Err(fenced(id, shard.epoch));
+        }
+        if shard.anchor.is_some() {
+            return Err(exists(format!("shard {id} has an anchor already")));
+        }
+        let progress = command.progress.unwrap_or_default();
+        let captured = shard.captured.get_or_insert_default();
+        captured.progress = Some(progress.clone());
+        captured.at_ms = at.ms;
+        captured.epoch = command.epoch;
+        shard.anchor = Some(progress);
+        shard.chunks = command.chunks;
+        shard.rows_estimated = command.rows_estimated;
+        self.touch(Row::Shard(id));
+        Ok(done())
+    }
+
+    pub(super) fn fail_shard(&mut self, command: ShardFailed) -> Verdict {
+        let id = command.shard.unwrap_or_default();
+        let shard = self.fenced_shard(id, command.epoch)?;
+        if shard.failure != command.reason {
+            shard.failure = command.reason;
+            self.touch(Row::Shard(id));
+        }
+        Ok(done())
+    }
+
+    /// The shard, for a caller that knows it is in `epoch`.
+    pub(super) fn fenced_shard(&mut self, id: ShardId, epoch: u64) -> Result<&mut Shard, Outcome> {
+        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        if shard.epoch != epoch {
+            return Err(fenced(id, shard.epoch));
+        }
+        Ok(shard)
+    }
+
+    pub(super) fn shard_and_export(&self, id: ShardId) -> Result<(&Shard, &Export), Outcome> {
+        let shard = self.shards.get(&id).ok_or_else(|| no_shard(id))?;
+        let export = self.exports.get(&id.export_id).ok_or_else(|| no_export(id.export_id))?;
+        Ok((shard, export))
+    }
+
+    /// Deletes the shards of an export, and their gaps.
+    pub(super) fn delete_shards(&mut self, export_id: u64) {
+        let shards: Vec<ShardId> =
+            self.shards.range(all_of(export_id)).map(|(id, _)| *id).collect();
+        for id in shards {
+            let gaps: Vec<u64> = self.gaps_of(id).map(|gap| gap.number).collect();
+            for number in gaps {
+                self.gaps.remove(&(id, number));
+                self.touch(Row::Gap(id, number));
+            }
+            self.shards.remove(&id);
+            self.touch(Row::Shard(id));
+        }
+    }
+
+    /// Forgets what the shards of an export know of these sinks.
+    pub(super) fn remove_sinks(&mut self, export_id: u64, names: &[String]) {
+        for (id, shard) in self.shards.range_mut(all_of(export_id)) {
+            for name in names {
+                shard.writers.remove(name);
+                shard.delivered.remove(name);
+            }
+            self.dirty.insert(Row::Shard(*id));
+        }
+    }
+}
+
+fn no_shard(id: ShardId) -> Outcome {
+    not_found(format!("there is no shard {id}"))
+}
+
+fn no_export(id: u64) -> Outcome {
+    not_found(format!("there is no export with id {id}"))
+}

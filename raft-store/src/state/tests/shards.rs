@@ -1,0 +1,63 @@
+use super::*;
+
+#[test]
+fn known_shards_are_left_as_they_are() {
+    let mut world = World::running();
+    let before = world.shard(0).clone();
+    world.done(discover(5, &["s1", "s2", "s2", "s0"]));
+    let names: Vec<_> =
+        world.state.shards_of(5).map(|shard| shard.spec.as_ref().unwrap().name.as_str()).collect();
+    assert_eq!(names, ["s0", "s1", "s2"]);
+    assert_eq!(*world.shard(0), before);
+    assert_eq!(world.shard(2).captured, Some(Checkpoint::default()));
+    assert_eq!(world.refused(discover(9, &["s"])).0, RefusedKind::NotFound);
+    assert_eq!(world.refused(discover(5, &["s9", ""])).0, RefusedKind::Invalid);
+}
+
+#[test]
+fn an_assignment_starts_the_next_epoch_of_the_one_it_replaces() {
+    let mut world = World::running();
+    assert_eq!(world.refused(assign(0, 0, 3, &[])).0, RefusedKind::Conflict);
+    assert_eq!(world.refused(assign(9, 0, 3, &[])).0, RefusedKind::NotFound);
+    assert_eq!(world.refused(assign(0, 1, 4, &[])).0, RefusedKind::NotFound);
+    assert_eq!(world.refused(assign(0, 1, 3, &[("pg", 4)])).0, RefusedKind::NotFound);
+    assert_eq!(world.refused(assign(0, 1, 3, &[("no", 3)])).0, RefusedKind::Invalid);
+    world.done(assign(0, 1, 3, &[("pg", 1), ("lake", 0)]));
+    let shard = world.shard(0);
+    assert_eq!((shard.epoch, shard.reader), (2, 3));
+    assert_eq!(shard.writers, BTreeMap::from([("pg".to_owned(), 1)]), "0 is none");
+}
+
+#[test]
+fn a_shard_may_be_given_to_nobody() {
+    let mut world = World::running();
+    world.done(assign(0, 1, 0, &[]));
+    assert_eq!((world.shard(0).epoch, world.shard(0).reader), (2, 0));
+}
+
+#[test]
+fn a_shard_is_anchored_once_by_its_owner() {
+    let mut world = World::running();
+    assert_eq!(world.fenced_at(anchor(0, 2, at("p"))), 1);
+    assert_eq!(world.fenced_at(anchor(1, 0, at("p"))), 0, "nobody owns it yet");
+    world.done(anchor(0, 1, at("p")));
+    let shard = world.shard(0);
+    assert_eq!(shard.anchor, Some(at("p")));
+    assert_eq!((shard.chunks, shard.rows_estimated), (4, 100));
+    assert_eq!(shard.captured.as_ref().unwrap().progress, Some(at("p")));
+    assert_eq!(world.refused(anchor(0, 1, at("q"))).0, RefusedKind::Exists);
+}
+
+#[test]
+fn a_failure_is_set_and_cleared_by_the_owner() {
+    let mut world = World::running();
+    let fail = |epoch, reason: &str| {
+        let (shard, reason) = (Some(id(0)), reason.to_owned());
+        Kind::ShardFailed(ShardFailed { shard, epoch, reason })
+    };
+    assert_eq!(world.fenced_at(fail(0, "stale")), 1);
+    world.done(fail(1, "no permission"));
+    assert_eq!(world.shard(0).failure, "no permission");
+    world.done(fail(1, ""));
+    assert_eq!(world.shard(0).failure, "");
+}
