@@ -117,9 +117,9 @@ impl Ord for Decimal {
         let size = |one: &Self, two: &Self| {
             one.power.cmp(&two.power).then_with(|| one.digits.cmp(&two.digits))
         };
-        sign(self).cmp(&sign(other)).then_with(|| {
-            if self.negative { size(other, self) } else { size(self, other) }
-        })
+        sign(self)
+            .cmp(&sign(other))
+            .then_with(|| if self.negative { size(other, self) } else { size(self, other) })
     }
 }
 
@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn numbers_print_plainly_until_they_are_too_long() {
-        for text in ["0", "-3", "1.5", "0.05", "1200", "-0.000001", "1e38", "1.5e-130", "-2.25e40"] {
+        for text in ["0", "-3", "1.5", "0.05", "1200", "-0.000001", "1e38", "1.5e-130", "-2.25e40"]
+        {
             assert_eq!(number(text).to_string(), text);
         }
         assert_eq!(number("1e37").to_string(), format!("1{}", "0".repeat(37)));
@@ -196,7 +197,8 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in ["", "-", ".", "e5", "1e", "1e+", "1.2.3", "0x10", "NaN", "1 ", "1e99999999999"] {
+        for text in ["", "-", ".", "e5", "1e", "1e+", "1.2.3", "0x10", "NaN", "1 ", "1e99999999999"]
+        {
             assert_eq!(Decimal::parse(text), None, "{text}");
         }
     }

@@ -16,6 +16,7 @@ pub mod tags;
 mod time;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -23,8 +24,8 @@ use crate::decimal::Decimal;
 
 pub use decode::decode;
 pub use encode::encode;
-pub(crate) use json::{write_binary, write_string};
 pub use json::write_json;
+pub(crate) use json::{write_binary, write_string};
 pub use parse::parse_json;
 
 /// Bytes a document may have encoded, dictionary and value together.
@@ -37,6 +38,10 @@ pub const DEPTH_MAX: usize = 128;
 /// Bytes all field names may have, counted wherever they occur: the encoding
 /// holds each name once, but what is made of it does not.
 pub const NAMES_BYTES_MAX: usize = 64 << 20;
+
+/// The times that other readers of Variant take, too: years -262143 to 262142.
+pub const TIMESTAMP_MICROS: RangeInclusive<i64> =
+    -8_334_601_228_800_000_000..=8_210_266_876_799_999_999;
 
 /// A document or a part of one.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +66,7 @@ pub enum Value {
     String(String),
     /// Bytes.
     Binary(Vec<u8>),
-    /// Microseconds since 1970, UTC.
+    /// Microseconds since 1970, UTC, within [`TIMESTAMP_MICROS`].
     TimestampMicros(i64),
     /// Values in order.
     Array(Vec<Self>),
@@ -117,6 +122,8 @@ pub enum DocumentError {
     TooManyNames,
     /// A decimal with more than 38 digits or places.
     Decimal,
+    /// A time outside of [`TIMESTAMP_MICROS`].
+    Timestamp,
     /// A Variant type that documents do not have.
     Type(&'static str),
     /// Bytes that are not a Variant; says where they go wrong.
@@ -144,6 +151,9 @@ impl fmt::Display for DocumentError {
                 f,
                 "a decimal has more than 38 digits or places; write it as {{\"$number\": TEXT}}"
             ),
+            Self::Timestamp => {
+                write!(f, "a time is outside of the years -262143 to 262142; write it as a number")
+            }
             Self::Type(name) => write!(f, "documents have no values of Variant type {name}"),
             Self::Corrupt(what) => write!(f, "not a Variant: {what}"),
             Self::Json(what) => write!(f, "not a JSON document: {what}"),

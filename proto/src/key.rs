@@ -1,48 +1,33 @@
-//! Keys of documents: one byte string that sorts as the key does.
+//! Keys as bytes whose order is the order of the keys.
+//!
+//! An encoded key is its parts, one behind the other, each a tag and a body:
+//!
+//! | part    | tag          | body                                                         |
+//! | ------- | ------------ | ------------------------------------------------------------ |
+//! | null    | `10`         | none                                                         |
+//! | boolean | `20`, `21`   | none; false, true                                            |
+//! | number  | `30`         | `02` for zero; else `03` and its size; below zero `01` and all bytes of its size inverted |
+//! | bytes   | `40`         | as they are, `00` as `00 ff`; then `00`                      |
+//! | string  | `50`         | UTF-8, `00` as `00 ff`; then `00`                            |
+//!
+//! A number's size is the power of ten in `0.DIGITS × 10^power` (u16, big
+//! endian, plus 2^15), its digits in pairs, each pair plus one, and `00`. An odd
+//! last digit is paired with 0. Digits have no zeros at either end, so equal
+//! numbers have equal bytes: `1`, `1.0`, `1e0`.
+//!
+//! Keys of equal types order as their parts do; a key comes before one that has
+//! further parts. Layout and hash are fixed for ever: stored data rests on them.
 
 use std::fmt;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::decimal::Decimal;
+use crate::decimal::{DIGITS_MAX, Decimal};
 use crate::document::{write_binary, write_string};
 
 /// Bytes a key may have encoded.
-pub const KEY_BYTES_MAX: usize = 4096;
-
-/// One part of a key: most keys have one, DynamoDB's up to two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyPart {
-    /// Nothing.
-    Null,
-    /// True or false.
-    Bool(bool),
-    /// A number, exact. Equal numbers are equal keys: 1 and 1.0.
-    Number(Decimal),
-    /// Bytes.
-    Bytes(Vec<u8>),
-    /// Text; may hold NUL.
-    String(String),
-}
-
-/// An encoded key. Byte order is key order within a type of part; the types
-/// sort as they stand in [`KeyPart`].
-///
-/// ```text
-///   null    10
-///   bool    20 false   21 true
-///   number  30 then    00 ~power ~digits ff   negative
-///                      01                     zero
-///                      02 power digits 00     positive
-///   bytes   40 then the bytes, 00 as 00 ff, closed by 00 01
-///   string  50 the same, UTF-8
-/// ```
-///
-/// `power` is the number's power of ten as a biased u32, big endian; `digits`
-/// are one byte each, 1 to 10; `~` inverts every bit. On disk, fixed for ever.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Bytes);
+pub const KEY_BYTES_MAX: usize = 2048;
 
 const NULL: u8 = 0x10;
 const FALSE: u8 = 0x20;
@@ -51,75 +36,116 @@ const NUMBER: u8 = 0x30;
 const BYTES: u8 = 0x40;
 const STRING: u8 = 0x50;
 
-const NEGATIVE: u8 = 0;
-const ZERO: u8 = 1;
-const POSITIVE: u8 = 2;
+const BELOW_ZERO: u8 = 1;
+const ZERO: u8 = 2;
+const ABOVE_ZERO: u8 = 3;
 
+const END: u8 = 0;
+/// Behind a 0 that is not the end. Above every tag, so that a string with a 0
+/// comes after the same string without, whatever part follows.
 const ESCAPED: u8 = 0xff;
-const CLOSED: u8 = 0x01;
+
+/// A document's key, encoded. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Bytes);
+
+/// One part of a key: most stores have one, DynamoDB and tables up to several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPart {
+    /// There, but nothing.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// `unscaled × 10^-scale`, at most 38 digits. Comes back from a key without
+    /// zeros at the end of `unscaled`.
+    Number {
+        /// All digits.
+        unscaled: i128,
+        /// How many stand behind the point; below 0, how many zeros follow.
+        scale: i16,
+    },
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Text.
+    String(String),
+}
+
+/// Why something is no key. Holds nothing out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyError {
+    /// More bytes than [`KEY_BYTES_MAX`].
+    TooLong {
+        /// What it has, encoded.
+        bytes: usize,
+    },
+    /// A number with more than 38 digits, or text that is no number.
+    Number,
+    /// Bytes that are not an encoded key; says where they go wrong.
+    Corrupt(&'static str),
+}
 
 impl Key {
-    /// The key of these parts, at least one. Fails beyond [`KEY_BYTES_MAX`].
+    /// The key that has these parts.
     pub fn encode(parts: &[KeyPart]) -> Result<Self, KeyError> {
-        let mut out = Vec::with_capacity(32);
+        let mut out = Vec::new();
         for part in parts {
-            match part {
-                KeyPart::Null => out.push(NULL),
-                KeyPart::Bool(value) => out.push(if *value { TRUE } else { FALSE }),
-                KeyPart::Number(number) => put_number(number, &mut out),
-                KeyPart::Bytes(bytes) => put_text(BYTES, bytes, &mut out),
-                KeyPart::String(text) => put_text(STRING, text.as_bytes(), &mut out),
-            }
-        }
-        if out.is_empty() {
-            return Err(KeyError::Empty);
+            push_part(part, &mut out)?;
         }
         if out.len() > KEY_BYTES_MAX {
-            return Err(KeyError::TooLarge { bytes: out.len() });
+            return Err(KeyError::TooLong { bytes: out.len() });
         }
         Ok(Self(out.into()))
     }
 
-    /// Takes bytes that [`Key::encode`] made; they are looked at when read.
+    /// A key out of a batch or off a disk; [`Key::parts`] says whether it is one.
     #[must_use]
     pub fn from_bytes(bytes: Bytes) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes, as in [`crate::v1::Change`].
+    /// The key encoded.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Spreads keys evenly: xxh3-64 with seed 0, fixed for ever.
+    /// The key encoded, sharing its memory.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// What the key consists of, all of it checked.
+    pub fn parts(&self) -> Result<Vec<KeyPart>, KeyError> {
+        if self.0.len() > KEY_BYTES_MAX {
+            return Err(KeyError::TooLong { bytes: self.0.len() });
+        }
+        let (mut parts, mut rest) = (Vec::new(), &self.0[..]);
+        while !rest.is_empty() {
+            parts.push(take_part(&mut rest)?);
+        }
+        Ok(parts)
+    }
+
+    /// Spreads keys evenly: xxh3-64 of the encoded key, seed 0. Fixed for ever.
     #[must_use]
     pub fn hash(&self) -> u64 {
         xxh3_64(&self.0)
     }
 
-    /// What it was made of.
-    pub fn parts(&self) -> Result<Vec<KeyPart>, KeyError> {
-        let mut rest = &self.0[..];
-        let mut parts = Vec::new();
-        while let Some((tag, behind)) = rest.split_first() {
-            let (part, behind) = take_part(*tag, behind).ok_or(KeyError::Corrupt)?;
-            parts.push(part);
-            rest = behind;
-        }
-        if parts.is_empty() { Err(KeyError::Corrupt) } else { Ok(parts) }
-    }
-
-    /// Appends it as JSON: a key of one part as that value, others as an array.
-    /// Bytes are `{"$binary": base64}`.
+    /// Appends the key as JSON: its part, or an array if it has several or none.
+    /// Bytes as [`tags::BINARY`](crate::document::tags::BINARY).
     pub fn write_json(&self, out: &mut Vec<u8>) -> Result<(), KeyError> {
         let parts = self.parts()?;
-        if let [part] = &parts[..] {
+        if let [part] = parts.as_slice() {
             write_part(part, out);
             return Ok(());
         }
-        for (at, part) in parts.iter().enumerate() {
-            out.push(if at == 0 { b'[' } else { b',' });
+        out.push(b'[');
+        for (index, part) in parts.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
             write_part(part, out);
         }
         out.push(b']');
@@ -127,203 +153,174 @@ impl Key {
     }
 }
 
-fn put_text(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(tag);
-    for byte in bytes {
-        out.push(*byte);
-        if *byte == 0 {
-            out.push(ESCAPED);
-        }
-    }
-    out.extend_from_slice(&[0, CLOSED]);
-}
-
-fn put_number(number: &Decimal, out: &mut Vec<u8>) {
-    out.push(NUMBER);
-    if number.digits().is_empty() {
-        out.push(ZERO);
-        return;
-    }
-    let mut body = Vec::with_capacity(8 + number.digits().len());
-    let biased = number.power().cast_unsigned() ^ (1 << 31);
-    body.extend_from_slice(&biased.to_be_bytes());
-    body.extend(number.digits().iter().map(|digit| digit - b'0' + 1));
-    body.push(0);
-    if number.is_negative() {
-        out.push(NEGATIVE);
-        out.extend(body.iter().map(|byte| !byte));
-    } else {
-        out.push(POSITIVE);
-        out.extend_from_slice(&body);
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
-fn take_part(tag: u8, rest: &[u8]) -> Option<(KeyPart, &[u8])> {
-    match tag {
-        NULL => Some((KeyPart::Null, rest)),
-        FALSE => Some((KeyPart::Bool(false), rest)),
-        TRUE => Some((KeyPart::Bool(true), rest)),
-        NUMBER => take_number(rest).map(|(number, rest)| (KeyPart::Number(number), rest)),
-        BYTES => take_text(rest).map(|(bytes, rest)| (KeyPart::Bytes(bytes), rest)),
-        STRING => {
-            let (bytes, rest) = take_text(rest)?;
-            Some((KeyPart::String(String::from_utf8(bytes).ok()?), rest))
-        }
-        _ => None,
-    }
-}
-
-fn take_text(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut text = Vec::new();
-    let mut at = 0;
-    loop {
-        match (bytes.get(at)?, bytes.get(at + 1)) {
-            (0, Some(&ESCAPED)) => {
-                text.push(0);
-                at += 2;
-            }
-            (0, Some(&CLOSED)) => return Some((text, &bytes[at + 2..])),
-            (0, _) => return None,
-            (byte, _) => {
-                text.push(*byte);
-                at += 1;
-            }
+/// The key as JSON, or a note that it is none. For people who may see the data;
+/// not for logs and errors.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut json = Vec::new();
+        match self.write_json(&mut json) {
+            Ok(()) => f.write_str(&String::from_utf8_lossy(&json)),
+            Err(_) => f.write_str("(not a key)"),
         }
     }
 }
 
-fn take_number(bytes: &[u8]) -> Option<(Decimal, &[u8])> {
-    let (sign, rest) = bytes.split_first()?;
-    let flip = match *sign {
-        ZERO => return Some((Decimal::default(), rest)),
-        POSITIVE => 0,
-        NEGATIVE => 0xff,
-        _ => return None,
-    };
-    let (power, rest) = rest.split_first_chunk::<4>()?;
-    let biased = u32::from_be_bytes(power.map(|byte| byte ^ flip));
-    let power = (biased ^ (1 << 31)).cast_signed();
-    let end = rest.iter().position(|byte| byte ^ flip == 0)?;
-    let mut digits = Vec::with_capacity(end);
-    for byte in &rest[..end] {
-        let digit = (byte ^ flip).checked_sub(1).filter(|digit| *digit < 10)?;
-        digits.push(b'0' + digit);
+impl KeyPart {
+    /// The part that is the number `text` writes, as DynamoDB has them.
+    pub fn number(text: &str) -> Result<Self, KeyError> {
+        let parts = Decimal::parse(text).and_then(|number| number.to_parts());
+        let (unscaled, scale) = parts.ok_or(KeyError::Number)?;
+        Ok(Self::Number { unscaled, scale })
     }
-    let number = Decimal::trimmed(flip != 0, &digits, i64::from(power))?;
-    // Bytes that no number encodes to are not a key.
-    (number.digits() == digits && !digits.is_empty()).then_some((number, &rest[end + 1..]))
-}
-
-fn write_part(part: &KeyPart, out: &mut Vec<u8>) {
-    match part {
-        KeyPart::Null => out.extend_from_slice(b"null"),
-        KeyPart::Bool(value) => out.extend_from_slice(value.to_string().as_bytes()),
-        KeyPart::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
-        KeyPart::Bytes(bytes) => write_binary(bytes, out),
-        KeyPart::String(text) => write_string(text, out),
-    }
-}
-
-/// Why parts are not a key, or bytes are not one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyError {
-    /// No parts.
-    Empty,
-    /// Beyond [`KEY_BYTES_MAX`].
-    TooLarge {
-        /// What it has.
-        bytes: usize,
-    },
-    /// Bytes that [`Key::encode`] did not make.
-    Corrupt,
 }
 
 impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => write!(f, "a key needs at least one part"),
-            Self::TooLarge { bytes } => {
-                write!(f, "a key of {bytes} bytes is over the limit of {KEY_BYTES_MAX} bytes")
-            }
-            Self::Corrupt => write!(f, "not an encoded key"),
+            Self::TooLong { bytes } => write!(
+                f,
+                "a key of {bytes} bytes is over the limit of {KEY_BYTES_MAX} bytes; shorten it"
+            ),
+            Self::Number => write!(
+                f,
+                "a number in a key has more than {DIGITS_MAX} digits or is none; use a string"
+            ),
+            Self::Corrupt(what) => write!(f, "not an encoded key: {what}"),
         }
     }
 }
 
 impl std::error::Error for KeyError {}
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn number(text: &str) -> Key {
-        Key::encode(&[KeyPart::Number(Decimal::parse(text).unwrap())]).unwrap()
-    }
-
-    fn decimals() -> impl Strategy<Value = Decimal> {
-        (any::<i64>(), -140..140i16).prop_map(|(n, scale)| Decimal::from_parts(n.into(), scale))
-    }
-
-    fn parts() -> impl Strategy<Value = KeyPart> {
-        prop_oneof![
-            Just(KeyPart::Null),
-            any::<bool>().prop_map(KeyPart::Bool),
-            decimals().prop_map(KeyPart::Number),
-            proptest::collection::vec(any::<u8>(), 0..20).prop_map(KeyPart::Bytes),
-            "\\PC{0,9}".prop_map(KeyPart::String),
-        ]
-    }
-
-    #[test]
-    fn numbers_sort_as_numbers() {
-        let sorted = ["-1e9", "-10", "-3", "-1.5", "-1e-130", "0", "1e-130", "1", "1.5", "10", "1e125"];
-        for pair in sorted.windows(2) {
-            assert!(number(pair[0]) < number(pair[1]), "{} < {}", pair[0], pair[1]);
+fn push_part(part: &KeyPart, out: &mut Vec<u8>) -> Result<(), KeyError> {
+    match part {
+        KeyPart::Null => out.push(NULL),
+        KeyPart::Bool(truth) => out.push(if *truth { TRUE } else { FALSE }),
+        KeyPart::Number { unscaled, scale } => {
+            out.push(NUMBER);
+            push_number(&Decimal::from_parts(*unscaled, *scale), out)?;
         }
-        assert_eq!(number("1"), number("1.0"));
+        KeyPart::Bytes(bytes) => push_escaped(BYTES, bytes, out),
+        KeyPart::String(text) => push_escaped(STRING, text.as_bytes(), out),
     }
+    Ok(())
+}
 
-    #[test]
-    fn a_key_of_many_parts_is_an_array() {
-        let parts = [KeyPart::String("a\0\"".to_owned()), KeyPart::Bytes(vec![1, 2])];
-        let mut json = Vec::new();
-        Key::encode(&parts).unwrap().write_json(&mut json).unwrap();
-        assert_eq!(String::from_utf8(json).unwrap(), r#"["a\u0000\"",{"$binary":"AQI="}]"#);
+fn push_escaped(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(tag);
+    for byte in bytes {
+        out.push(*byte);
+        if *byte == END {
+            out.push(ESCAPED);
+        }
     }
+    out.push(END);
+}
 
-    #[test]
-    fn a_key_over_the_limit_says_so() {
-        let error = Key::encode(&[KeyPart::String("x".repeat(5000))]).unwrap_err();
-        assert!(error.to_string().contains("4096"));
-        assert_eq!(Key::encode(&[]), Err(KeyError::Empty));
+fn push_number(number: &Decimal, out: &mut Vec<u8>) -> Result<(), KeyError> {
+    // What does not come back is refused: too many digits, or no `i16` of a scale.
+    number.to_parts().ok_or(KeyError::Number)?;
+    if number.digits().is_empty() {
+        out.push(ZERO);
+        return Ok(());
     }
+    let power = i16::try_from(number.power()).map_err(|_| KeyError::Number)?;
+    out.push(if number.is_negative() { BELOW_ZERO } else { ABOVE_ZERO });
+    let size = out.len();
+    // Flipping the sign bit is adding 2^15.
+    out.extend_from_slice(&(power ^ i16::MIN).to_be_bytes());
+    for pair in number.digits().chunks(2) {
+        let low = pair.get(1).map_or(0, |digit| digit - b'0');
+        out.push((pair[0] - b'0') * 10 + low + 1);
+    }
+    out.push(END);
+    if number.is_negative() {
+        out[size..].iter_mut().for_each(|byte| *byte = !*byte);
+    }
+    Ok(())
+}
 
-    proptest! {
-        #[test]
-        fn a_key_comes_back(parts in proptest::collection::vec(parts(), 1..4)) {
-            prop_assert_eq!(Key::encode(&parts).unwrap().parts().unwrap(), parts);
+fn take_part(rest: &mut &[u8]) -> Result<KeyPart, KeyError> {
+    Ok(match take_byte(rest)? {
+        NULL => KeyPart::Null,
+        FALSE => KeyPart::Bool(false),
+        TRUE => KeyPart::Bool(true),
+        NUMBER => take_number(rest)?,
+        BYTES => KeyPart::Bytes(take_escaped(rest)?),
+        STRING => {
+            let text = String::from_utf8(take_escaped(rest)?);
+            KeyPart::String(text.map_err(|_| KeyError::Corrupt("text is not UTF-8"))?)
         }
+        _ => return Err(KeyError::Corrupt("a part is of no known type")),
+    })
+}
 
-        #[test]
-        fn byte_order_is_number_order(a in decimals(), b in decimals()) {
-            let key = |number: &Decimal| Key::encode(&[KeyPart::Number(number.clone())]).unwrap();
-            prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
-        }
-
-        #[test]
-        fn byte_order_is_text_order(a in ".*", b in ".*") {
-            let key = |text: &str| Key::encode(&[KeyPart::String(text.to_owned())]).unwrap();
-            prop_assert_eq!(key(&a).cmp(&key(&b)), a.as_bytes().cmp(b.as_bytes()));
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let key = Key::from_bytes(bytes.into());
-            if let Ok(parts) = key.parts() {
-                prop_assert_eq!(Key::encode(&parts).unwrap(), key);
+fn take_escaped(rest: &mut &[u8]) -> Result<Vec<u8>, KeyError> {
+    let mut bytes = Vec::new();
+    loop {
+        let byte = take_byte(rest)?;
+        if byte == END {
+            if rest.first() != Some(&ESCAPED) {
+                return Ok(bytes);
             }
+            *rest = &rest[1..];
         }
+        bytes.push(byte);
     }
 }
+
+fn take_number(rest: &mut &[u8]) -> Result<KeyPart, KeyError> {
+    let wrong = KeyError::Corrupt("a number is not as numbers are written");
+    let mask = match take_byte(rest)? {
+        ZERO => return Ok(KeyPart::Number { unscaled: 0, scale: 0 }),
+        BELOW_ZERO => 0xff,
+        ABOVE_ZERO => 0,
+        _ => return Err(wrong),
+    };
+    let power = [take_byte(rest)? ^ mask, take_byte(rest)? ^ mask];
+    let power = i16::from_be_bytes(power) ^ i16::MIN;
+    let mut digits = Vec::new();
+    loop {
+        match take_byte(rest)? ^ mask {
+            END => break,
+            pair @ 1..=100 => digits.extend([(pair - 1) / 10 + b'0', (pair - 1) % 10 + b'0']),
+            _ => return Err(wrong),
+        }
+    }
+    let number = Decimal::trimmed(mask != 0, &digits, i64::from(power)).ok_or(wrong)?;
+    let (unscaled, scale) = number.to_parts().ok_or(wrong)?;
+    // One number, one encoding: anything else would be a second key for it.
+    let trimmed = number.digits().len();
+    if number.power() != i32::from(power) || digits.len() != trimmed.next_multiple_of(2) {
+        return Err(wrong);
+    }
+    Ok(KeyPart::Number { unscaled, scale })
+}
+
+fn take_byte(rest: &mut &[u8]) -> Result<u8, KeyError> {
+    let (byte, behind) = rest.split_first().ok_or(KeyError::Corrupt("it ends early"))?;
+    *rest = behind;
+    Ok(*byte)
+}
+
+fn write_part(part: &KeyPart, out: &mut Vec<u8>) {
+    match part {
+        KeyPart::Null => out.extend_from_slice(b"null"),
+        KeyPart::Bool(truth) => out.extend_from_slice(truth.to_string().as_bytes()),
+        KeyPart::Number { unscaled, scale } => {
+            let number = Decimal::from_parts(*unscaled, *scale).to_string();
+            out.extend_from_slice(number.as_bytes());
+        }
+        KeyPart::Bytes(bytes) => write_binary(bytes, out),
+        KeyPart::String(text) => write_string(text, out),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{BYTES_MAX, DEPTH_MAX, DocumentError, Encoded, NAMES_BYTES_MAX, Value};
+use super::{
+    BYTES_MAX, DEPTH_MAX, DocumentError, Encoded, NAMES_BYTES_MAX, TIMESTAMP_MICROS, Value,
+};
 use crate::decimal::DIGITS_MAX;
 
 /// The encoding of a document: equal documents give equal bytes.
@@ -96,6 +98,9 @@ impl Writer<'_> {
             }
             Value::String(text) => self.text(text),
             Value::Binary(bytes) => self.long(15, bytes),
+            Value::TimestampMicros(micros) if !TIMESTAMP_MICROS.contains(micros) => {
+                return Err(DocumentError::Timestamp);
+            }
             Value::TimestampMicros(micros) => self.primitive(12, &micros.to_le_bytes()),
             Value::Array(members) => self.array(members)?,
             Value::Object(fields) => self.object(fields)?,
@@ -137,9 +142,9 @@ impl Writer<'_> {
     }
 
     fn decimal(&mut self, unscaled: i128, scale: u8) -> Result<(), DocumentError> {
-        let (unscaled, scale) = match Value::fixed(unscaled, scale) {
-            Value::Decimal { unscaled, scale } => (unscaled, scale),
-            whole => return self.write(&whole),
+        let canonical = Value::fixed(unscaled, scale);
+        let Value::Decimal { unscaled, scale } = canonical else {
+            return self.write(&canonical);
         };
         let size = unscaled.unsigned_abs();
         let fits = |digits: u8| scale <= digits && size < 10_u128.pow(u32::from(digits));
@@ -174,7 +179,8 @@ impl Writer<'_> {
         let mut sorted: Vec<_> = fields.iter().collect();
         sorted.sort_by(|one, two| one.0.cmp(&two.0));
         let start = self.out.len();
-        let (mut ids, mut ends) = (Vec::with_capacity(sorted.len()), Vec::with_capacity(sorted.len()));
+        let (mut ids, mut ends) =
+            (Vec::with_capacity(sorted.len()), Vec::with_capacity(sorted.len()));
         for (at, (name, field)) in sorted.iter().enumerate() {
             // Sorting is stable: the last of equal names stands last.
             if sorted.get(at + 1).is_some_and(|next| next.0 == *name) {

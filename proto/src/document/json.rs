@@ -35,7 +35,11 @@ pub(crate) fn write_binary(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\"}");
 }
 
-fn write<'a>(reader: &mut Reader<'a>, node: Node<'a>, out: &mut Vec<u8>) -> Result<(), DocumentError> {
+fn write<'a>(
+    reader: &mut Reader<'a>,
+    node: Node<'a>,
+    out: &mut Vec<u8>,
+) -> Result<(), DocumentError> {
     match node {
         Node::Null => out.extend_from_slice(b"null"),
         Node::Bool(truth) => push(out, format_args!("{truth}")),

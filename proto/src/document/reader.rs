@@ -5,7 +5,7 @@
 //! is exponential in their size. Here no byte is read twice: every value is
 //! charged for its bytes, and in the end they have to come out even.
 
-use super::{BYTES_MAX, DEPTH_MAX, DocumentError, NAMES_BYTES_MAX};
+use super::{BYTES_MAX, DEPTH_MAX, DocumentError, NAMES_BYTES_MAX, TIMESTAMP_MICROS};
 use crate::decimal::DIGITS_MAX;
 
 /// Shorthand for results of this module.
@@ -103,7 +103,12 @@ impl<'a> Reader<'a> {
     }
 
     /// `shape`: whether the count is wide, bytes per id, bytes per start less one.
-    fn members(&mut self, bytes: &'a [u8], depth: usize, shape: (u8, u8, u8)) -> Result<Members<'a>> {
+    fn members(
+        &mut self,
+        bytes: &'a [u8],
+        depth: usize,
+        shape: (u8, u8, u8),
+    ) -> Result<Members<'a>> {
         if depth >= DEPTH_MAX {
             return Err(DocumentError::TooDeep);
         }
@@ -129,7 +134,7 @@ impl<'a> Reader<'a> {
             6 => Node::Int(i64::from_le_bytes(self.array(bytes)?)),
             7 => Node::Double(f64::from_le_bytes(self.array(bytes)?)),
             8..=10 => self.decimal(kind, bytes)?,
-            12 => Node::TimestampMicros(i64::from_le_bytes(self.array(bytes)?)),
+            12 => timestamp(i64::from_le_bytes(self.array(bytes)?))?,
             14 => Node::Double(f64::from(f32::from_le_bytes(self.array(bytes)?))),
             15 => Node::Binary(self.long(bytes)?),
             16 => Node::String(utf8(self.long(bytes)?)?),
@@ -243,6 +248,11 @@ impl<'a> Numbers<'a> {
 
 const CUT: DocumentError = DocumentError::Corrupt("it ends early");
 const BEYOND: DocumentError = DocumentError::Corrupt("it points outside of itself");
+
+fn timestamp<'a>(micros: i64) -> Result<Node<'a>> {
+    let known = TIMESTAMP_MICROS.contains(&micros);
+    if known { Ok(Node::TimestampMicros(micros)) } else { Err(DocumentError::Timestamp) }
+}
 
 fn utf8(bytes: &[u8]) -> Result<&str> {
     str::from_utf8(bytes).map_err(|_| DocumentError::Corrupt("text is not UTF-8"))

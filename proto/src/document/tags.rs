@@ -79,10 +79,7 @@ pub(super) fn is_escaped_in_json(name: &str) -> bool {
 /// What the JSON object `{name: value}` stands for.
 pub(super) fn from_json(name: String, value: Value) -> Result<Value, DocumentError> {
     match name.as_str() {
-        NUMBER => match &value {
-            Value::String(text) => Value::number(text).ok_or_else(|| misused(NUMBER, "a number as text")),
-            _ => Err(misused(NUMBER, "a number as text")),
-        },
+        NUMBER => number(&value).ok_or_else(|| misused(NUMBER, "a number as text")),
         SET_STRING => members(SET_STRING, value),
         SET_NUMBER => members(SET_NUMBER, value),
         SET_BINARY => members(SET_BINARY, value),
@@ -105,10 +102,13 @@ pub(super) fn double_text(number: f64) -> &'static str {
 }
 
 fn members(tag: &'static str, value: Value) -> Result<Value, DocumentError> {
-    match value {
-        Value::Array(members) => set(tag, members),
-        _ => Err(misused(tag, "an array")),
-    }
+    let Value::Array(members) = value else { return Err(misused(tag, "an array")) };
+    set(tag, members)
+}
+
+fn number(value: &Value) -> Option<Value> {
+    let Value::String(text) = value else { return None };
+    Value::number(text)
 }
 
 fn binary(value: &Value) -> Option<Value> {
@@ -117,11 +117,11 @@ fn binary(value: &Value) -> Option<Value> {
 }
 
 fn timestamp(value: &Value) -> Option<Value> {
-    match value {
-        Value::String(text) => super::time::parse(text).map(Value::TimestampMicros),
-        Value::Int(micros) => Some(Value::TimestampMicros(*micros)),
-        _ => None,
+    if let Value::Int(micros) = value {
+        return Some(Value::TimestampMicros(*micros));
     }
+    let Value::String(text) = value else { return None };
+    super::time::parse(text).map(Value::TimestampMicros)
 }
 
 fn double(value: &Value) -> Option<Value> {
@@ -132,15 +132,15 @@ fn double(value: &Value) -> Option<Value> {
 
 /// The exact size of what may stand in a set of numbers.
 fn size(value: &Value) -> Option<Decimal> {
-    match value {
-        Value::Int(whole) => Some(Decimal::from_parts(i128::from(*whole), 0)),
-        Value::Decimal { unscaled, scale } => {
-            Some(Decimal::from_parts(*unscaled, i16::from(*scale)))
-        }
-        Value::Object(fields) => match fields.as_slice() {
-            [(name, Value::String(text))] if name == NUMBER => Decimal::parse(text),
-            _ => None,
-        },
+    if let Value::Int(whole) = value {
+        return Some(Decimal::from_parts(i128::from(*whole), 0));
+    }
+    if let Value::Decimal { unscaled, scale } = value {
+        return Some(Decimal::from_parts(*unscaled, i16::from(*scale)));
+    }
+    let Value::Object(fields) = value else { return None };
+    match fields.as_slice() {
+        [(name, Value::String(text))] if name == NUMBER => Decimal::parse(text),
         _ => None,
     }
 }
