@@ -4,17 +4,17 @@
 //! [`Key`] into a [`BatchBuilder`]; that becomes a [`Frame`], which is spooled,
 //! exchanged and fed as it is; a subscriber keeps its place as a [`Token`].
 
-mod batch;
-mod decimal;
-pub mod document;
-mod frame;
-mod ids;
-mod key;
-mod token;
+mod batch; // changes gathered into one buffer
+mod decimal; // exact numbers
+pub mod document; // typed values as Variant
+mod frame; // one encoded batch
+mod ids; // ids, epochs, sequences
+mod key; // keys that sort
+mod token; // a place in a feed
 
-pub use batch::{BatchBuilder, Draft, Pending, Stamp, content_hash};
+pub use batch::{BatchBuilder, Draft, Pending, Stamp};
 pub use decimal::Decimal;
-pub use document::{DocumentError, Value};
+pub use document::{DocumentError, Value, content_hash};
 pub use frame::{Codec, Frame, FrameError, HEADER_BYTES, PAYLOAD_BYTES_MAX};
 pub use ids::{Epoch, NodeId, Sequence};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, KeyPart};
