@@ -15,7 +15,9 @@ use crate::sources::embedded::{DocumentsService, Store, StoreOptions};
 
 /// The `Documents` service over the store in `data`, as a route to serve.
 pub fn routes(data: PathBuf, limits: &Limits) -> Result<Routes> {
-    let store = Arc::new(Store::open(&StoreOptions::new(data, clock::now_ms))?);
+    let store = Store::open(StoreOptions::new(data, clock::now_ms))
+        .map_err(|error| Error::new(ErrorKind::Config, "open the document store").because(error))?;
+    let store = Arc::new(store);
     let service = DocumentsServer::new(DocumentsService::new(store))
         .max_decoding_message_size(limits.message_bytes)
         .max_encoding_message_size(limits.message_bytes);

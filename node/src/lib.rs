@@ -1,6 +1,23 @@
-//! A node of the change-export cluster.
+//! A node of the change-export cluster: the crate behind `tidegated`.
+#![doc = include_str!("../ARCHITECTURE.md")]
 
-/// Where changes come from.
-pub mod sources {
-    pub mod embedded;
-}
+pub mod admin;
+pub mod checkpoint;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod dev;
+pub mod documents;
+pub mod error;
+pub mod exchange;
+pub mod feed;
+pub mod node;
+pub mod placement;
+pub mod retry;
+pub mod server;
+pub mod shard;
+pub mod sinks;
+pub mod sources;
+pub mod spool;
+pub mod task;
+pub mod telemetry;

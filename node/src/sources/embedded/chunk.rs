@@ -10,14 +10,14 @@ use crate::sources::embedded::client::{Embedded, Position};
 use crate::sources::{ChunkReader, Page};
 
 /// A scan, opened when the first page is asked for.
-pub(super) struct Scan {
+pub(super) struct Chunk {
     source: Embedded,
     slots: SlotRange,
     cursor: Bytes,
     responses: Option<Streaming<ScanResponse>>,
 }
 
-impl Scan {
+impl Chunk {
     pub(super) fn new(source: Embedded, slots: SlotRange, cursor: &[u8]) -> Self {
         Self { source, slots, cursor: Bytes::copy_from_slice(cursor), responses: None }
     }
@@ -35,7 +35,7 @@ impl Scan {
 }
 
 #[async_trait]
-impl ChunkReader for Scan {
+impl ChunkReader for Chunk {
     async fn page(&mut self, out: &mut BatchBuilder, bytes_max: usize) -> Result<Page> {
         let mut responses = match self.responses.take() {
             Some(responses) => responses,

@@ -9,8 +9,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, async_trait};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sources::embedded::chunk::Chunk;
 use crate::sources::embedded::config::EmbeddedConfig;
-use crate::sources::embedded::scan::Scan;
 use crate::sources::embedded::stream::Stream;
 use crate::sources::{Anchor, ChangeStream, ChunkReader, MergeRule, Source, SourceTraits};
 
@@ -134,7 +134,7 @@ impl Source for Embedded {
     ) -> Result<Box<dyn ChunkReader>> {
         let slot = slots_of(shard)?.from + chunk;
         let range = SlotRange { from: slot, upto: slot + 1 };
-        Ok(Box::new(Scan::new(self.clone(), range, cursor)))
+        Ok(Box::new(Chunk::new(self.clone(), range, cursor)))
     }
 
     async fn check(&self) -> Vec<Check> {

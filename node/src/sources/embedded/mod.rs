@@ -6,17 +6,26 @@
 //! dense over the whole store, start at 1, and can be seen only in their order.
 //! A document belongs to one of [`SLOTS`] slots by the hash of its key, for
 //! ever, so that readers can share the store between them.
+//!
+//! [`Embedded`] is the source that reads it, over gRPC wherever the store runs:
+//! a shard is a range of slots, a position the store's revision.
 
 mod changes;
+mod chunk;
+mod client;
 mod commit;
+mod config;
 mod error;
 mod keys;
 mod rows;
 mod scan;
 mod service;
 mod store;
+mod stream;
 mod writer;
 
+pub use client::Embedded;
+pub use config::EmbeddedConfig;
 pub use error::StoreError;
 pub use keys::{Revision, SLOTS, Slots};
 pub use scan::ScanQuery;

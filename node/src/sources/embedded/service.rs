@@ -179,19 +179,20 @@ impl Tail {
     async fn next(&mut self) -> Result<ChangesResponse, StoreError> {
         loop {
             let last = self.head.borrow_and_update().last;
-            if self.read < last {
-                let page = self.store.changes(self.slots, self.read).await?;
-                self.read = Revision(page.revision);
-                if !page.changes.is_empty() {
-                    return Ok(self.tell(page));
-                }
+            let page = if self.read < last {
+                self.store.changes(self.slots, self.read).await?
+            } else {
+                ChangesResponse { revision: self.read.0, ..ChangesResponse::default() }
+            };
+            self.read = Revision(page.revision);
+            if !page.changes.is_empty() {
+                return Ok(self.tell(page));
             }
             let moved = self.read > self.told;
             let tell_at = self.told_at + TELL;
             if moved && Instant::now() >= tell_at {
-                return Ok(
-                    self.tell(ChangesResponse { changes: Vec::new(), revision: self.read.0 })
-                );
+                let revision = self.read.0;
+                return Ok(self.tell(ChangesResponse { revision, ..ChangesResponse::default() }));
             }
             tokio::select! {
                 changed = self.head.changed() => changed.map_err(|_| StoreError::Stopped)?,

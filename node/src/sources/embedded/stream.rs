@@ -75,7 +75,7 @@ fn push(out: &mut BatchBuilder, change: &DocumentChange) -> Result<()> {
         (false, true) => Operation::Insert,
         (false, false) => Operation::Update,
     };
-    let key = super::scan::key_of(&change.key)?;
+    let key = super::chunk::key_of(&change.key)?;
     let document = change.document.as_ref();
     out.push(&Draft {
         operation,
