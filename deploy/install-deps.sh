@@ -5,7 +5,7 @@ set -euo pipefail
 
 CACHE="${TIDEGATE_CACHE:-$HOME/.cache/tidegate}"
 SIMULATOR="amplify-dynamodb-simulator@2.9.30"
-DUCKDB="duckdb==2.0.0"
+PYTHON_PACKAGES=("duckdb==2.0.0" "moto[server]==5.2.5")
 
 die() {
   echo "install-deps.sh: $*" >&2
@@ -22,6 +22,7 @@ missing_packages() {
   command -v java >/dev/null || echo openjdk-17-jre-headless
   command -v python3 >/dev/null || echo python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  [[ -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ]] || echo faketime
   command -v npm >/dev/null || printf '%s\n' nodejs npm
 }
 
@@ -58,19 +59,20 @@ install_dynamodb_local() {
   rm -rf "$work"
 }
 
-# A reader of Parquet that is not ours: tests check what we wrote with it.
-install_duckdb() {
-  local target="$CACHE/py"
+# A reader of Parquet and a server of S3 that are not ours, for the tests.
+install_python_packages() {
+  local target="$CACHE/py" stamp
   # A file we leave is faster to look at than an import.
-  [[ ! -e "$target/.$DUCKDB" ]] || return 0
-  echo "installing $DUCKDB into $target"
+  stamp="$target/.$(printf '%s ' "${PYTHON_PACKAGES[@]}" | cksum | cut -d' ' -f1)"
+  [[ ! -e "$stamp" ]] || return 0
+  echo "installing ${PYTHON_PACKAGES[*]} into $target"
   [[ -x "$target/bin/python" ]] || python3 -m venv "$target"
-  "$target/bin/python" -m pip install --quiet --disable-pip-version-check "$DUCKDB" ||
-    die "pip install $DUCKDB did not work; is PyPI reachable?"
-  touch "$target/.$DUCKDB"
+  "$target/bin/python" -m pip install --quiet --disable-pip-version-check "${PYTHON_PACKAGES[@]}" ||
+    die "pip install ${PYTHON_PACKAGES[*]} did not work; is PyPI reachable?"
+  touch "$stamp"
 }
 
 install_packages
 check_rust
 install_dynamodb_local
-install_duckdb
+install_python_packages

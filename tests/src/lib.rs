@@ -1,3 +1,4 @@
 //! What tests of more than one process share: the real servers they start.
 
+pub mod cluster;
 pub mod dynamodb_local;

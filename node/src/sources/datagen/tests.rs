@@ -131,25 +131,6 @@ async fn a_position_that_is_none_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
 
-/// METHOD Not a test of correctness: prints how fast changes are made, to be
-/// read by a person. `cargo test -p tidegate-node generates -- --ignored --nocapture`
-#[tokio::test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "a measurement prints what it measured")]
-async fn it_generates_so_many_changes_per_second() {
-    let source = source(&DatagenConfig::default());
-    let spec = shard(&source, 0).await;
-    let mut stream = source.stream(&spec, &place_of(0)).await.unwrap();
-    let (mut out, mut count) = (BatchBuilder::default(), 0);
-    let started = tokio::time::Instant::now();
-    while started.elapsed() < Duration::from_secs(2) {
-        out.clear();
-        stream.read(&mut out, 1 << 20, Duration::ZERO).await.unwrap();
-        count += out.len();
-    }
-    eprintln!("{} changes per second", count / 2);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 

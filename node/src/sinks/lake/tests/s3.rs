@@ -1,5 +1,5 @@
-//! The lake in a bucket, against moto's S3: `pip install "moto[server]"`, then
-//! `cargo test -p tidegate-node s3 -- --ignored`.
+//! The lake in a bucket, against moto's S3, which `deploy/install-deps.sh` puts
+//! below the home folder.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,7 +33,9 @@ impl Moto {
         let address = free.local_addr().unwrap();
         drop(free);
         let port = address.port().to_string();
-        let server = Command::new("python3")
+        let home = std::env::var_os("HOME").unwrap();
+        let python = std::path::Path::new(&home).join(".cache/tidegate/py/bin/python");
+        let server = Command::new(python)
             .args(["-m", "moto.server", "-p", &port])
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
@@ -51,7 +53,7 @@ impl Moto {
             }
             tokio::time::sleep(WAIT).await;
         }
-        panic!("moto does not start; install it with: pip install \"moto[server]\"");
+        panic!("moto does not start; run deploy/install-deps.sh");
     }
 
     fn config(&self, path: &str) -> LakeConfig {
@@ -100,7 +102,6 @@ impl Prefix {
 }
 
 #[tokio::test]
-#[ignore = "needs moto: pip install \"moto[server]\""]
 async fn the_lake_keeps_the_contract_on_s3() {
     let moto = Moto::start().await;
     let number = AtomicU32::new(0);
@@ -114,7 +115,6 @@ async fn the_lake_keeps_the_contract_on_s3() {
 }
 
 #[tokio::test]
-#[ignore = "needs moto: pip install \"moto[server]\""]
 async fn what_is_wrong_with_s3_is_told_in_short() {
     let moto = Moto::start().await;
     let refused = async |config: LakeConfig| match open(&config, &shard(1)).await {

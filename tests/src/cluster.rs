@@ -1,0 +1,210 @@
+//! A cluster of real processes on loopback, each in a folder of its own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::Child;
+use tokio::time::Instant;
+
+/// How long anything may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Three nodes. Dropping it ends them.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: tempfile::TempDir,
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    address: String,
+    metrics: String,
+    process: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts `size` nodes and waits until the cluster counts all of them as up.
+    ///
+    /// # Panics
+    ///
+    /// If the binaries are not built, or the nodes do not come up.
+    pub async fn start(size: usize) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let nodes = (0..size).map(|_| Node {
+            address: free_address(),
+            metrics: free_address(),
+            process: None,
+        });
+        let mut cluster = Self { nodes: nodes.collect(), folder };
+        for number in 0..size {
+            cluster.start_node(number);
+            cluster.until("the node answers", |it| it.up() > number).await;
+        }
+        cluster
+    }
+
+    /// Starts a node, for the first time or again.
+    ///
+    /// # Panics
+    ///
+    /// If the binary is not built.
+    pub fn start_node(&mut self, number: usize) {
+        let first = self.nodes[0].address.clone();
+        let data = self.folder.path().join(format!("node{number}"));
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join(format!("node{number}.log")))
+            .expect("a log file");
+        let node = &mut self.nodes[number];
+        let mut command = tokio::process::Command::new(binary("tidegated"));
+        command.args(["run", "--name", &format!("node{number}"), "--listen", &node.address]);
+        command.args(["--metrics-listen", &node.metrics, "--data"]).arg(data);
+        if number == 0 {
+            command.arg("--bootstrap");
+        } else {
+            command.args(["--join", &first]);
+        }
+        let process = command.stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn();
+        node.process = Some(process.expect("tidegated is built: cargo build --workspace --bins"));
+    }
+
+    /// Ends a node with SIGKILL.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub async fn kill(&mut self, number: usize) {
+        let mut process = self.nodes[number].process.take().expect("the node runs");
+        process.kill().await.expect("the node is ended");
+    }
+
+    /// The folder of the cluster, for files of the test.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs the CLI against any node.
+    ///
+    /// # Panics
+    ///
+    /// If the binary is not built.
+    #[must_use]
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        let endpoints: Vec<_> =
+            self.nodes.iter().map(|node| format!("http://{}", node.address)).collect();
+        Command::new(binary("tidegate"))
+            .args(["--yes", "--output", "json", "--endpoint", &endpoints.join(",")])
+            .args(arguments)
+            .output()
+            .expect("tidegate is built: cargo build --workspace --bins")
+    }
+
+    /// As [`Cluster::cli`], its answer as JSON; null if it failed.
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_slice(&self.cli(arguments).stdout).unwrap_or_default()
+    }
+
+    /// Writes `spec` to a file and applies it.
+    ///
+    /// # Panics
+    ///
+    /// If it is refused; says why.
+    pub fn apply(&self, spec: &str) {
+        let output = self.try_apply(spec);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Writes `spec` to a file and tries to apply it.
+    ///
+    /// # Panics
+    ///
+    /// If the file cannot be written.
+    #[must_use]
+    pub fn try_apply(&self, spec: &str) -> Output {
+        let path = self.folder.path().join("export.toml");
+        std::fs::write(&path, spec).expect("a file");
+        self.cli(&["apply", "-f", &path.to_string_lossy()])
+    }
+
+    /// The shards of an export.
+    #[must_use]
+    pub fn shards(&self, export: &str) -> Vec<Value> {
+        self.json(&["shard", "list", export])["shards"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The number of the node that reads most shards of an export.
+    ///
+    /// # Panics
+    ///
+    /// If nobody reads any.
+    #[must_use]
+    pub fn busiest(&self, export: &str) -> usize {
+        let shards = self.shards(export);
+        let reads = |number: &usize| {
+            let name = format!("node{number}");
+            shards.iter().filter(|shard| shard["reader"] == name.as_str()).count()
+        };
+        (0..self.nodes.len()).max_by_key(reads).expect("there are nodes")
+    }
+
+    /// Looks until `done` says so.
+    ///
+    /// # Panics
+    ///
+    /// If that takes too long; shows the ends of the nodes' logs.
+    pub async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        while !done(self) {
+            assert!(started.elapsed() < PATIENCE, "waited for: {what}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn up(&self) -> usize {
+        let status = self.json(&["status"]);
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.iter().filter(|node| node["state"] == "up").count()
+    }
+
+    fn logs(&self) -> String {
+        let mut all = String::new();
+        for number in 0..self.nodes.len() {
+            let path = self.folder.path().join(format!("node{number}.log"));
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+            all.push_str(&format!("--- node{number}\n{tail}\n"));
+        }
+        all
+    }
+}
+
+/// A binary of this workspace, beside the test's own.
+///
+/// # Panics
+///
+/// If the test does not lie in a target folder.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let folder = test.ancestors().nth(2).expect("target/debug/deps");
+    folder.join(name)
+}
+
+/// A loopback address nobody listens on right now.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").to_string()
+}
