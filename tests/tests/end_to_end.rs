@@ -50,7 +50,8 @@ async fn a_wrong_export_file_is_refused_with_the_remedy() {
     refused("name = \"a\"\n[sauce]\n", &["sauce", "source"]);
     refused("name = \"A b\"\n[source]\nkind = \"embedded\"\n", &["name", "lower-case"]);
     let nowhere = format!("http://{}", free_address());
-    let unreachable = format!("name = \"a\"\n[source]\nkind = \"embedded\"\nendpoint = \"{nowhere}\"\n");
+    let unreachable =
+        format!("name = \"a\"\n[source]\nkind = \"embedded\"\nendpoint = \"{nowhere}\"\n");
     refused(&unreachable, &[&nowhere, "tidegated documents"]);
     let sink = "[[sink]]\nkind = \"lake\"\npath = \"/tmp/x\"\ntarget-file-byte = 1\n";
     refused(&format!("{unreachable}{sink}"), &["target-file-byte", "target-file-bytes"]);

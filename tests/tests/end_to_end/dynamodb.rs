@@ -126,7 +126,10 @@ fn item(number: u32, version: u32) -> Item {
         ("pk".to_owned(), text(format!("item-{number:06}"))),
         ("sk".to_owned(), number_of(number.to_string())),
         ("version".to_owned(), number_of(version.to_string())),
-        ("exact".to_owned(), number_of(format!("12345678901234567890123456789.{:09}", version * 2 + 1))),
+        (
+            "exact".to_owned(),
+            number_of(format!("12345678901234567890123456789.{:09}", version * 2 + 1)),
+        ),
         ("tags".to_owned(), AttributeValue::Ss(vec!["blue".to_owned(), format!("v{version}")])),
         ("blob".to_owned(), AttributeValue::B(Blob::new(vec![0, 255, 7]))),
         ("flag".to_owned(), AttributeValue::Bool(version.is_multiple_of(2))),
@@ -253,8 +256,16 @@ fn lake(cluster: &Cluster) -> BTreeMap<String, Value> {
 
 /// The latest of each key in the feed; within an epoch a key's versions only grow.
 fn feed(cluster: &Cluster) -> BTreeMap<String, Value> {
-    let output =
-        cluster.cli(&["feed", "tail", TABLE, "--from", "earliest", "--until-now", "--format", "json"]);
+    let output = cluster.cli(&[
+        "feed",
+        "tail",
+        TABLE,
+        "--from",
+        "earliest",
+        "--until-now",
+        "--format",
+        "json",
+    ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut state = BTreeMap::new();
     let mut versions: HashMap<(String, u64), u64> = HashMap::new();
@@ -267,7 +278,8 @@ fn feed(cluster: &Cluster) -> BTreeMap<String, Value> {
         }
         let version = change["document"]["version"].as_u64().unwrap();
         if change["operation"] != "snapshot" {
-            let last = versions.entry((key.clone(), change["epoch"].as_u64().unwrap())).or_default();
+            let last =
+                versions.entry((key.clone(), change["epoch"].as_u64().unwrap())).or_default();
             assert!(version >= *last, "a key's changes are in order: {version} after {last}");
             *last = version;
         }

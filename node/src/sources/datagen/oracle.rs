@@ -24,7 +24,11 @@ pub fn state_after(
         let generated = change(config, shard, at);
         match generated.operation {
             Operation::Delete => drop(rows.remove(&generated.row)),
-            _ => drop(rows.insert(generated.row, generated.order)),
+            Operation::Unspecified
+            | Operation::Insert
+            | Operation::Update
+            | Operation::Snapshot
+            | Operation::Upsert => drop(rows.insert(generated.row, generated.order)),
         }
     }
     let template = Template::new(shard, config.document_bytes)?;

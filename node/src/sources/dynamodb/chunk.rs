@@ -87,8 +87,8 @@ impl ChunkReader for SegmentScan {
         for item in items {
             self.push(item, out)?;
         }
-        if count > 0 {
-            self.bytes_per_item = Some((out.bytes() - before) / count);
+        if let Some(bytes) = (out.bytes() - before).checked_div(count) {
+            self.bytes_per_item = Some(bytes);
         }
         self.after = answer.last_evaluated_key.filter(|key| !key.is_empty());
         let cursor = match &self.after {

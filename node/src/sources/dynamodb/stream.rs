@@ -187,7 +187,7 @@ impl DynamodbStream {
         match look.result {
             Ok(Fetched::Page { records, next }) => {
                 self.check_retention(shard, &place, look.asked_ms);
-                self.take_page(shard, records, next, look.asked_ms, out)?;
+                self.take_page(shard, (records, next), look.asked_ms, out)?;
             }
             Ok(Fetched::Expired) => looking.reopen(Duration::ZERO),
             Ok(Fetched::Missing) => {
@@ -213,8 +213,7 @@ impl DynamodbStream {
     fn take_page(
         &mut self,
         shard: &str,
-        records: Vec<Record>,
-        next: Option<String>,
+        (records, next): (Vec<Record>, Option<String>),
         asked_ms: i64,
         out: &mut BatchBuilder,
     ) -> Result<()> {

@@ -212,8 +212,8 @@ async fn a_scan_sees_each_document_once_however_it_is_cut() {
 
     let (mut parts, mut calls) = (Vec::new(), 0);
     for (from, upto) in [(0, 20), (20, 64)] {
-        let mut after = bytes::Bytes::new();
-        loop {
+        let (mut after, mut done) = (bytes::Bytes::new(), false);
+        while !done {
             let slots = Some(SlotRange { from, upto });
             let limit_bytes = 10_000;
             let request =
@@ -221,11 +221,8 @@ async fn a_scan_sees_each_document_once_however_it_is_cut() {
             let pages = scan(&service, request).await;
             calls += 1;
             parts.extend(pages.iter().flat_map(|page| &page.documents).map(name));
-            let last = pages.last().unwrap();
-            if last.done {
-                break;
-            }
-            after = last.cursor.clone();
+            after = pages.last().unwrap().cursor.clone();
+            done = pages.last().unwrap().done;
         }
     }
     assert_eq!(parts, all, "in the same order");
@@ -242,6 +239,15 @@ async fn a_scan_sees_each_document_once_however_it_is_cut() {
     let mut pages = service.scan(Request::new(asked)).await.unwrap().into_inner();
     let status = pages.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+/// Writer `writer` puts a document, another that it often puts, and deletes the
+/// first again.
+fn three_writes(writer: i64, n: i64) -> Vec<DocumentWrite> {
+    let (key, other) = (format!("{writer}-{n}"), format!("{writer}-{}", n % 7));
+    let body = format!(r#"{{"n":{n}}}"#);
+    let gone = DocumentWrite { kind: Some(Kind::Delete(true)), ..json("c", &key, "") };
+    vec![json("c", &key, &body), json("d", &other, &body), gone]
 }
 
 /// METHOD: eight writers race while one reader follows all slots and three
@@ -265,10 +271,7 @@ async fn changes_come_in_order_and_complete_while_eight_write() {
         let service = service.clone();
         tokio::spawn(async move {
             for n in 0..EACH {
-                let (key, other) = (format!("{writer}-{n}"), format!("{writer}-{}", n % 7));
-                let body = format!(r#"{{"n":{n}}}"#);
-                let gone = DocumentWrite { kind: Some(Kind::Delete(true)), ..json("c", &key, "") };
-                let writes = vec![json("c", &key, &body), json("d", &other, &body), gone];
+                let writes = three_writes(writer, n);
                 service.write(Request::new(WriteRequest { writes })).await.unwrap();
             }
         })
