@@ -40,29 +40,29 @@ const BANNED: [&str; 3] = ["openssl", "openssl-sys", "aws-lc-sys"];
 
 #[test]
 fn files_are_short() {
-    demand(complaints(too_long));
+    demand(&complaints(too_long));
 }
 
 #[test]
 fn nothing_unwraps_outside_tests() {
-    demand(complaints(|file| found(file, Part::Code, ".unwrap()", "say what to do, or `expect`")));
+    demand(&complaints(|file| found(file, Part::Code, ".unwrap()", "say what to do, or `expect`")));
 }
 
 #[test]
 fn there_are_no_macros_of_our_own() {
     let needle = ["macro_rules", "!"].concat();
-    demand(complaints(|file| found(file, Part::Whole, &needle, "write a function")));
+    demand(&complaints(|file| found(file, Part::Whole, &needle, "write a function")));
 }
 
 #[test]
 fn no_test_is_left_out() {
     let needle = ["#[ign", "ore"].concat();
-    demand(complaints(|file| found(file, Part::Whole, &needle, "mend the test or remove it")));
+    demand(&complaints(|file| found(file, Part::Whole, &needle, "mend the test or remove it")));
 }
 
 #[test]
 fn imports_point_down() {
-    demand(complaints(|file| match module(&file.path) {
+    demand(&complaints(|file| match module(&file.path) {
         Some(module) => points_up(file, &module),
         None => Vec::new(),
     }));
@@ -70,7 +70,7 @@ fn imports_point_down() {
 
 #[test]
 fn the_lock_file_names_no_banned_and_no_unpublished_package() {
-    demand(bad_packages(&fs::read_to_string(root().join("Cargo.lock")).unwrap()));
+    demand(&bad_packages(&fs::read_to_string(root().join("Cargo.lock")).unwrap()));
 }
 
 #[test]
@@ -106,10 +106,8 @@ fn tests_in_a_file_of_their_own_are_known_as_tests() {
     assert_eq!(test_modules(parent, text), [PathBuf::from("node/src/sinks/contract")]);
     assert!(split(text).0.contains("fn f()"), "what stands below `mod contract;` is code");
     let beside = Path::new("raft-store/src/db.rs");
-    assert_eq!(
-        test_modules(beside, "#[cfg(test)]\nmod tests;\n"),
-        [PathBuf::from("raft-store/src/db/tests")]
-    );
+    let text = "#[cfg(test)]\n#[path = \"db/tests.rs\"]\nmod tests;\n";
+    assert_eq!(test_modules(beside, text), [PathBuf::from("raft-store/src/db/tests")]);
 }
 
 /// A source file, cut where its tests begin.
@@ -225,22 +223,23 @@ fn lines_of_code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// The code above `#[cfg(test)] mod x {`, and the rest.
 fn split(text: &str) -> (String, String) {
-    let mut at = 0;
-    let mut lines = text.split_inclusive('\n').peekable();
-    while let Some(line) = lines.next() {
-        let inline =
-            |next: &&str| mod_line(next).is_some_and(|rest| rest.trim_end().ends_with('{'));
-        if line.trim() == "#[cfg(test)]" && lines.peek().is_some_and(inline) {
-            return (text[..at].to_owned(), text[at..].to_owned());
-        }
-        at += line.len();
-    }
-    (text.to_owned(), String::new())
+    let inline = |lines: &[&str]| mod_for_tests(lines).is_some_and(|rest| rest.ends_with('{'));
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let cut = (0..lines.len()).find(|at| inline(&lines[*at..])).unwrap_or(lines.len());
+    (lines[..cut].concat(), lines[cut..].concat())
+}
+
+/// What follows `mod ` where `lines` begin with `#[cfg(test)] mod`; other
+/// attributes may stand between.
+fn mod_for_tests<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    let (first, rest) = lines.split_first()?;
+    let declaration = rest.iter().find(|line| !line.trim_start().starts_with("#["))?;
+    (first.trim() == "#[cfg(test)]").then(|| mod_line(declaration))?
 }
 
 /// What follows `mod ` in a line that declares a module.
 fn mod_line(line: &str) -> Option<&str> {
-    let line = line.trim_start();
+    let line = line.trim();
     let line = match line.strip_prefix("pub") {
         Some(rest) => rest.split_once(' ').filter(|_| rest.starts_with(['(', ' ']))?.1,
         None => line,
@@ -253,8 +252,8 @@ fn test_modules(path: &Path, text: &str) -> Vec<PathBuf> {
     let is_root = ["mod.rs", "lib.rs", "main.rs"].iter().any(|name| path.ends_with(name));
     let folder = if is_root { path.parent().unwrap().to_owned() } else { path.with_extension("") };
     let lines: Vec<_> = text.lines().collect();
-    let declared = lines.windows(2).filter(|pair| pair[0].trim() == "#[cfg(test)]");
-    let names = declared.filter_map(|pair| mod_line(pair[1])?.trim_end().strip_suffix(';'));
+    let declared = (0..lines.len()).filter_map(|at| mod_for_tests(&lines[at..]));
+    let names = declared.filter_map(|rest| rest.strip_suffix(';'));
     names.map(|name| folder.join(name)).collect()
 }
 
@@ -284,8 +283,7 @@ fn complaints(rule: impl Fn(&Source) -> Vec<String>) -> Vec<String> {
     complaints
 }
 
-fn demand(complaints: impl AsRef<[String]>) {
-    let complaints = complaints.as_ref();
+fn demand(complaints: &[String]) {
     assert!(complaints.is_empty(), "{} found:\n{}\n", complaints.len(), complaints.join("\n"));
 }
 
