@@ -161,7 +161,8 @@ impl Control {
         if self.leads() {
             return Some(Duration::ZERO);
         }
-        self.0.lease.held().then_some(self.0.times.lease())
+        let left = self.0.lease.left();
+        (!left.is_zero()).then(|| self.0.times.lease().saturating_sub(left))
     }
 
     /// Proposes a command by way of the leader and returns what applying it

@@ -29,6 +29,13 @@ impl Lease {
         self.0.borrow().is_some_and(|until| Instant::now() < until)
     }
 
+    /// How much of it is left; none if it is not held.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        let until = *self.0.borrow();
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
     /// Waits until it is held.
     pub async fn gained(&mut self) {
         while !self.held() {

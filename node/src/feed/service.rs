@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use tidegate_proto::v1::feed_server::Feed;
@@ -29,6 +30,9 @@ const PORTIONS_MAX: usize = 4;
 /// enough to be forgotten.
 const CREDIT_DEFAULT: u64 = 4 << 20;
 
+/// How long a node that is behind a subscriber's token may take to catch up.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
 /// Serves feeds of all exports.
 #[derive(Clone, Debug)]
 pub struct FeedService {
@@ -42,6 +46,24 @@ impl FeedService {
     #[must_use]
     pub fn new(control: Control, exchange: Exchange, feeds_max: usize) -> Self {
         Self { control, exchange, places: Arc::new(Semaphore::new(feeds_max)) }
+    }
+
+    /// A token may come from a node that has heard more of the log than this
+    /// one: it gets a moment to catch up.
+    async fn open_patiently(&self, start: &SubscribeStart) -> Result<Subscription, Status> {
+        let mut changed = self.control.changed();
+        let until = tokio::time::Instant::now() + CATCH_UP;
+        loop {
+            changed.borrow_and_update();
+            let opened = self.open(start);
+            if !matches!(&opened, Err(refused) if refused.code() == tonic::Code::OutOfRange) {
+                return opened;
+            }
+            let applied = tokio::time::timeout_at(until, changed.changed()).await;
+            if !matches!(applied, Ok(Ok(()))) {
+                return opened;
+            }
+        }
     }
 
     fn open(&self, start: &SubscribeStart) -> Result<Subscription, Status> {
@@ -87,7 +109,7 @@ impl Feed for FeedService {
         let Some(Kind::Start(start)) = first else {
             return Err(Status::invalid_argument("a subscription starts with `start`"));
         };
-        let subscription = self.open(&start)?;
+        let subscription = self.open_patiently(&start).await?;
         let (responses, stream) = mpsc::channel(1);
         tokio::spawn(async move {
             let _counted = telemetry::feed_open();

@@ -119,10 +119,10 @@ async fn read_from(
         if pages.send(Ok(ReadPage { chunk, rows, page })).await.is_err() {
             return Ok(false);
         }
+        work.pace.after(count).await;
         if done {
             return Ok(true);
         }
-        work.pace.after(count).await;
     }
 }
 

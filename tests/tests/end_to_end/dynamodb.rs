@@ -149,19 +149,23 @@ async fn load(client: &Client) {
         tasks.push(tokio::spawn(async move {
             let numbers: Vec<u32> = (0..ITEMS).filter(|number| number % 4 == lane).collect();
             for numbers in numbers.chunks(25) {
-                let puts = numbers.iter().map(|number| {
-                    let put = PutRequest::builder().set_item(Some(item(*number, 0)));
-                    WriteRequest::builder().put_request(put.build().unwrap()).build()
-                });
-                let call = client.batch_write_item().request_items(TABLE, puts.collect());
-                let answer = call.send().await.unwrap();
-                assert!(answer.unprocessed_items.unwrap_or_default().is_empty());
+                load_some(&client, numbers).await;
             }
         }));
     }
     for task in tasks {
         task.await.unwrap();
     }
+}
+
+async fn load_some(client: &Client, numbers: &[u32]) {
+    let puts = numbers.iter().map(|number| {
+        let put = PutRequest::builder().set_item(Some(item(*number, 0)));
+        WriteRequest::builder().put_request(put.build().unwrap()).build()
+    });
+    let call = client.batch_write_item().request_items(TABLE, puts.collect());
+    let answer = call.send().await.unwrap();
+    assert!(answer.unprocessed_items.unwrap_or_default().is_empty());
 }
 
 async fn put(client: &Client, item: Item) {
@@ -218,6 +222,7 @@ fn key_text(number: u32) -> String {
     json!([format!("item-{number:06}"), number]).to_string()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum may grow")]
 fn value(attribute: &AttributeValue) -> Value {
     match attribute {
         AttributeValue::S(text) => json!(text),

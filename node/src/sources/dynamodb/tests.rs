@@ -1,6 +1,6 @@
 //! Against DynamoDB Local, the real jar.
 
-#[expect(unreachable_pub, dead_code, reason = "shared with the crate of integration tests")]
+#[allow(unreachable_pub, dead_code, reason = "shared with the crate of integration tests")]
 #[path = "../../../../tests/src/dynamodb_local.rs"]
 mod dynamodb_local;
 

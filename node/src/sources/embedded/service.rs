@@ -225,7 +225,7 @@ fn prepare((index, write): (usize, DocumentWrite)) -> Result<Write, StoreError> 
             return Err(refuse("it has neither a document nor delete = true".to_owned()));
         }
     };
-    let document = parsed.and_then(|value| value.map(canonical).transpose());
+    let document = parsed.and_then(|value| value.as_ref().map(canonical).transpose());
     Ok(Write {
         collection: write.collection,
         key: write.key,
@@ -234,9 +234,9 @@ fn prepare((index, write): (usize, DocumentWrite)) -> Result<Write, StoreError> 
     })
 }
 
-fn canonical(value: Value) -> Result<Encoded, DocumentError> {
+fn canonical(value: &Value) -> Result<Encoded, DocumentError> {
     if matches!(value, Value::Object(_)) {
-        return document::encode(&value);
+        return document::encode(value);
     }
     Err(DocumentError::Json("it is not an object".to_owned()))
 }

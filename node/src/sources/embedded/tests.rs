@@ -241,6 +241,13 @@ async fn a_scan_sees_each_document_once_however_it_is_cut() {
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
+async fn write_all(service: &DocumentsService, writer: i64, each: i64) {
+    for n in 0..each {
+        let writes = three_writes(writer, n);
+        service.write(Request::new(WriteRequest { writes })).await.unwrap();
+    }
+}
+
 /// Writer `writer` puts a document, another that it often puts, and deletes the
 /// first again.
 fn three_writes(writer: i64, n: i64) -> Vec<DocumentWrite> {
@@ -269,12 +276,7 @@ async fn changes_come_in_order_and_complete_while_eight_write() {
     });
     let writers = (0..WRITERS).map(|writer| {
         let service = service.clone();
-        tokio::spawn(async move {
-            for n in 0..EACH {
-                let writes = three_writes(writer, n);
-                service.write(Request::new(WriteRequest { writes })).await.unwrap();
-            }
-        })
+        tokio::spawn(async move { write_all(&service, writer, EACH).await })
     });
     for writer in writers.collect::<Vec<_>>() {
         writer.await.unwrap();

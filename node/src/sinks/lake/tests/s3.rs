@@ -34,7 +34,7 @@ impl Moto {
         drop(free);
         let port = address.port().to_string();
         let home = std::env::var_os("HOME").unwrap();
-        let python = std::path::Path::new(&home).join(".cache/tidegate/py/bin/python");
+        let python = Path::new(&home).join(".cache/tidegate/py/bin/python");
         let server = Command::new(python)
             .args(["-m", "moto.server", "-p", &port])
             .stdout(std::process::Stdio::null())
