@@ -96,11 +96,10 @@ impl Cluster {
     /// If the binary is not built.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        let endpoints: Vec<_> =
-            self.nodes.iter().map(|node| format!("http://{}", node.address)).collect();
         Command::new(binary("tidegate"))
-            .args(["--yes", "--output", "json", "--endpoint", &endpoints.join(",")])
+            .args(["--output", "json", "--endpoint", &self.endpoints()])
             .args(arguments)
+            .stdin(Stdio::null())
             .output()
             .expect("tidegate is built: cargo build --workspace --bins")
     }
@@ -117,8 +116,24 @@ impl Cluster {
     ///
     /// If it is refused; says why.
     pub fn apply(&self, spec: &str) {
-        let output = self.try_apply(spec);
+        let output = self.try_apply(spec, &["--yes"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Follows an export's feed into a file of JSON lines, from the oldest on,
+    /// until the process is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the binary is not built.
+    #[must_use]
+    pub fn follow(&self, export: &str, into: &Path) -> Child {
+        let out = std::fs::File::create(into).expect("a file");
+        let mut command = tokio::process::Command::new(binary("tidegate"));
+        command.args(["--endpoint", &self.endpoints(), "feed", "tail", export]);
+        command.args(["--from", "earliest", "--format", "json"]);
+        let process = command.stdout(out).stderr(Stdio::null()).kill_on_drop(true).spawn();
+        process.expect("tidegate is built: cargo build --workspace --bins")
     }
 
     /// Writes `spec` to a file and tries to apply it.
@@ -127,10 +142,11 @@ impl Cluster {
     ///
     /// If the file cannot be written.
     #[must_use]
-    pub fn try_apply(&self, spec: &str) -> Output {
+    pub fn try_apply(&self, spec: &str, flags: &[&str]) -> Output {
         let path = self.folder.path().join("export.toml");
         std::fs::write(&path, spec).expect("a file");
-        self.cli(&["apply", "-f", &path.to_string_lossy()])
+        let path = path.to_string_lossy();
+        self.cli(&[flags, &["apply", "-f", &path]].concat())
     }
 
     /// The shards of an export.
@@ -165,6 +181,11 @@ impl Cluster {
             assert!(started.elapsed() < PATIENCE, "waited for: {what}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    fn endpoints(&self) -> String {
+        let all = self.nodes.iter().map(|node| format!("http://{}", node.address));
+        all.collect::<Vec<_>>().join(",")
     }
 
     fn up(&self) -> usize {

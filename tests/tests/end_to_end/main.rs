@@ -40,8 +40,9 @@ fn the_demo_verifies_every_document() {
 async fn a_wrong_export_file_is_refused_with_the_remedy() {
     let cluster = Cluster::start(1).await;
     let refused = |spec: &str, wanted: &[&str]| {
-        let output = cluster.try_apply(spec);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let output = cluster.try_apply(spec, &[]);
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
         assert!(!output.status.success(), "{spec}");
         for word in wanted {
             assert!(text.contains(word), "{word} is missing in: {text}");
