@@ -1,7 +1,7 @@
 //! A DynamoDB table: its stream, and its items by a parallel scan.
 //!
 //! One table is one shard. Its changes come from the table's stream, which is
-//! itself many stream shards that follow each other; [`lineage`] keeps their
+//! itself many stream shards that follow each other; `lineage.rs` keeps their
 //! order. Its rows come from a scan in segments, consistent reads all of them,
 //! since an eventually consistent one could miss a write that the stream has
 //! already left behind.
