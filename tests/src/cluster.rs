@@ -7,10 +7,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::process::Child;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until no other test of this binary runs a cluster: two cores are
+/// enough for one.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    ALONE.lock().await
+}
 
 /// Three nodes. Dropping it ends them.
 #[derive(Debug)]

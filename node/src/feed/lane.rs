@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_proto::v1::{ChangeBatch, FeedFormat, Operation};
+use tidegate_proto::v1::{ChangeBatch, FeedFormat, GapKind, Operation};
 use tidegate_proto::{BatchBuilder, Codec, Draft, Frame, Sequence, Stamp};
 use tokio::sync::mpsc;
 
+use crate::control::Control;
 use crate::error::{ErrorKind, Result};
 use crate::exchange::{Exchange, Fetch, Fetched};
 use crate::feed::filter::Filter;
@@ -36,6 +37,7 @@ impl Portion {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) exchange: Exchange,
+    pub(super) control: Control,
     pub(super) export: String,
     pub(super) filter: Filter,
     pub(super) format: FeedFormat,
@@ -105,10 +107,31 @@ async fn follow(
 
 /// Opens a fetch; from the oldest retained if that was asked for.
 async fn open(plan: &Plan, lane: &Lane, from: Begin) -> Result<Box<dyn Fetch>> {
-    match from {
-        Begin::After(at) => plan.exchange.fetch(lane.shard, at).await,
-        Begin::Earliest => plan.exchange.fetch_oldest(lane.shard).await,
+    let Begin::After(at) = from else {
+        return plan.exchange.fetch_oldest(lane.shard).await;
+    };
+    match plan.exchange.fetch(lane.shard, at).await {
+        Err(gone) if gone.kind() == ErrorKind::Gone => match behind_loss(plan, lane, at) {
+            Some(upto) => plan.exchange.fetch(lane.shard, upto).await,
+            None => Err(gone),
+        },
+        opened => opened,
     }
+}
+
+/// Where to go on if what follows `at` was lost with the last copy of a spool
+/// and comes again under new sequences; `None` if more than that is missing.
+fn behind_loss(plan: &Plan, lane: &Lane, at: Sequence) -> Option<Sequence> {
+    plan.control.read(|state| {
+        let lost = state.gaps_of(lane.shard).filter(|gap| gap.kind() == GapKind::SpoolLost);
+        let mut behind = at.0;
+        for gap in lost {
+            if gap.after <= behind && behind < gap.upto {
+                behind = gap.upto;
+            }
+        }
+        (behind > at.0).then_some(Sequence(behind))
+    })
 }
 
 fn portion(

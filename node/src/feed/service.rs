@@ -77,6 +77,7 @@ impl FeedService {
         let (export_id, lanes) = self.control.read(|state| lanes(state, &cluster_id, start))?;
         let plan = Plan {
             exchange: self.exchange.clone(),
+            control: self.control.clone(),
             export: start.export.clone(),
             filter,
             format,

@@ -10,6 +10,8 @@ mod keys;
 mod log;
 mod retention;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use log::{ShardLog, Tail};
 pub use retention::{Keep, run as run_retention};

@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::types::{
     WriteRequest,
 };
 use serde_json::{Value, json};
-use tidegate_tests::cluster::Cluster;
+use tidegate_tests::cluster::{Cluster, alone};
 use tidegate_tests::dynamodb_local::DynamoDbLocal;
 
 const TABLE: &str = "items";
@@ -29,6 +29,7 @@ type Item = HashMap<String, AttributeValue>;
 /// equal the table, item by item, types included.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_arrives_whole_although_its_owner_is_killed() {
+    let _alone = alone().await;
     let server = DynamoDbLocal::start().await;
     let client = client(server.endpoint());
     make_table(&client).await;
