@@ -62,7 +62,7 @@ impl Slots {
 
 /// The slot of a document: its key's hash, scaled.
 pub(super) fn slot(document: &Key) -> u16 {
-    let scaled = u128::from(document.hash()) * u128::from(SLOTS) >> 64;
+    let scaled = (u128::from(document.hash()) * u128::from(SLOTS)) >> 64;
     u16::try_from(scaled).unwrap_or(SLOTS - 1)
 }
 

@@ -178,26 +178,28 @@ impl Tail {
     /// The next changes; without any, how far the store has come.
     async fn next(&mut self) -> Result<ChangesResponse, StoreError> {
         loop {
-            let last = self.head.borrow_and_update().last;
-            if self.read < last {
-                let page = self.store.changes(self.slots, self.read).await?;
-                self.read = Revision(page.revision);
-                if !page.changes.is_empty() {
-                    return Ok(self.tell(page));
-                }
-            }
-            let moved = self.read > self.told;
+            let page = self.read().await?;
             let tell_at = self.told_at + TELL;
-            if moved && Instant::now() >= tell_at {
-                return Ok(
-                    self.tell(ChangesResponse { changes: Vec::new(), revision: self.read.0 })
-                );
+            let moved = self.read > self.told;
+            if !page.changes.is_empty() || (moved && Instant::now() >= tell_at) {
+                return Ok(self.tell(page));
             }
             tokio::select! {
                 changed = self.head.changed() => changed.map_err(|_| StoreError::Stopped)?,
                 () = tokio::time::sleep_until(tell_at), if moved => {}
             }
         }
+    }
+
+    /// What has come since the last call; asks the store only if it has moved.
+    async fn read(&mut self) -> Result<ChangesResponse, StoreError> {
+        let last = self.head.borrow_and_update().last;
+        if self.read >= last {
+            return Ok(ChangesResponse { changes: Vec::new(), revision: self.read.0 });
+        }
+        let page = self.store.changes(self.slots, self.read).await?;
+        self.read = Revision(page.revision);
+        Ok(page)
     }
 
     fn tell(&mut self, page: ChangesResponse) -> ChangesResponse {
@@ -224,7 +226,7 @@ fn prepare((index, write): (usize, DocumentWrite)) -> Result<Write, StoreError> 
             return Err(refuse("it has neither a document nor delete = true".to_owned()));
         }
     };
-    let document = parsed.and_then(|value| value.map(canonical).transpose());
+    let document = parsed.and_then(|value| value.as_ref().map(canonical).transpose());
     Ok(Write {
         collection: write.collection,
         key: write.key,
@@ -233,9 +235,9 @@ fn prepare((index, write): (usize, DocumentWrite)) -> Result<Write, StoreError> 
     })
 }
 
-fn canonical(value: Value) -> Result<Encoded, DocumentError> {
+fn canonical(value: &Value) -> Result<Encoded, DocumentError> {
     if matches!(value, Value::Object(_)) {
-        return document::encode(&value);
+        return document::encode(value);
     }
     Err(DocumentError::Json("it is not an object".to_owned()))
 }

@@ -137,6 +137,22 @@ async fn a_refused_write_refuses_its_whole_request_and_no_other() {
     assert_eq!(store.write(vec![only_if(4, delete("a", "fresh"))]).await, Ok(Revision(5)));
 }
 
+/// METHOD: requests that wait for the same fsync are one commit; each must see
+/// the ones before it there, or more than one of them would be the first.
+#[tokio::test]
+async fn of_many_that_make_the_same_document_one_succeeds() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(options(&dir)).unwrap();
+    for round in 0..5 {
+        let key = format!("k{round}");
+        let attempts = (0..20).map(|n| store.write(vec![only_if(0, put("c", &key, n))]));
+        let written = futures::future::join_all(attempts).await;
+        assert_eq!(written.iter().filter(|one| one.is_ok()).count(), 1, "{written:?}");
+    }
+    assert_eq!(store.describe().revision, 5);
+    assert_eq!(store.count("c".to_owned()).await.unwrap().documents, 5);
+}
+
 #[tokio::test]
 async fn json_is_taken_exactly_and_given_back() {
     let dir = TempDir::new().unwrap();
@@ -212,20 +228,17 @@ async fn a_scan_sees_each_document_once_however_it_is_cut() {
 
     let (mut parts, mut calls) = (Vec::new(), 0);
     for (from, upto) in [(0, 20), (20, 64)] {
-        let mut after = bytes::Bytes::new();
-        loop {
-            let slots = Some(SlotRange { from, upto });
-            let limit_bytes = 10_000;
-            let request =
-                ScanRequest { slots, after, limit_bytes, as_json: true, ..ScanRequest::default() };
-            let pages = scan(&service, request).await;
+        let slots = Some(SlotRange { from, upto });
+        let mut request =
+            ScanRequest { slots, limit_bytes: 10_000, as_json: true, ..ScanRequest::default() };
+        let mut done = false;
+        while !done {
+            let pages = scan(&service, request.clone()).await;
             calls += 1;
             parts.extend(pages.iter().flat_map(|page| &page.documents).map(name));
             let last = pages.last().unwrap();
-            if last.done {
-                break;
-            }
-            after = last.cursor.clone();
+            done = last.done;
+            request.after = last.cursor.clone();
         }
     }
     assert_eq!(parts, all, "in the same order");
@@ -242,6 +255,18 @@ async fn a_scan_sees_each_document_once_however_it_is_cut() {
     let mut pages = service.scan(Request::new(asked)).await.unwrap().into_inner();
     let status = pages.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+/// `each` requests: a document that is gone again at the end of its request,
+/// and one of seven that are replaced over and over.
+async fn write_some(service: DocumentsService, writer: i64, each: i64) {
+    for n in 0..each {
+        let (key, other) = (format!("{writer}-{n}"), format!("{writer}-{}", n % 7));
+        let body = format!(r#"{{"n":{n}}}"#);
+        let gone = DocumentWrite { kind: Some(Kind::Delete(true)), ..json("c", &key, "") };
+        let writes = vec![json("c", &key, &body), json("d", &other, &body), gone];
+        service.write(Request::new(WriteRequest { writes })).await.unwrap();
+    }
 }
 
 /// METHOD: eight writers race while one reader follows all slots and three
@@ -261,18 +286,8 @@ async fn changes_come_in_order_and_complete_while_eight_write() {
             async move { read_upto(changes(&service, range, 0).await.unwrap(), upto).await },
         )
     });
-    let writers = (0..WRITERS).map(|writer| {
-        let service = service.clone();
-        tokio::spawn(async move {
-            for n in 0..EACH {
-                let (key, other) = (format!("{writer}-{n}"), format!("{writer}-{}", n % 7));
-                let body = format!(r#"{{"n":{n}}}"#);
-                let gone = DocumentWrite { kind: Some(Kind::Delete(true)), ..json("c", &key, "") };
-                let writes = vec![json("c", &key, &body), json("d", &other, &body), gone];
-                service.write(Request::new(WriteRequest { writes })).await.unwrap();
-            }
-        })
-    });
+    let writers =
+        (0..WRITERS).map(|writer| tokio::spawn(write_some(service.clone(), writer, EACH)));
     for writer in writers.collect::<Vec<_>>() {
         writer.await.unwrap();
     }
