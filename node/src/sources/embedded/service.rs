@@ -178,28 +178,27 @@ impl Tail {
     /// The next changes; without any, how far the store has come.
     async fn next(&mut self) -> Result<ChangesResponse, StoreError> {
         loop {
-            let page = self.read().await?;
-            let tell_at = self.told_at + TELL;
-            let moved = self.read > self.told;
-            if !page.changes.is_empty() || (moved && Instant::now() >= tell_at) {
+            let last = self.head.borrow_and_update().last;
+            let page = if self.read < last {
+                self.store.changes(self.slots, self.read).await?
+            } else {
+                ChangesResponse { revision: self.read.0, ..ChangesResponse::default() }
+            };
+            self.read = Revision(page.revision);
+            if !page.changes.is_empty() {
                 return Ok(self.tell(page));
+            }
+            let moved = self.read > self.told;
+            let tell_at = self.told_at + TELL;
+            if moved && Instant::now() >= tell_at {
+                let revision = self.read.0;
+                return Ok(self.tell(ChangesResponse { revision, ..ChangesResponse::default() }));
             }
             tokio::select! {
                 changed = self.head.changed() => changed.map_err(|_| StoreError::Stopped)?,
                 () = tokio::time::sleep_until(tell_at), if moved => {}
             }
         }
-    }
-
-    /// What has come since the last call; asks the store only if it has moved.
-    async fn read(&mut self) -> Result<ChangesResponse, StoreError> {
-        let last = self.head.borrow_and_update().last;
-        if self.read >= last {
-            return Ok(ChangesResponse { changes: Vec::new(), revision: self.read.0 });
-        }
-        let page = self.store.changes(self.slots, self.read).await?;
-        self.read = Revision(page.revision);
-        Ok(page)
     }
 
     fn tell(&mut self, page: ChangesResponse) -> ChangesResponse {

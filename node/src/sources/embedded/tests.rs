@@ -228,17 +228,17 @@ async fn a_scan_sees_each_document_once_however_it_is_cut() {
 
     let (mut parts, mut calls) = (Vec::new(), 0);
     for (from, upto) in [(0, 20), (20, 64)] {
-        let slots = Some(SlotRange { from, upto });
-        let mut request =
-            ScanRequest { slots, limit_bytes: 10_000, as_json: true, ..ScanRequest::default() };
-        let mut done = false;
+        let (mut after, mut done) = (bytes::Bytes::new(), false);
         while !done {
-            let pages = scan(&service, request.clone()).await;
+            let slots = Some(SlotRange { from, upto });
+            let limit_bytes = 10_000;
+            let request =
+                ScanRequest { slots, after, limit_bytes, as_json: true, ..ScanRequest::default() };
+            let pages = scan(&service, request).await;
             calls += 1;
             parts.extend(pages.iter().flat_map(|page| &page.documents).map(name));
-            let last = pages.last().unwrap();
-            done = last.done;
-            request.after = last.cursor.clone();
+            after = pages.last().unwrap().cursor.clone();
+            done = pages.last().unwrap().done;
         }
     }
     assert_eq!(parts, all, "in the same order");
@@ -257,16 +257,20 @@ async fn a_scan_sees_each_document_once_however_it_is_cut() {
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
-/// `each` requests: a document that is gone again at the end of its request,
-/// and one of seven that are replaced over and over.
-async fn write_some(service: DocumentsService, writer: i64, each: i64) {
+async fn write_all(service: &DocumentsService, writer: i64, each: i64) {
     for n in 0..each {
-        let (key, other) = (format!("{writer}-{n}"), format!("{writer}-{}", n % 7));
-        let body = format!(r#"{{"n":{n}}}"#);
-        let gone = DocumentWrite { kind: Some(Kind::Delete(true)), ..json("c", &key, "") };
-        let writes = vec![json("c", &key, &body), json("d", &other, &body), gone];
+        let writes = three_writes(writer, n);
         service.write(Request::new(WriteRequest { writes })).await.unwrap();
     }
+}
+
+/// Writer `writer` puts a document, another that it often puts, and deletes the
+/// first again.
+fn three_writes(writer: i64, n: i64) -> Vec<DocumentWrite> {
+    let (key, other) = (format!("{writer}-{n}"), format!("{writer}-{}", n % 7));
+    let body = format!(r#"{{"n":{n}}}"#);
+    let gone = DocumentWrite { kind: Some(Kind::Delete(true)), ..json("c", &key, "") };
+    vec![json("c", &key, &body), json("d", &other, &body), gone]
 }
 
 /// METHOD: eight writers race while one reader follows all slots and three
@@ -286,8 +290,10 @@ async fn changes_come_in_order_and_complete_while_eight_write() {
             async move { read_upto(changes(&service, range, 0).await.unwrap(), upto).await },
         )
     });
-    let writers =
-        (0..WRITERS).map(|writer| tokio::spawn(write_some(service.clone(), writer, EACH)));
+    let writers = (0..WRITERS).map(|writer| {
+        let service = service.clone();
+        tokio::spawn(async move { write_all(&service, writer, EACH).await })
+    });
     for writer in writers.collect::<Vec<_>>() {
         writer.await.unwrap();
     }
