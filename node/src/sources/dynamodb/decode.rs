@@ -91,17 +91,15 @@ fn key_part(attribute: Option<&AttributeValue>) -> Result<KeyPart> {
     match attribute {
         Some(AttributeValue::S(text)) => Ok(KeyPart::String(text.clone())),
         Some(AttributeValue::B(bytes)) => Ok(KeyPart::Bytes(bytes.as_ref().to_vec())),
-        Some(AttributeValue::N(text)) => number_part(text).ok_or_else(not_a_number),
+        Some(AttributeValue::N(text)) => {
+            KeyPart::number(text).map_err(|error| not_a_number().because(error))
+        }
         _ => {
             let why = "a dynamodb record lacks its key; if the table was recreated with another \
                        key, delete the export and create it again";
             Err(Error::new(ErrorKind::Corrupt, why))
         }
     }
-}
-
-fn number_part(text: &str) -> Option<KeyPart> {
-    tidegate_proto::Decimal::parse(text).map(KeyPart::Number)
 }
 
 fn stream_value(attribute: StreamValue, depth: usize) -> Result<AttributeValue> {

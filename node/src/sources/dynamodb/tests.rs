@@ -1,6 +1,6 @@
 //! Against DynamoDB Local, the real jar.
 
-#[expect(unreachable_pub, dead_code, reason = "shared with the crate of integration tests")]
+#[expect(unreachable_pub, reason = "shared with the crate of integration tests")]
 #[path = "../../../../tests/src/dynamodb_local.rs"]
 mod dynamodb_local;
 
