@@ -73,7 +73,8 @@ pub(super) async fn capture(stream: &mut dyn ChangeStream, upto: usize) -> Resul
 pub(super) async fn any_position_resumes(source: &dyn Source, shard: &ShardSpec, start: &[u8]) {
     let mut stream = source.stream(shard, start).await.unwrap();
     let all = capture(&mut *stream, 2_000).await.unwrap();
-    assert!(all.changes.len() >= 10, "there is something to resume in");
+    let places = all.places.iter().filter(|(count, _)| (1..all.changes.len()).contains(count));
+    assert!(places.count() > 0, "there is a place to resume at, and something behind it");
     let step = (all.places.len() / 8).max(1);
     for (count, place) in all.places.iter().step_by(step) {
         let wanted = &all.changes[*count..];
