@@ -22,9 +22,10 @@ pub fn state_after(
         (0..config.snapshot_rows).map(|row| (row, first_order(config, shard, row))).collect();
     for at in 0..n {
         let generated = change(config, shard, at);
-        match generated.operation {
-            Operation::Delete => drop(rows.remove(&generated.row)),
-            _ => drop(rows.insert(generated.row, generated.order)),
+        if generated.operation == Operation::Delete {
+            rows.remove(&generated.row);
+        } else {
+            rows.insert(generated.row, generated.order);
         }
     }
     let template = Template::new(shard, config.document_bytes)?;

@@ -87,9 +87,7 @@ impl ChunkReader for SegmentScan {
         for item in items {
             self.push(item, out)?;
         }
-        if count > 0 {
-            self.bytes_per_item = Some((out.bytes() - before) / count);
-        }
+        self.bytes_per_item = (out.bytes() - before).checked_div(count).or(self.bytes_per_item);
         self.after = answer.last_evaluated_key.filter(|key| !key.is_empty());
         let cursor = match &self.after {
             Some(last) => {

@@ -50,6 +50,7 @@ fn object(fields: Item, depth: usize) -> Result<Value> {
     Ok(Value::Object(values))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "AWS may add types")]
 fn value(attribute: AttributeValue, depth: usize) -> Result<Value> {
     check_depth(depth)?;
     Ok(match attribute {
@@ -102,6 +103,7 @@ fn key_part(attribute: Option<&AttributeValue>) -> Result<KeyPart> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "AWS may add types")]
 fn stream_value(attribute: StreamValue, depth: usize) -> Result<AttributeValue> {
     check_depth(depth)?;
     Ok(match attribute {

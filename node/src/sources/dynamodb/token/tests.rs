@@ -78,6 +78,6 @@ proptest! {
         let mut sealed = vec![VERSION];
         sealed.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
         sealed.extend_from_slice(&body);
-        let _ = (Position::decode(&sealed), Cursor::decode(&sealed), Descriptor::decode(&sealed));
+        drop((Position::decode(&sealed), Cursor::decode(&sealed), Descriptor::decode(&sealed)));
     }
 }
