@@ -10,7 +10,7 @@ use super::generate::{Order, change, first_order};
 use super::template::Template;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Changes folded into the table in one go: some 20 ms.
+/// Changes folded into the table in one go, so that nobody waits long for it.
 const FOLDED_MAX: u64 = 1_000_000;
 
 /// A shard's documents, and its table as a snapshot sees it.

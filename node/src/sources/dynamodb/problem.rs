@@ -110,16 +110,13 @@ where
     if is_server_side(error) {
         return (ErrorKind::Unavailable, WAIT);
     }
-    match error {
-        SdkError::ConstructionFailure(_) => {
-            (ErrorKind::Config, "check [source] endpoint and region")
-        }
-        SdkError::DispatchFailure(_) if lacks_credentials(error) => (ErrorKind::Config, KEYS),
-        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => {
-            (ErrorKind::Unavailable, UNREACHABLE)
-        }
-        _ => (ErrorKind::Unavailable, UNREACHABLE),
+    if matches!(error, SdkError::DispatchFailure(_)) && lacks_credentials(error) {
+        return (ErrorKind::Config, KEYS);
     }
+    if matches!(error, SdkError::ConstructionFailure(_)) {
+        return (ErrorKind::Config, "check [source] endpoint and region");
+    }
+    (ErrorKind::Unavailable, UNREACHABLE)
 }
 
 fn is_server_side<E>(error: &SdkError<E, HttpResponse>) -> bool {

@@ -33,7 +33,7 @@ const RETENTION_MS: i64 = 24 * 3_600_000;
 const CONFIRM_MS: i64 = 10 * 60_000;
 /// Creation times are told to the second.
 const SECOND_MS: i64 = 1000;
-/// How long a shard that was not found is left alone.
+/// How long a shard that was not found, or was trimmed, is left alone.
 const MISSING: Duration = Duration::from_secs(1);
 
 /// Reads all stream shards whose parents have been read, side by side.
@@ -168,7 +168,10 @@ impl DynamodbStream {
                 let drained = self.position.lineage.unfinished().next().is_none();
                 if drained { self.change_streams().await } else { Ok(()) }
             }
-            Done::Listed(Ok(Listing::Missing)) => self.change_streams().await,
+            Done::Listed(Ok(Listing::Missing)) => {
+                self.pace.failed(Instant::now());
+                self.change_streams().await
+            }
             Done::Listed(Err(problem)) => {
                 let too_often = self.pace.failed(Instant::now());
                 let passes = problem.kind() == ErrorKind::Unavailable && !too_often;
@@ -187,7 +190,13 @@ impl DynamodbStream {
         match look.result {
             Ok(Fetched::Page { records, next }) => {
                 self.check_retention(shard, &place, look.asked_ms);
-                self.take_page(shard, (records, next), look.asked_ms, out)?;
+                let count = records.len();
+                let newest_ms = self.take_records(shard, records, out)?;
+                // All of it was seen before: nothing is known of what follows.
+                let known = count == 0 || newest_ms.is_some();
+                let asked_ms = if known { look.asked_ms } else { i64::MIN };
+                let caught_up_ms = newest_ms.map_or(asked_ms, |ms| asked_ms.min(ms - SECOND_MS));
+                self.go_on(shard, next, count, caught_up_ms);
             }
             Ok(Fetched::Expired) => looking.reopen(Duration::ZERO),
             Ok(Fetched::Missing) => {
@@ -195,7 +204,7 @@ impl DynamodbStream {
                 self.pace.hurry(Instant::now());
             }
             Ok(Fetched::Trimmed) => {
-                looking.reopen(Duration::ZERO);
+                looking.reopen(MISSING);
                 if let Place::After(last) = place {
                     let detail = format!("stream shard {shard} no longer has what follows {last}");
                     self.losses.push(Loss { kind: GapKind::Trimmed, detail });
@@ -209,15 +218,14 @@ impl DynamodbStream {
         Ok(())
     }
 
-    /// Takes a page whole, or up to the first record that cannot be taken.
-    fn take_page(
+    /// Takes a page whole, or up to the first record that cannot be taken. Says
+    /// when its newest record was made, if any was new.
+    fn take_records(
         &mut self,
         shard: &str,
-        (records, next): (Vec<Record>, Option<String>),
-        asked_ms: i64,
+        records: Vec<Record>,
         out: &mut BatchBuilder,
-    ) -> Result<()> {
-        let count = records.len();
+    ) -> Result<Option<i64>> {
         let mut newest_ms = None;
         for record in records {
             let last = match self.position.lineage.place(shard) {
@@ -232,23 +240,27 @@ impl DynamodbStream {
                 self.moved = true;
             }
         }
+        Ok(newest_ms)
+    }
+
+    /// A page was taken whole: the shard has ended, or is looked at again.
+    fn go_on(&mut self, shard: &str, next: Option<String>, count: usize, caught_up_ms: i64) {
         let Some(next) = next else {
             self.position.lineage.advance(shard, Place::Finished);
             self.moved = true;
             self.looking.remove(shard);
             self.pace.ended(shard, Instant::now());
-            return Ok(());
+            return;
         };
         let closed = self.position.lineage.is_closed(shard);
         let pause_max = Duration::from_millis(self.config.poll_ms);
         if let Some(looking) = self.looking.get_mut(shard) {
             looking.page(next, count, pause_max);
-            looking.caught_up(newest_ms.map_or(asked_ms, |ms| asked_ms.min(ms - SECOND_MS)));
+            looking.caught_up(caught_up_ms);
             if closed && count == 0 {
                 looking.near_end();
             }
         }
-        Ok(())
     }
 
     /// A shard of which nothing was read yet, looked at too late, may have lost

@@ -172,12 +172,13 @@ async fn the_contract_holds() {
     let server = DynamoDbLocal::start().await;
     let source = open(&server, "orders").await;
     create(&source, Some(StreamViewType::NewAndOldImages)).await;
-    fill(&source, 0..300).await;
+    fill(&source, 0..2_500).await;
     let shard = source.discover().await.unwrap().remove(0);
     let anchor = source.anchor(&shard).await.unwrap();
     any_position_resumes(&source, &shard, &anchor.position).await;
     let rows = pages_give_each_row_once(&source, &shard, anchor.chunks).await;
-    let wanted: BTreeMap<_, _> = (0..300).map(|id| (key(&source, id), hash(item(id, 0)))).collect();
+    let wanted: BTreeMap<_, _> =
+        (0..2_500).map(|id| (key(&source, id), hash(item(id, 0)))).collect();
     assert_eq!(rows, wanted);
     let write = || async {
         put(&source, 1000, 0).await;

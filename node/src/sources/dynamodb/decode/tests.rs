@@ -11,10 +11,9 @@ fn text(text: &str) -> AttributeValue {
 fn decoded(attribute: AttributeValue) -> Value {
     let item = Item::from([("v".to_owned(), attribute), ("w".to_owned(), text("x"))]);
     let encoded = encode(item).unwrap();
-    match document::decode(&encoded.dictionary, &encoded.value).unwrap() {
-        Value::Object(mut fields) => fields.remove(0).1,
-        other => panic!("an item is an object, not {other:?}"),
-    }
+    let decoded = document::decode(&encoded.dictionary, &encoded.value).unwrap();
+    let Value::Object(mut fields) = decoded else { panic!("an item is an object") };
+    fields.remove(0).1
 }
 
 fn tagged(tag: &str, value: Value) -> Value {
