@@ -104,6 +104,9 @@ pub(crate) struct ShardView {
     pub(crate) epoch: u64,
     /// Name of the node; empty for none.
     pub(crate) reader: String,
+    /// Names of the nodes that keep its spool, and of those that have all of it.
+    pub(crate) copies: Vec<String>,
+    pub(crate) in_sync: Vec<String>,
     pub(crate) captured: CheckpointView,
     pub(crate) snapshot: SnapshotProgress,
     pub(crate) sinks: Vec<DeliveryView>,
@@ -211,6 +214,8 @@ impl ShardView {
             failure: shard.failure.clone(),
             epoch: shard.epoch,
             reader: names.node(shard.reader),
+            copies: shard.copies.iter().map(|node| names.node(*node)).collect(),
+            in_sync: shard.in_sync.iter().map(|node| names.node(*node)).collect(),
             snapshot: progress::of([shard]),
             sinks: sinks.into_iter().map(delivery).collect(),
             gaps: shard.gaps,

@@ -112,6 +112,10 @@ fn behind(sink: &DeliveryView) -> String {
 }
 
 fn detail(shard: &ShardView, now_ms: i64) -> String {
+    let copy = |node: &String| match shard.in_sync.contains(node) {
+        true => node.clone(),
+        false => format!("{node} (catching up)"),
+    };
     let snapshot = &shard.snapshot;
     let captured = &shard.captured;
     let facts = table::facts(&[
@@ -119,6 +123,7 @@ fn detail(shard: &ShardView, now_ms: i64) -> String {
         ("state", state(shard)),
         ("failure", shard.failure.clone()),
         ("reader", format!("{} (epoch {})", shard.reader, shard.epoch)),
+        ("copies", shard.copies.iter().map(copy).collect::<Vec<_>>().join(", ")),
         (
             "snapshot",
             format!("{}, {} of {} chunks", snapshot.state, snapshot.chunks_done, snapshot.chunks),

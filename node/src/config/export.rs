@@ -7,6 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The most sinks an export may have.
 const SINKS_MAX: usize = 16;
+/// The most copies of a spool.
+const COPIES_MAX: usize = 5;
 /// The longest name of an export or a sink.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -30,6 +32,9 @@ pub struct ExportSpec {
     /// The `[retention]` table.
     #[serde(default)]
     pub retention: RetentionConfig,
+    /// The `[spool]` table.
+    #[serde(default)]
+    pub spool: SpoolConfig,
 }
 
 /// One `[[sink]]` table.
@@ -89,6 +94,22 @@ impl Default for RetentionConfig {
     }
 }
 
+/// How each shard's spool is kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SpoolConfig {
+    /// Nodes that keep it, the owner included, as far as there are so many.
+    /// Default 2, at most 5. With 1, what a killed node had captured and no sink
+    /// had yet is read again from the source.
+    pub copies: usize,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { copies: 2 }
+    }
+}
+
 impl ExportSpec {
     /// Reads an export file and checks all that can be checked without asking
     /// the systems it names.
@@ -100,6 +121,9 @@ impl ExportSpec {
         check_name("name", &spec.name)?;
         if !(1..=64).contains(&spec.snapshot.chunks_in_flight) {
             return Err(refuse("[snapshot] chunks-in-flight must be from 1 to 64"));
+        }
+        if !(1..=COPIES_MAX).contains(&spec.spool.copies) {
+            return Err(refuse(&format!("[spool] copies must be from 1 to {COPIES_MAX}")));
         }
         spec.source_kind()?;
         let sinks = spec.sinks()?;

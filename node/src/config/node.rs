@@ -71,7 +71,9 @@ pub struct ClusterConfig {
     pub lease_ms: u64,
     /// A node not heard this long is declared down. Default 1000 ms.
     pub down_ms: u64,
-    /// Raft's election timeout is drawn from this to twice this. Default 1500 ms.
+    /// Raft's election timeout: a follower stands for election when it has not
+    /// heard the leader for about twice this; at once if its process is gone.
+    /// Default 800 ms.
     pub election_ms: u64,
     /// How often checkpoints are gathered into one log entry. Default 20 ms.
     pub tick_ms: u64,
@@ -79,7 +81,7 @@ pub struct ClusterConfig {
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { heartbeat_ms: 100, lease_ms: 700, down_ms: 1000, election_ms: 1500, tick_ms: 20 }
+        Self { heartbeat_ms: 100, lease_ms: 700, down_ms: 1000, election_ms: 800, tick_ms: 20 }
     }
 }
 

@@ -11,11 +11,12 @@ use tidegate_proto::v1::{
     Command, HeartbeatRequest, NodeState, NodeUp, Outcome, ProposeRequest, command, outcome,
 };
 use tidegate_raft_store::{Proposal, State, StateHandle, TypeConfig};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::clock;
 use crate::config::ClusterConfig;
+use crate::control::contacts::Contacts;
 use crate::control::identity::Identity;
 use crate::control::lease::Lease;
 use crate::control::liveness::Liveness;
@@ -42,6 +43,9 @@ pub(super) struct Shared {
     /// Tells this run of the process from those before it.
     pub(super) run: u64,
     pub(super) liveness: Mutex<Liveness>,
+    pub(super) contacts: Mutex<Contacts>,
+    /// Woken when another node's process turns out to be gone.
+    pub(super) suspicion: Notify,
     pub(super) lease: Lease,
 }
 
@@ -271,6 +275,14 @@ impl Control {
 
     pub(super) fn liveness(&self) -> &Mutex<Liveness> {
         &self.0.liveness
+    }
+
+    pub(super) fn contacts(&self) -> &Mutex<Contacts> {
+        &self.0.contacts
+    }
+
+    pub(super) fn suspicion(&self) -> &Notify {
+        &self.0.suspicion
     }
 
     /// Leaves the group's work to the others and closes the log.

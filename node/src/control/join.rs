@@ -17,6 +17,7 @@ use crate::control::lease::{self, Lease};
 use crate::control::members;
 use crate::control::network::Network;
 use crate::control::peers::{Peers, explain};
+use crate::control::probe;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
 use crate::task::Tasks;
@@ -104,12 +105,15 @@ impl Control {
             region: config.region.clone(),
             run: rand::random(),
             liveness: std::sync::Mutex::default(),
+            contacts: std::sync::Mutex::default(),
+            suspicion: tokio::sync::Notify::new(),
             lease,
         });
         if config.bootstrap && control.node() == FIRST {
             control.found(config).await?;
         }
         tasks.spawn("lease", lease::keep(control.clone(), renew));
+        tasks.spawn("probes", probe::keep(control.clone()));
         tasks.spawn("members", members::keep(control.clone()));
         Ok(control)
     }
@@ -161,7 +165,8 @@ fn raft_settings(times: &ClusterConfig) -> Result<Config> {
         cluster_name: "tidegate".to_owned(),
         heartbeat_interval: (times.election_ms / 8).max(50),
         election_timeout_min: times.election_ms,
-        election_timeout_max: times.election_ms * 2,
+        // Followers refuse a new leader for this long after they heard the old one.
+        election_timeout_max: times.election_ms + times.election_ms / 5,
         install_snapshot_timeout: 30_000,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(20_000),
         max_in_snapshot_log_to_keep: 2_000,

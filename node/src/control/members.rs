@@ -20,14 +20,22 @@ const LAG_MAX: u64 = 100;
 pub(super) async fn keep(control: Control) {
     let mut ticks = tokio::time::interval(control.times().heartbeat());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut leader_before = None;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = control.suspicion().notified() => {}
+        }
         if !control.leads() {
+            leader_before = control.leadership().leader.or(leader_before);
             control.liveness().lock().unwrap_or_else(PoisonError::into_inner).forget();
             continue;
         }
-        for (node, run) in silent(&control) {
-            tracing::warn!(%node, "not heard in time; declared down");
+        if let Some(before) = leader_before.take() {
+            blame(&control, before);
+        }
+        for (node, run) in lost(&control) {
+            tracing::warn!(%node, "lost; declared down");
             let down = NodeDown { node: node.0, run };
             if let Err(error) = control.propose(command::Kind::NodeDown(down)).await {
                 tracing::warn!(error = %error, %node, "declare a node down; trying again");
@@ -39,13 +47,37 @@ pub(super) async fn keep(control: Control) {
     }
 }
 
-fn silent(control: &Control) -> Vec<(NodeId, u64)> {
-    let up: Vec<_> = control.read(|state| {
+/// Nodes held for up that were not heard for too long, or whose process is gone.
+fn lost(control: &Control) -> Vec<(NodeId, u64)> {
+    let up = up(control);
+    let contacts = control.contacts().lock().unwrap_or_else(PoisonError::into_inner);
+    let gone = |(node, run): &(NodeId, u64)| contacts.gone(*node) == Some(*run);
+    let mut lost: Vec<_> = up.iter().copied().filter(gone).collect();
+    let rest = up.into_iter().filter(|it| !gone(it));
+    let mut liveness = control.liveness().lock().unwrap_or_else(PoisonError::into_inner);
+    lost.extend(liveness.silent(rest, Instant::now(), control.times().down()));
+    lost
+}
+
+fn up(control: &Control) -> Vec<(NodeId, u64)> {
+    control.read(|state| {
         let nodes = state.nodes().filter(|node| node.state() == NodeState::Up);
         nodes.map(|node| (NodeId(node.id), node.run)).collect()
-    });
-    let mut liveness = control.liveness().lock().unwrap_or_else(PoisonError::into_inner);
-    liveness.silent(up, Instant::now(), control.times().down())
+    })
+}
+
+/// A new leader gives everyone its full patience; only not the leader before
+/// it, whose silence is why it was elected.
+fn blame(control: &Control, before: NodeId) {
+    let Some(run) = up(control).into_iter().find(|(node, _)| *node == before).map(|(_, run)| run)
+    else {
+        return;
+    };
+    let contacts = control.contacts().lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(last) = contacts.last(before) {
+        let mut liveness = control.liveness().lock().unwrap_or_else(PoisonError::into_inner);
+        liveness.heard(before, run, last);
+    }
 }
 
 /// One change of the group; one at a time.

@@ -4,6 +4,7 @@
 //! way of the leader), reads the replicated state, and holds this node's
 //! [`Lease`]. No other module knows openraft.
 
+mod contacts;
 mod handle;
 mod identity;
 mod join;
@@ -12,6 +13,7 @@ mod liveness;
 mod members;
 mod network;
 mod peers;
+mod probe;
 mod service;
 
 pub use handle::{Control, Leadership};

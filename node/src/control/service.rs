@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::raft_server::Raft;
 use tidegate_proto::v1::{
-    HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, ProposeRequest,
-    ProposeResponse, RaftMessage,
+    HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, PingRequest, PingResponse,
+    ProposeRequest, ProposeResponse, RaftMessage,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -96,6 +96,11 @@ impl Raft for RaftService {
         let (log_index, outcome) =
             self.0.write_here(&command).await.map_err(|error| status(&error))?;
         Ok(Response::new(ProposeResponse { outcome: Some(outcome), log_index }))
+    }
+
+    async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        self.same_cluster(&request.into_inner().cluster_id)?;
+        Ok(Response::new(PingResponse { node: self.0.node().0, run: self.0.run() }))
     }
 
     async fn heartbeat(

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use tidegate_proto::v1::{FetchOpen, ShardId};
+use tidegate_proto::v1::{FetchOpen, NodeState, ShardId};
 use tidegate_proto::{Epoch, Frame, NodeId, Sequence};
+use tidegate_raft_store::State;
 use tonic::async_trait;
 
 use crate::control::Control;
@@ -47,7 +48,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Fetches through `spool` where this node is the owner. Each fetch may
+    /// Fetches through `spool` where this node is in sync. Each fetch may
     /// have `credit_bytes` in flight.
     #[must_use]
     pub fn new(spool: Arc<Spool>, control: Control, credit_bytes: u64) -> Self {
@@ -64,17 +65,23 @@ impl Exchange {
         self.open(shard, after).await
     }
 
+    pub(super) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    pub(super) fn credit_bytes(&self) -> u64 {
+        self.credit_bytes
+    }
+
     async fn open(&self, shard: ShardId, after: Sequence) -> Result<Box<dyn Fetch>> {
-        let owner = self.control.read(|state| {
-            let entry = state.shard(shard)?;
-            let node = state.node(entry.reader)?;
-            Some((Epoch(entry.epoch), NodeId(entry.reader), node.address.clone()))
-        });
-        let Some((epoch, owner, address)) = owner else {
+        let here = self.control.node();
+        let Some((epoch, nearest, address)) =
+            self.control.read(|state| nearest(state, shard, here))
+        else {
             let why = format!("shard {shard} has no owner right now");
             return Err(Error::new(ErrorKind::Unavailable, why));
         };
-        if owner == self.control.node() {
+        if nearest == here {
             let fetch = LocalFetch::open(&self.spool, shard, epoch, after, self.credit_bytes)?;
             return Ok(Box::new(fetch));
         }
@@ -84,8 +91,27 @@ impl Exchange {
             epoch: epoch.0,
             after: after.0,
             credit_bytes: self.credit_bytes,
+            copy: None,
         };
         let fetch = RemoteFetch::open(&self.control, &address, open);
         Ok(Box::new(fetch.await?))
     }
+}
+
+/// The node to fetch from: this one if it is in sync, else one in sync in this
+/// one's region, else the owner; with the shard's epoch and its address.
+fn nearest(state: &State, shard: ShardId, here: NodeId) -> Option<(Epoch, NodeId, String)> {
+    let entry = state.shard(shard).filter(|entry| entry.reader != 0)?;
+    let region = state.node(here.0).map(|node| &node.region);
+    let near = |id: &&u64| {
+        let node = state.node(**id);
+        node.is_some_and(|node| node.state() == NodeState::Up && Some(&node.region) == region)
+    };
+    let candidates = || entry.in_sync.iter().chain([&entry.reader]);
+    let chosen = candidates().find(|id| **id == here.0);
+    // The owner before its copies: it has what is new first.
+    let chosen = chosen.or_else(|| Some(&entry.reader).filter(near));
+    let chosen = chosen.or_else(|| candidates().find(near)).unwrap_or(&entry.reader);
+    let node = state.node(*chosen)?;
+    Some((Epoch(entry.epoch), NodeId(*chosen), node.address.clone()))
 }

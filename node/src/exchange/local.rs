@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_proto::v1::ShardId;
-use tidegate_proto::{Epoch, Sequence};
+use tidegate_proto::{Epoch, NodeId, Sequence};
 use tokio::sync::watch;
 use tonic::async_trait;
 
@@ -55,6 +55,78 @@ impl LocalFetch {
     }
 }
 
+/// What a log's owner sends to one copy: also what is not stable yet, and the
+/// stable mark whenever it moves.
+#[derive(Debug)]
+pub(super) struct CopyFeed {
+    log: Arc<ShardLog>,
+    epoch: Epoch,
+    after: Sequence,
+    stable: watch::Receiver<Sequence>,
+    appended: watch::Receiver<Sequence>,
+    chunk_bytes: usize,
+    node: NodeId,
+    connection: u64,
+}
+
+impl CopyFeed {
+    /// Feeds `node`'s copy, in its process's run `run`, which has all up to `after`.
+    pub(super) fn open(
+        log: Arc<ShardLog>,
+        epoch: Epoch,
+        (node, run): (NodeId, u64),
+        after: Sequence,
+        credit_bytes: u64,
+    ) -> Result<Self> {
+        let connection = log.copy_opened((node, run), after, epoch)?;
+        let (stable, appended) = (log.stable(), log.appended_mark());
+        let chunk_bytes = usize::try_from(credit_bytes / 2).unwrap_or(usize::MAX);
+        Ok(Self { log, epoch, after, stable, appended, chunk_bytes, node, connection })
+    }
+
+    /// The next batches; none if only the stable mark moved.
+    pub(super) async fn next(&mut self, room: bool) -> Result<Fetched> {
+        loop {
+            if !self.log.owned_under(self.epoch) {
+                return Err(not_held(self.log.shard(), self.epoch));
+            }
+            let told = self.stable.has_changed().unwrap_or(false);
+            let stable = *self.stable.borrow_and_update();
+            self.appended.mark_unchanged();
+            let frames = if room {
+                self.log.read_appended(self.after, self.chunk_bytes)?
+            } else {
+                Vec::new()
+            };
+            if let Some(last) = frames.last() {
+                self.after = last.last();
+            }
+            if told || !frames.is_empty() {
+                return Ok(Fetched { frames, stable });
+            }
+            let moved = tokio::select! {
+                moved = self.stable.changed() => {
+                    self.stable.mark_changed();
+                    moved
+                }
+                moved = self.appended.changed(), if room => moved,
+            };
+            moved.map_err(|_| not_held(self.log.shard(), self.epoch))?;
+        }
+    }
+
+    /// The copy has all up to `upto`.
+    pub(super) fn acked(&self, upto: Sequence) {
+        self.log.copy_acked(self.node, self.connection, upto);
+    }
+}
+
+impl Drop for CopyFeed {
+    fn drop(&mut self) {
+        self.log.copy_closed(self.node, self.connection);
+    }
+}
+
 #[async_trait]
 impl Fetch for LocalFetch {
     async fn next(&mut self) -> Result<Fetched> {
@@ -75,7 +147,7 @@ impl Fetch for LocalFetch {
     fn acknowledge(&mut self, _upto: Sequence) {}
 }
 
-fn not_held(shard: ShardId, epoch: Epoch) -> Error {
+pub(super) fn not_held(shard: ShardId, epoch: Epoch) -> Error {
     let why = format!("this node does not hold shard {shard} under epoch {epoch}; ask its owner");
     Error::new(ErrorKind::Unavailable, why)
 }

@@ -1,13 +1,16 @@
 //! Spooled batches, brought to where they are needed.
 //!
-//! A [`Fetch`] gives a shard's stable batches in order, from its owner's spool:
-//! in the same process if the owner is this node, over gRPC if not, the same
-//! bytes either way. The receiver's credit bounds what is in flight.
+//! A [`Fetch`] gives a shard's stable batches in order, from the nearest spool
+//! that is in sync: in the same process if this node keeps one, over gRPC if not,
+//! the same bytes either way. A [`CopyFetch`] keeps a copy: it gets what is not
+//! stable yet as well, from the owner. The receiver's credit bounds what is in flight.
 
+mod copy;
 mod fetch;
 mod local;
 mod remote;
 mod service;
 
+pub use copy::CopyFetch;
 pub use fetch::{Exchange, Fetch, Fetched};
 pub use service::ExchangeService;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidegate_proto::v1::{FetchOpen, FetchRequest, FetchResponse, fetch_request};
+use tidegate_proto::v1::{CopyStart, FetchOpen, FetchRequest, FetchResponse, fetch_request};
 use tidegate_proto::{Frame, Sequence};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +26,8 @@ pub(super) struct RemoteFetch {
     held: VecDeque<(Sequence, u64)>,
     /// Bytes acknowledged and not yet given back as credit.
     owed: u64,
+    /// What a copy has and has not told the owner yet.
+    unsaid: Option<Sequence>,
 }
 
 impl RemoteFetch {
@@ -44,17 +46,63 @@ impl RemoteFetch {
             responses: responses.into_inner(),
             held: VecDeque::new(),
             owed: 0,
+            unsaid: None,
         })
     }
-}
 
-#[async_trait]
-impl Fetch for RemoteFetch {
-    async fn next(&mut self) -> Result<Fetched> {
-        let message = self.responses.message().await;
-        let message =
-            message.map_err(|status| retryable(explain(&self.address, "fetch", &status)))?;
-        let message = message.ok_or_else(|| gone(&self.address))?;
+    /// The next response. What is still to be said goes out meanwhile.
+    async fn message(&mut self) -> Result<FetchResponse> {
+        loop {
+            let waits = self.due().is_some();
+            let message = tokio::select! {
+                permit = self.requests.clone().reserve_owned(), if waits => {
+                    let permit = permit.map_err(|_| gone(&self.address))?;
+                    if let Some(request) = self.take_due() {
+                        permit.send(request);
+                    }
+                    continue;
+                }
+                message = self.responses.message() => message,
+            };
+            let message =
+                message.map_err(|status| retryable(explain(&self.address, "fetch", &status)))?;
+            return message.ok_or_else(|| gone(&self.address));
+        }
+    }
+
+    fn due(&self) -> Option<fetch_request::Kind> {
+        let said = self.unsaid.map(|upto| fetch_request::Kind::Acknowledged(upto.0));
+        said.or_else(|| (self.owed > 0).then_some(fetch_request::Kind::CreditBytes(self.owed)))
+    }
+
+    fn take_due(&mut self) -> Option<FetchRequest> {
+        let kind = self.due()?;
+        if self.unsaid.take().is_none() {
+            self.owed = 0;
+        }
+        Some(FetchRequest { kind: Some(kind) })
+    }
+
+    fn say_what_fits(&mut self) {
+        while self.due().is_some() {
+            // With no room now, it goes out while the next response is waited for.
+            let Ok(permit) = self.requests.clone().try_reserve_owned() else { return };
+            if let Some(request) = self.take_due() {
+                permit.send(request);
+            }
+        }
+    }
+
+    /// What the owner tells a copy before all else.
+    pub(super) async fn start(&mut self) -> Result<CopyStart> {
+        let start = self.message().await?.start;
+        start.ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the owner did not say where to start")
+        })
+    }
+
+    pub(super) async fn receive(&mut self) -> Result<Fetched> {
+        let message = self.message().await?;
         let mut frames = Vec::with_capacity(message.frames.len());
         for bytes in message.frames {
             // A damaged frame is fetched again.
@@ -68,17 +116,26 @@ impl Fetch for RemoteFetch {
         Ok(Fetched { frames, stable: Sequence(message.stable) })
     }
 
+    /// As `acknowledge`, and tells the owner up to where.
+    pub(super) fn confirm(&mut self, upto: Sequence) {
+        self.unsaid = Some(upto);
+        self.acknowledge(upto);
+    }
+}
+
+#[async_trait]
+impl Fetch for RemoteFetch {
+    async fn next(&mut self) -> Result<Fetched> {
+        self.receive().await
+    }
+
     fn acknowledge(&mut self, upto: Sequence) {
         while self.held.front().is_some_and(|(last, _)| *last <= upto) {
             if let Some((_, bytes)) = self.held.pop_front() {
                 self.owed += bytes;
             }
         }
-        let credit = fetch_request::Kind::CreditBytes(self.owed);
-        // With no room now, the debt is paid with the next acknowledgement.
-        if self.owed > 0 && self.requests.try_send(FetchRequest { kind: Some(credit) }).is_ok() {
-            self.owed = 0;
-        }
+        self.say_what_fits();
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use futures::Stream;
 use tidegate_proto::v1::exchange_server::Exchange;
-use tidegate_proto::v1::{FetchOpen, FetchRequest, FetchResponse, fetch_request};
-use tidegate_proto::{Epoch, Frame, Sequence};
+use tidegate_proto::v1::{
+    CopyOpen, CopyStart, FetchOpen, FetchRequest, FetchResponse, ShardId, fetch_request,
+};
+use tidegate_proto::{Epoch, NodeId, Sequence};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -14,8 +16,9 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::control::Control;
 use crate::control::status;
 use crate::error::Error;
-use crate::exchange::fetch::Fetch;
-use crate::exchange::local::LocalFetch;
+use crate::exchange::copy::meet;
+use crate::exchange::fetch::{Fetch, Fetched};
+use crate::exchange::local::{CopyFeed, LocalFetch, not_held};
 use crate::spool::Spool;
 
 /// Responses made before the transport has taken the one before.
@@ -35,11 +38,29 @@ impl ExchangeService {
         Self { spool, control }
     }
 
-    fn open(&self, open: &FetchOpen) -> Result<LocalFetch, Status> {
+    fn shard_of(&self, open: &FetchOpen) -> Result<ShardId, Status> {
         if open.cluster_id != self.control.identity().cluster_id {
             return Err(Status::permission_denied("the caller belongs to another cluster"));
         }
-        let shard = open.shard.ok_or_else(|| Status::invalid_argument("open names no shard"))?;
+        open.shard.ok_or_else(|| Status::invalid_argument("open names no shard"))
+    }
+
+    fn open_copy(
+        &self,
+        open: &FetchOpen,
+        copy: &CopyOpen,
+    ) -> Result<(CopyFeed, CopyStart), Status> {
+        let (shard, epoch) = (self.shard_of(open)?, Epoch(open.epoch));
+        let log = self.spool.log(shard).filter(|log| log.owned_under(epoch));
+        let log = log.ok_or_else(|| status(&not_held(shard, epoch)))?;
+        let start = meet(&log, open, copy).map_err(|error| status(&error))?;
+        let (node, keep) = ((NodeId(copy.node), copy.run), Sequence(start.keep));
+        let feed = CopyFeed::open(log, epoch, node, keep, open.credit_bytes);
+        Ok((feed.map_err(|error| status(&error))?, start))
+    }
+
+    fn open(&self, open: &FetchOpen) -> Result<LocalFetch, Status> {
+        let shard = self.shard_of(open)?;
         let (epoch, after) = (Epoch(open.epoch), Sequence(open.after));
         LocalFetch::open(&self.spool, shard, epoch, after, open.credit_bytes)
             .map_err(|error| status(&error))
@@ -59,8 +80,19 @@ impl Exchange for ExchangeService {
         let Some(fetch_request::Kind::Open(open)) = first else {
             return Err(Status::invalid_argument("a fetch starts with `open`"));
         };
-        let fetch = self.open(&open)?;
         let (responses, stream) = mpsc::channel(RESPONSES_MAX);
+        if let Some(copy) = &open.copy {
+            let (feed, start) = self.open_copy(&open, copy)?;
+            let first = FetchResponse { start: Some(start), ..FetchResponse::default() };
+            responses.try_send(Ok(first)).map_err(|_| Status::internal("the fetch ended"))?;
+            tokio::spawn(async move {
+                if let Err(error) = keep_copy(feed, requests, open.credit_bytes, &responses).await {
+                    drop(responses.send(Err(status(&error))).await);
+                }
+            });
+            return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
+        }
+        let fetch = self.open(&open)?;
         tokio::spawn(async move {
             if let Err(error) = pump(fetch, requests, open.credit_bytes, &responses).await {
                 // The receiver may be gone already; then nobody needs to know.
@@ -69,6 +101,46 @@ impl Exchange for ExchangeService {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
+}
+
+/// As [`pump`], for a copy: its acknowledgements are taken, and the stable mark is
+/// told even without credit.
+async fn keep_copy(
+    mut feed: CopyFeed,
+    mut requests: Streaming<FetchRequest>,
+    credit_bytes: u64,
+    responses: &mpsc::Sender<Result<FetchResponse, Status>>,
+) -> Result<(), Error> {
+    let mut credit = i128::from(credit_bytes);
+    loop {
+        tokio::select! {
+            request = requests.message() => match request {
+                Ok(Some(request)) => {
+                    credit += granted(&request);
+                    if let Some(fetch_request::Kind::Acknowledged(upto)) = request.kind {
+                        feed.acked(Sequence(upto));
+                    }
+                }
+                Ok(None) | Err(_) => return Ok(()),
+            },
+            fetched = feed.next(credit > 0) => {
+                let fetched = fetched?;
+                credit -= bytes_of(&fetched);
+                if responses.send(Ok(response(&fetched))).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn bytes_of(fetched: &Fetched) -> i128 {
+    fetched.frames.iter().map(|frame| frame.bytes().len() as i128).sum()
+}
+
+fn response(fetched: &Fetched) -> FetchResponse {
+    let frames = fetched.frames.iter().map(|frame| frame.bytes().clone()).collect();
+    FetchResponse { frames, stable: fetched.stable.0, start: None }
 }
 
 /// Sends batches while there is credit, until either side ends.
@@ -87,10 +159,8 @@ async fn pump(
             },
             fetched = fetch.next(), if credit > 0 => {
                 let fetched = fetched?;
-                credit -= fetched.frames.iter().map(|f| f.bytes().len() as i128).sum::<i128>();
-                let frames = fetched.frames.iter().map(|f: &Frame| f.bytes().clone()).collect();
-                let response = FetchResponse { frames, stable: fetched.stable.0 };
-                if responses.send(Ok(response)).await.is_err() {
+                credit -= bytes_of(&fetched);
+                if responses.send(Ok(response(&fetched))).await.is_err() {
                     return Ok(());
                 }
             }

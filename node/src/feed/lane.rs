@@ -53,7 +53,7 @@ pub(super) async fn run(
     portions: mpsc::Sender<Result<Portion>>,
 ) {
     let mut after = lane.from;
-    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100));
     loop {
         let error = match follow(&plan, number, &lane, &mut after, &portions).await {
             Ok(()) => return,

@@ -4,68 +4,128 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tidegate_proto::v1::{Assign, NodeState, Shard, command};
+use tidegate_proto::v1::{Assign, Node, NodeState, SetCopies, Shard, command};
 use tidegate_raft_store::State;
+use tokio::time::Instant;
 
+use crate::config::ExportSpec;
 use crate::control::Control;
-use crate::placement::arithmetic::{Now, Problem, place};
+use crate::placement::arithmetic::{Life, Now, Problem, Site, place};
 
 /// How often the loop looks even if it was not told of a change.
 const ROUND: Duration = Duration::from_secs(1);
-/// Assignments proposed at the same time.
+/// Commands proposed at the same time.
 const PROPOSALS_MAX: usize = 128;
+/// How long what a node keeps is waited for after it went down.
+const AWAITED: Duration = Duration::from_secs(10);
 
 /// Compares wanted with actual and proposes the difference, for as long as the
 /// node lives; only while it leads.
 pub async fn run(control: Control) {
     let mut topology = control.topology();
+    let mut planner = Planner::default();
     loop {
         // Ends early when something changed; an error means the log is closing.
         drop(tokio::time::timeout(ROUND, topology.changed()).await);
         if !control.leads() {
+            planner = Planner::default();
             continue;
         }
-        let steps = control.read(steps);
+        let now = Instant::now();
+        let steps = control.read(|state| planner.steps(state, now));
         if steps.is_empty() {
             continue;
         }
-        tracing::info!(shards = steps.len(), "assigning");
-        let proposals = steps.into_iter().map(|step| control.propose(command::Kind::Assign(step)));
+        tracing::info!(steps = steps.len(), "placing");
+        let proposals = steps.into_iter().map(|step| control.insist(step));
         let mut outcomes = futures::stream::iter(proposals).buffer_unordered(PROPOSALS_MAX);
         while let Some(outcome) = outcomes.next().await {
             if let Err(error) = outcome {
-                tracing::warn!(error = %error, "assign a shard; trying again");
+                tracing::warn!(error = %error, "place a shard; trying again");
             }
         }
     }
 }
 
-/// The assignments that would make the state as placement wants it.
-fn steps(state: &State) -> Vec<Assign> {
-    let nodes: Vec<_> = state.nodes().collect();
-    let number: BTreeMap<u64, usize> =
-        nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
-    let shards: Vec<_> = state.shards().filter(|shard| ready(state, shard)).collect();
-    let problem = Problem {
-        nodes: nodes.iter().map(|node| node.state() == NodeState::Up && !node.cordoned).collect(),
-        shards: shards.iter().map(|shard| now(state, shard, &number)).collect(),
-    };
-    let mut steps = Vec::new();
-    for ((shard, now), wanted) in shards.iter().zip(&problem.shards).zip(place(&problem)) {
-        let Some(wanted) = wanted else { continue };
-        let writers: Vec<_> = wanted.writers.iter().map(|node| Some(*node)).collect();
-        if now.reader == Some(wanted.reader) && now.writers == writers {
-            continue;
-        }
-        let sinks = sinks_of(state, shard);
-        steps.push(Assign {
-            shard: shard.id,
-            replaces: shard.epoch,
-            reader: nodes[wanted.reader].id,
-            writers: sinks.into_iter().zip(wanted.writers.iter().map(|at| nodes[*at].id)).collect(),
+/// What the loop remembers from round to round.
+#[derive(Debug, Default)]
+struct Planner {
+    /// Since when nodes have been seen down.
+    down: BTreeMap<u64, Instant>,
+    /// Copies wanted, by export and version.
+    copies: BTreeMap<(u64, u64), usize>,
+}
+
+impl Planner {
+    /// The commands that would make the state as placement wants it.
+    fn steps(&mut self, state: &State, now: Instant) -> Vec<command::Kind> {
+        let nodes: Vec<_> = state.nodes().collect();
+        let number: BTreeMap<u64, usize> =
+            nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
+        let shards: Vec<_> = state.shards().filter(|shard| ready(state, shard)).collect();
+        self.copies.retain(|(id, version), _| {
+            state.export(*id).is_some_and(|export| export.version == *version)
         });
+        let problem = Problem {
+            nodes: nodes.iter().map(|node| self.site(node, now)).collect(),
+            shards: shards.iter().map(|shard| self.now(state, shard, &number)).collect(),
+        };
+        let id = |at: &usize| nodes[*at].id;
+        let mut steps = Vec::new();
+        for ((shard, now), wanted) in shards.iter().zip(&problem.shards).zip(place(&problem)) {
+            let Some(wanted) = wanted else { continue };
+            let writers: Vec<_> = wanted.writers.iter().map(|node| Some(*node)).collect();
+            let copies = wanted.copies.iter().map(id).collect();
+            if now.reader != Some(wanted.reader) || now.writers != writers {
+                let sinks = sinks_of(state, shard).into_iter();
+                steps.push(command::Kind::Assign(Assign {
+                    shard: shard.id,
+                    replaces: shard.epoch,
+                    reader: id(&wanted.reader),
+                    writers: sinks.zip(wanted.writers.iter().map(id)).collect(),
+                    copies,
+                }));
+            } else if now.copies != wanted.copies {
+                let (shard, epoch) = (shard.id, shard.epoch);
+                steps.push(command::Kind::SetCopies(SetCopies { shard, epoch, copies }));
+            }
+        }
+        steps
     }
-    steps
+
+    fn site(&mut self, node: &Node, now: Instant) -> Site {
+        let cordoned = node.cordoned;
+        if node.state() == NodeState::Up {
+            self.down.remove(&node.id);
+            return Site { life: Life::Up, cordoned };
+        }
+        let since = *self.down.entry(node.id).or_insert(now);
+        let life = if now - since < AWAITED { Life::Awaited } else { Life::Gone };
+        Site { life, cordoned }
+    }
+
+    fn now(&mut self, state: &State, shard: &Shard, number: &BTreeMap<u64, usize>) -> Now {
+        let at = |node: &u64| number.get(node).copied();
+        let writers =
+            sinks_of(state, shard).into_iter().map(|sink| shard.writers.get(&sink).and_then(at));
+        Now {
+            reader: at(&shard.reader),
+            writers: writers.collect(),
+            load: 1,
+            copies: shard.copies.iter().filter_map(at).collect(),
+            in_sync: shard.in_sync.iter().filter_map(at).collect(),
+            wanted: self.wanted(state, shard),
+        }
+    }
+
+    fn wanted(&mut self, state: &State, shard: &Shard) -> usize {
+        let export = state.export(shard.id.unwrap_or_default().export_id);
+        export.map_or(1, |export| {
+            *self.copies.entry((export.id, export.version)).or_insert_with(|| {
+                ExportSpec::parse(&export.spec).map_or(1, |spec| spec.spool.copies)
+            })
+        })
+    }
 }
 
 /// Its parents are captured to their end, and it is not at its own.
@@ -81,14 +141,6 @@ fn ready(state: &State, shard: &Shard) -> bool {
             progress.is_some_and(|progress| progress.ended)
         })
     })
-}
-
-fn now(state: &State, shard: &Shard, number: &BTreeMap<u64, usize>) -> Now {
-    let at = |node: u64| number.get(&node).copied();
-    let writers = sinks_of(state, shard)
-        .into_iter()
-        .map(|sink| shard.writers.get(&sink).and_then(|node| at(*node)));
-    Now { reader: at(shard.reader), writers: writers.collect(), load: 1 }
 }
 
 fn sinks_of(state: &State, shard: &Shard) -> Vec<String> {

@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 use crate::error::{Error, ErrorKind, Result, Verdict};
 use crate::retry::Backoff;
 use crate::shard::Means;
+use crate::shard::copy;
 use crate::shard::reader;
 use crate::shard::role::{Role, Terms};
 use crate::shard::writer;
@@ -172,6 +173,7 @@ async fn perform(
 ) -> Result<()> {
     match role {
         Role::Reader(shard) => reader::run(means, shard, terms, stop).await,
+        Role::Copy(shard) => copy::run(means, shard, terms, stop).await,
         Role::Writer(shard, sink) => writer::run(means, (shard, sink), terms, stop).await,
     }
 }
@@ -185,7 +187,7 @@ impl Drop for Work {
 }
 
 /// Ends a task when whoever waits for it is ended.
-struct AbortOnDrop(tokio::task::AbortHandle);
+pub(super) struct AbortOnDrop(pub(super) tokio::task::AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

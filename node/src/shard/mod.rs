@@ -2,7 +2,7 @@
 //!
 //! The supervisor compares what the cluster wants of this node with what runs
 //! here, and starts and stops one actor per role: a reader per shard, a writer
-//! per shard and sink. Actors decide; the tasks they own move the bytes:
+//! per shard and sink, a copy per shard that others read. Actors decide; the tasks they own move the bytes:
 //!
 //! ```text
 //!   source stream ─┐
@@ -13,9 +13,11 @@
 
 mod actor;
 mod chunks;
+mod copy;
 mod discover;
 mod exports;
 mod held;
+mod in_sync;
 mod reader;
 mod restart;
 mod role;

@@ -1,6 +1,6 @@
 //! Captures one shard: stream and snapshot, merged, into the spool.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidegate_proto::v1::{
@@ -16,9 +16,11 @@ use crate::clock;
 use crate::config::SnapshotMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
+use crate::shard::actor::AbortOnDrop;
 use crate::shard::chunks::Chunks;
 use crate::shard::exports::Job;
 use crate::shard::held::{Held, ReadPage};
+use crate::shard::in_sync;
 use crate::shard::restart::restart;
 use crate::shard::role::Terms;
 use crate::sources::{ChangeStream, Loss, Read};
@@ -29,8 +31,8 @@ use crate::telemetry;
 const IDLE: Duration = Duration::from_millis(100);
 /// The same while snapshot pages come in.
 const BUSY: Duration = Duration::from_millis(2);
-/// Batches on their way to the disk before the reader waits for it.
-const UNSYNCED_MAX: usize = 256;
+/// Batches on their way to the copies before the reader waits for them.
+const UNSAFE_MAX: usize = 256;
 
 /// Runs until told to stop, or until it cannot go on; then says why.
 pub(super) async fn run(
@@ -61,13 +63,32 @@ pub(super) async fn run(
         unsent: progress.clone(),
         progress,
         rewound: restarted.rewound,
-        window: Window::default(),
+        window: Arc::default(),
         held: Held::default(),
         epoch: terms.epoch,
         means,
         log,
     };
+    let _helpers = reader.start_helpers();
     reader.capture(&mut *stream, chunks, &mut stop).await
+}
+
+/// Reports batches as captured when they are safe.
+async fn report(log: Arc<ShardLog>, window: Arc<Mutex<Window>>, reporter: Reporter) {
+    let mut safe = log.safe();
+    loop {
+        let upto = *safe.borrow_and_update();
+        if let Some((upto, added)) = lock(&window).durable(upto) {
+            reporter.captured(upto, added);
+        }
+        if safe.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn lock(window: &Mutex<Window>) -> MutexGuard<'_, Window> {
+    window.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The shard with its anchor committed, now or long ago.
@@ -116,11 +137,21 @@ struct Reader {
     /// What no batch has carried yet.
     unsent: Progress,
     rewound: Option<Rewound>,
-    window: Window,
+    /// Batches that are not safe yet.
+    window: Arc<Mutex<Window>>,
     held: Held,
 }
 
 impl Reader {
+    /// What goes on beside the capture; ends when the result is dropped.
+    fn start_helpers(&self) -> [AbortOnDrop; 2] {
+        let (log, window) = (Arc::clone(&self.log), Arc::clone(&self.window));
+        let reports = tokio::spawn(report(log, window, self.reporter.clone()));
+        let (control, log) = (self.means.control.clone(), Arc::clone(&self.log));
+        let copies = tokio::spawn(in_sync::keep(control, log, self.epoch));
+        [AbortOnDrop(reports.abort_handle()), AbortOnDrop(copies.abort_handle())]
+    }
+
     async fn capture(
         &mut self,
         stream: &mut dyn ChangeStream,
@@ -129,7 +160,7 @@ impl Reader {
     ) -> Result<()> {
         let mut out = BatchBuilder::default();
         let bytes_max = self.means.limits.batch_bytes;
-        let mut synced = self.log.synced();
+        let mut safe = self.log.safe();
         while !*stop.borrow() && !self.progress.ended {
             out.clear();
             let wait = if chunks.is_some() || self.held.len() > 0 { BUSY } else { IDLE };
@@ -143,24 +174,34 @@ impl Reader {
             while let Some(page) = self.held.release(|seen| stream.passed(seen)) {
                 self.take_page(page)?;
             }
-            self.report(*synced.borrow_and_update());
-            while self.window.len() > UNSYNCED_MAX {
-                drop(synced.changed().await);
-                self.report(*synced.borrow_and_update());
+            while lock(&self.window).len() > UNSAFE_MAX && !*stop.borrow() {
+                tokio::select! {
+                    _ = safe.changed() => tokio::task::yield_now().await,
+                    _ = stop.changed() => {}
+                }
             }
         }
-        self.finish(&mut synced).await;
+        self.finish(&mut safe).await;
         Ok(())
     }
 
-    /// Waits for the disk and reports the rest: a planned stop leaves nothing
-    /// that a new owner would have to read again.
-    async fn finish(&mut self, synced: &mut watch::Receiver<Sequence>) {
+    /// Waits until the rest is safe: a planned stop leaves nothing that a new
+    /// owner would have to read again. With a new owner there is nothing to wait
+    /// for: copies follow that one.
+    async fn finish(&mut self, safe: &mut watch::Receiver<Sequence>) {
+        let id = self.log.shard();
+        let epoch = self.means.control.read(|state| state.shard(id).map(|shard| shard.epoch));
+        if epoch != Some(self.epoch.0) {
+            return;
+        }
         let last = Sequence(self.log.tail().next.0 - 1);
-        let on_disk = synced.wait_for(|synced| *synced >= last);
-        match tokio::time::timeout(Duration::from_secs(5), on_disk).await {
-            Ok(_) => self.report(last),
-            Err(_) => tracing::warn!("the spool's disk is slow; what is not on it is read again"),
+        let rest = safe.wait_for(|safe| *safe >= last);
+        if tokio::time::timeout(Duration::from_secs(5), rest).await.is_err() {
+            tracing::warn!("the copies are slow; what they have not is read again");
+            return;
+        }
+        if let Some((upto, added)) = lock(&self.window).durable(last) {
+            self.reporter.captured(upto, added);
         }
     }
 
@@ -260,7 +301,7 @@ impl Reader {
             bytes: frame.bytes().len() as u64,
             committed_ms: out.committed_ms(),
         };
-        self.window.push(frame.last(), added);
+        lock(&self.window).push(frame.last(), added);
         Ok(())
     }
 
@@ -278,14 +319,8 @@ impl Reader {
         absorb(&mut self.unsent, delta);
         self.progress = moved;
         let last = Sequence(self.log.tail().next.0 - 1);
-        self.window.push(last, Added { progress: delta.clone(), ..Added::default() });
+        lock(&self.window).push(last, Added { progress: delta.clone(), ..Added::default() });
         Ok(())
-    }
-
-    fn report(&mut self, synced: Sequence) {
-        if let Some((upto, added)) = self.window.durable(synced) {
-            self.reporter.captured(upto, added);
-        }
     }
 
     async fn record(&self, loss: &Loss) -> Result<()> {

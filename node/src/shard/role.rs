@@ -13,13 +13,15 @@ pub(super) enum Role {
     Reader(ShardId),
     /// Takes a shard's changes to the sink of this name.
     Writer(ShardId, String),
+    /// Keeps a copy of the spool of a shard that another node reads.
+    Copy(ShardId),
 }
 
 impl Role {
     /// The shard it works on.
     pub(super) fn shard(&self) -> ShardId {
         match self {
-            Self::Reader(shard) | Self::Writer(shard, _) => *shard,
+            Self::Reader(shard) | Self::Writer(shard, _) | Self::Copy(shard) => *shard,
         }
     }
 }
@@ -29,6 +31,7 @@ impl std::fmt::Display for Role {
         match self {
             Self::Reader(shard) => write!(f, "reader {shard}"),
             Self::Writer(shard, sink) => write!(f, "writer {shard} {sink}"),
+            Self::Copy(shard) => write!(f, "copy {shard}"),
         }
     }
 }
@@ -69,6 +72,10 @@ pub(super) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
         let terms = Terms { epoch: Epoch(shard.epoch), version: export.version, paused };
         if shard.reader == node.0 {
             wanted.insert(Role::Reader(id), terms);
+        } else if shard.reader != 0 && shard.copies.contains(&node.0) {
+            // A copy does not care what the export's file says.
+            let terms = Terms { version: 0, paused: false, ..terms };
+            wanted.insert(Role::Copy(id), terms);
         }
         let writers = shard.writers.iter().filter(|(_, at)| **at == node.0 && !paused);
         for (sink, _) in writers {

@@ -143,7 +143,7 @@ impl Running {
         }
         if !control.lease().held() {
             // Another may start what runs here any moment: no draining.
-            self.kill_all();
+            self.kill_owners();
             return;
         }
         let wanted = control.read(|state| wanted(state, control.node()));
@@ -199,12 +199,16 @@ impl Running {
         }
     }
 
-    fn kill_all(&mut self) {
-        if !self.actors.is_empty() {
-            tracing::warn!(roles = self.actors.len(), "the lease has run out; stopping");
-        }
-        for actor in self.actors.values() {
+    /// Ends what only one node may do; a copy harms nobody.
+    fn kill_owners(&mut self) {
+        let owners = self.actors.iter().filter(|(role, _)| !matches!(role, Role::Copy(_)));
+        let mut count = 0;
+        for (_, actor) in owners {
             actor.kill();
+            count += 1;
+        }
+        if count > 0 {
+            tracing::warn!(roles = count, "the lease has run out; stopping");
         }
     }
 
@@ -217,7 +221,7 @@ impl Running {
         }
     }
 
-    /// Deletes logs that a newer owner has captured past.
+    /// Deletes logs that are other nodes' to keep.
     fn sweep(&self) {
         let (control, spool) = (&self.means.control, &self.means.spool);
         for shard in spool.held() {
@@ -259,9 +263,12 @@ async fn turn(lease: &mut Lease, held: bool) {
     if held { lease.lost().await } else { lease.gained().await }
 }
 
-/// A newer owner has captured past this log, or its shard is no more.
+/// This node keeps the shard no longer and others do, or the shard is no more.
 fn is_stale(state: &State, log: &ShardLog, node: NodeId) -> bool {
     let Some(shard) = state.shard(log.shard()) else { return true };
-    let captured = shard.captured.as_ref().map_or(0, |at| at.epoch);
-    shard.reader != node.0 && captured > log.epoch().0
+    let keeps = |nodes: &[u64]| nodes.contains(&node.0);
+    shard.reader != node.0
+        && !keeps(&shard.copies)
+        && !keeps(&shard.in_sync)
+        && !shard.in_sync.is_empty()
 }

@@ -1,29 +1,40 @@
 //! One shard's log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rocksdb::WriteBatch;
 use tidegate_proto::v1::{Progress, ShardId};
-use tidegate_proto::{BatchBuilder, Epoch, Frame, Sequence};
+use tidegate_proto::{BatchBuilder, Epoch, Frame, NodeId, Sequence};
 use tidegate_raft_store::absorb;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::spool::begins::Begins;
+use crate::spool::copies::{Copies, Copy};
 use crate::spool::keys::Key;
 use crate::spool::store::Spool;
+
+/// How far beyond the captured checkpoint changes may be seen that other copies
+/// have: some seconds of a fast source, as an election takes. When all copies
+/// are lost, so many sequences are left out, so that none is used again.
+pub const AHEAD_MAX: u64 = 1 << 20;
 
 /// What is stored about a log besides its batches.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Head {
     /// The owner's epoch at the last append.
     pub(super) epoch: Epoch,
+    /// The epoch under which the log was begun.
+    pub(super) made: Epoch,
     /// The oldest sequence still there; `next` if there is none.
     pub(super) first: Sequence,
     /// What the next change gets.
     pub(super) next: Sequence,
-    /// How far the shard is in its source after the last append.
+    /// How far the shard is in its source after the last append, by its owner.
     pub(super) progress: Progress,
+    pub(super) begins: Begins,
 }
 
 /// Where a log ends, for whoever goes on from there.
@@ -40,16 +51,22 @@ pub struct Tail {
 /// A shard's batches, in order, from the oldest retained.
 ///
 /// ```text
-///   retained: first ..................... stable ....... synced ..... next
-///                   seen by everyone            on disk      in memory
+///   retained: first ............ stable ........... safe ............ next
+///              seen by everyone         on all copies    only here
 /// ```
+///
+/// Alone in sync, a change is safe when it is on the disk, and stable when it is
+/// recorded as captured. With others, it is safe when all of them have it, and
+/// stable at once, as long as the record is not more than [`AHEAD_MAX`] behind.
 #[derive(Debug)]
 pub struct ShardLog {
     spool: Weak<Spool>,
     shard: ShardId,
     inner: Mutex<Inner>,
-    stable: watch::Sender<Sequence>,
+    appended: watch::Sender<Sequence>,
     synced: watch::Sender<Sequence>,
+    safe: watch::Sender<Sequence>,
+    stable: watch::Sender<Sequence>,
     recent_bytes_max: usize,
 }
 
@@ -62,6 +79,13 @@ struct Inner {
     /// Bytes appended since this process opened the log.
     appended_bytes: u64,
     closed: bool,
+    /// This node captures the shard; if not, it keeps a copy.
+    owned: bool,
+    /// How often the end was cut off.
+    cuts: u64,
+    copies: Copies,
+    /// The last sequence the cluster recorded as captured.
+    recorded: Sequence,
 }
 
 impl ShardLog {
@@ -77,6 +101,8 @@ impl ShardLog {
             shard,
             // What lies on disk after a start was synced, or is what survived.
             synced: watch::Sender::new(last),
+            appended: watch::Sender::new(last),
+            safe: watch::Sender::new(Sequence(head.first.0 - 1)),
             stable: watch::Sender::new(Sequence(head.first.0 - 1)),
             inner: Mutex::new(Inner {
                 head,
@@ -84,6 +110,10 @@ impl ShardLog {
                 recent_bytes: 0,
                 appended_bytes: 0,
                 closed: false,
+                owned: false,
+                cuts: 0,
+                copies: Copies::default(),
+                recorded: Sequence(0),
             }),
             recent_bytes_max,
         }
@@ -127,48 +157,172 @@ impl ShardLog {
         let spool = self.spool()?;
         spool.check_room()?;
         let mut inner = self.inner();
-        if frame.epoch() < inner.head.epoch || inner.closed {
-            let why = format!("shard {} has been captured under a newer epoch here", self.shard);
-            return Err(Error::new(ErrorKind::Fenced, why));
+        if frame.epoch() != inner.head.epoch || !inner.owned || inner.closed {
+            return Err(self.fenced());
         }
         assert_eq!(frame.first(), inner.head.next, "batches follow each other without a hole");
-        let mut head = inner.head.clone();
-        head.epoch = frame.epoch();
-        head.next = frame.last().next();
-        absorb(&mut head.progress, delta);
-
         let mut batch = WriteBatch::default();
-        batch.put(Key::Head(self.shard).encode(), head.encode());
-        if frame.count() > 0 {
-            batch.put(Key::Frame(self.shard, frame.first()).encode(), frame.bytes());
-        }
+        let head = self.put(&inner.head, frame, Some(delta), &mut batch);
         for pending in touched.into_iter().flat_map(BatchBuilder::pending) {
             batch.put(Key::Touched(self.shard, pending.collection, pending.key).encode(), []);
         }
         spool.write(batch)?;
-        inner.head = head;
-        inner.appended_bytes += frame.bytes().len() as u64;
-        if frame.count() > 0 {
-            inner.remember(frame.clone(), self.recent_bytes_max);
-        }
+        self.appended(&mut inner, head, frame);
         drop(inner);
         spool.notify_appended();
         Ok(())
     }
 
-    /// Takes the log over for the owner of `epoch`; an older one is refused from
-    /// then on. A repeat changes nothing.
-    pub fn take_over(&self, epoch: Epoch) -> Result<()> {
+    /// Appends a batch that the owner of `under` sent to this copy. Not yet on
+    /// disk when it returns. A batch that leaves a hole is refused, and so is
+    /// any once this node follows another owner or is the owner.
+    pub fn append_copy(&self, frame: &Frame, under: Epoch) -> Result<()> {
+        let spool = self.spool()?;
+        spool.check_room()?;
+        let mut inner = self.inner();
+        if under != inner.head.epoch || inner.owned || inner.closed {
+            return Err(self.fenced());
+        }
+        if frame.first() != inner.head.next || frame.count() == 0 {
+            let (next, first) = (inner.head.next, frame.first());
+            let why = format!("the owner of shard {} sent {first} to a copy at {next}", self.shard);
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
+        let mut batch = WriteBatch::default();
+        let head = self.put(&inner.head, frame, None, &mut batch);
+        spool.write(batch)?;
+        self.appended(&mut inner, head, frame);
+        drop(inner);
+        spool.notify_appended();
+        Ok(())
+    }
+
+    /// Adds a batch and the head behind it to what is to be written.
+    fn put(
+        &self,
+        head: &Head,
+        frame: &Frame,
+        delta: Option<&Progress>,
+        batch: &mut WriteBatch,
+    ) -> Head {
+        let mut head = head.clone();
+        head.next = frame.last().next();
+        if let Some(delta) = delta {
+            absorb(&mut head.progress, delta);
+        }
+        if frame.count() > 0 {
+            head.begins.note(frame.epoch(), frame.first());
+            batch.put(Key::Frame(self.shard, frame.first()).encode(), frame.bytes());
+        }
+        batch.put(Key::Head(self.shard).encode(), head.encode());
+        head
+    }
+
+    fn appended(&self, inner: &mut Inner, head: Head, frame: &Frame) {
+        inner.head = head;
+        inner.appended_bytes += frame.bytes().len() as u64;
+        if frame.count() > 0 {
+            inner.remember(frame.clone(), self.recent_bytes_max);
+        }
+        self.appended.send_replace(frame.last());
+        self.settle(inner);
+    }
+
+    /// Takes the log over for the owner of `epoch`, who stands at `progress` and
+    /// beside whom `others` are recorded as in sync; an older owner is refused
+    /// from then on. A repeat changes nothing.
+    pub fn take_over(
+        &self,
+        epoch: Epoch,
+        progress: Progress,
+        others: BTreeSet<NodeId>,
+    ) -> Result<()> {
         let spool = self.spool()?;
         let mut inner = self.inner();
         if epoch < inner.head.epoch {
-            let why = format!("shard {} has been captured under a newer epoch here", self.shard);
-            return Err(Error::new(ErrorKind::Fenced, why));
+            return Err(self.fenced());
         }
         inner.head.epoch = epoch;
+        inner.head.progress = progress;
+        inner.owned = true;
+        // As a copy it took the owner's word for it.
+        inner.recorded = Sequence(0);
+        inner.copies.forget();
+        inner.copies.set_in_sync(others);
         let mut batch = WriteBatch::default();
         batch.put(Key::Head(self.shard).encode(), inner.head.encode());
-        spool.write(batch)
+        spool.write(batch)?;
+        self.settle(&inner);
+        Ok(())
+    }
+
+    /// Makes this log a copy of the one the owner of `epoch` has: drops all
+    /// after `keep`. Fails if this node knows a newer owner, or if what would be
+    /// dropped has been seen.
+    pub fn follow(&self, epoch: Epoch, keep: Sequence) -> Result<()> {
+        let spool = self.spool()?;
+        let mut inner = self.inner();
+        if epoch < inner.head.epoch || inner.closed {
+            return Err(self.fenced());
+        }
+        let stable = *self.stable.borrow();
+        let mut head = inner.head.clone();
+        let mut batch = WriteBatch::default();
+        if keep.next() < head.next {
+            if keep < stable {
+                let why = format!(
+                    "the owner of shard {} has {keep}, and {stable} was seen here; look at \
+                     `tidegate shard show` before you go on",
+                    self.shard
+                );
+                return Err(Error::new(ErrorKind::Corrupt, why));
+            }
+            let (_, behind) = Key::all_frames(self.shard);
+            batch.delete_range(Key::Frame(self.shard, keep.next()).encode(), behind);
+            head.next = keep.next();
+            head.begins.cut_back(keep);
+            inner.forget_after(keep);
+            inner.cuts += 1;
+        }
+        head.epoch = epoch;
+        batch.put(Key::Head(self.shard).encode(), head.encode());
+        spool.write(batch)?;
+        inner.head = head;
+        inner.owned = false;
+        inner.copies.forget();
+        let last = Sequence(inner.head.next.0 - 1);
+        for mark in [&self.appended, &self.synced, &self.safe] {
+            mark.send_if_modified(|at| {
+                let moved = *at > last;
+                *at = last.min(*at);
+                moved
+            });
+        }
+        Ok(())
+    }
+
+    /// Where each epoch began in it.
+    #[must_use]
+    pub fn begins(&self) -> Begins {
+        self.inner().head.begins.clone()
+    }
+
+    /// The epoch under which it was begun.
+    #[must_use]
+    pub fn made(&self) -> Epoch {
+        self.inner().head.made
+    }
+
+    /// This node captures the shard under `epoch`.
+    #[must_use]
+    pub fn owned_under(&self, epoch: Epoch) -> bool {
+        let inner = self.inner();
+        inner.owned && !inner.closed && inner.head.epoch == epoch
+    }
+
+    fn fenced(&self) -> Error {
+        let why = format!("shard {} has another owner by now, as this node knows", self.shard);
+        Error::new(ErrorKind::Fenced, why)
     }
 
     /// The epoch of the owner.
@@ -211,6 +365,16 @@ impl ShardLog {
     /// with `Gone`, naming the oldest there is, when retention was faster.
     pub fn read(&self, after: Sequence, bytes_max: usize) -> Result<Vec<Frame>> {
         let stable = *self.stable.borrow();
+        self.read_upto(after, stable, bytes_max)
+    }
+
+    /// As [`ShardLog::read`], with what is not stable yet: for a copy.
+    pub fn read_appended(&self, after: Sequence, bytes_max: usize) -> Result<Vec<Frame>> {
+        let appended = *self.appended.borrow();
+        self.read_upto(after, appended, bytes_max)
+    }
+
+    fn read_upto(&self, after: Sequence, stable: Sequence, bytes_max: usize) -> Result<Vec<Frame>> {
         let first = {
             let inner = self.inner();
             if after >= stable {
@@ -237,21 +401,103 @@ impl ShardLog {
         self.stable.subscribe()
     }
 
-    /// Moves when more batches have reached the disk.
+    /// Moves when more batches have reached this node's disk.
     #[must_use]
     pub fn synced(&self) -> watch::Receiver<Sequence> {
         self.synced.subscribe()
     }
 
-    /// The cluster has recorded that everything up to `upto` was captured.
+    /// Moves when more batches were appended, and when the end was cut off.
+    #[must_use]
+    pub fn appended_mark(&self) -> watch::Receiver<Sequence> {
+        self.appended.subscribe()
+    }
+
+    /// Moves when more batches are where they must be before their capture may
+    /// be recorded: on every copy in sync.
+    #[must_use]
+    pub fn safe(&self) -> watch::Receiver<Sequence> {
+        self.safe.subscribe()
+    }
+
+    /// The cluster has recorded that everything up to `upto` was captured; on a
+    /// copy, the owner says that it is stable.
     pub fn set_stable(&self, upto: Sequence) {
-        let last = Sequence(self.inner().head.next.0 - 1);
-        let upto = upto.min(last);
-        self.stable.send_if_modified(|stable| {
-            let moved = upto > *stable;
-            *stable = upto.max(*stable);
-            moved
-        });
+        let mut inner = self.inner();
+        inner.recorded = upto.max(inner.recorded);
+        self.settle(&inner);
+    }
+
+    /// Besides this node, its owner, these are recorded as in sync.
+    pub fn set_in_sync(&self, others: BTreeSet<NodeId>) {
+        let mut inner = self.inner();
+        inner.copies.set_in_sync(others);
+        self.settle(&inner);
+    }
+
+    /// Waits for this copy from now on; see [`ShardLog::set_in_sync`].
+    pub fn join_copy(&self, node: NodeId) {
+        let mut inner = self.inner();
+        inner.copies.join(node);
+        self.settle(&inner);
+    }
+
+    /// Waits for this copy no longer, unless it is recorded as in sync.
+    pub fn leave_copy(&self, node: NodeId) {
+        let mut inner = self.inner();
+        inner.copies.leave(node);
+        self.settle(&inner);
+    }
+
+    /// The copy is waited for and not recorded yet.
+    #[must_use]
+    pub fn is_joining(&self, node: NodeId) -> bool {
+        self.inner().copies.is_joining(node)
+    }
+
+    /// The copies that were ever heard under this owner.
+    #[must_use]
+    pub fn copies(&self) -> BTreeMap<NodeId, Copy> {
+        self.inner().copies.seen()
+    }
+
+    /// A copy came and has all up to `acked`; gives its connection's number.
+    /// Fails unless this node owns the shard under `epoch`.
+    pub fn copy_opened(&self, copy: (NodeId, u64), acked: Sequence, epoch: Epoch) -> Result<u64> {
+        let mut inner = self.inner();
+        if !inner.owned || inner.head.epoch != epoch {
+            return Err(self.fenced());
+        }
+        let connection = inner.copies.open(copy, acked, Instant::now());
+        self.settle(&inner);
+        Ok(connection)
+    }
+
+    /// The copy has all up to `acked`.
+    pub fn copy_acked(&self, node: NodeId, connection: u64, acked: Sequence) {
+        let mut inner = self.inner();
+        inner.copies.ack(node, connection, acked, Instant::now());
+        self.settle(&inner);
+    }
+
+    /// The copy's connection ended.
+    pub fn copy_closed(&self, node: NodeId, connection: u64) {
+        self.inner().copies.close(node, connection, Instant::now());
+    }
+
+    /// Moves the marks that follow from others.
+    fn settle(&self, inner: &Inner) {
+        let last = Sequence(inner.head.next.0 - 1);
+        let mut stable = inner.recorded;
+        if inner.owned {
+            let safe = inner.copies.safe(last, *self.synced.borrow());
+            raise(&self.safe, safe);
+            let ahead = Sequence(inner.recorded.0.saturating_add(AHEAD_MAX));
+            if inner.copies.shared() {
+                stable = stable.max(safe.min(ahead));
+            }
+        }
+        raise(&self.stable, stable.min(last));
     }
 
     /// Deletes whole batches up to and including `upto`; never a batch that
@@ -274,6 +520,7 @@ impl ShardLog {
             return Ok(());
         }
         inner.head.first = new_first;
+        inner.head.begins.cut_front(new_first);
         let mut batch = WriteBatch::default();
         batch.delete_range(
             Key::Frame(self.shard, Sequence(0)).encode(),
@@ -283,14 +530,22 @@ impl ShardLog {
         spool.write(batch)
     }
 
-    /// The last sequence not yet known to be on disk; `None` if all are.
-    pub(super) fn unsynced(&self) -> Option<Sequence> {
-        let last = Sequence(self.inner().head.next.0 - 1);
-        (last > *self.synced.borrow()).then_some(last)
+    /// The last sequence not yet known to be on disk, and how often the end has
+    /// been cut off; `None` if all are.
+    pub(super) fn unsynced(&self) -> Option<(Sequence, u64)> {
+        let inner = self.inner();
+        let last = Sequence(inner.head.next.0 - 1);
+        (last > *self.synced.borrow()).then_some((last, inner.cuts))
     }
 
-    pub(super) fn set_synced(&self, upto: Sequence) {
-        self.synced.send_replace(upto);
+    /// Everything up to `upto` is on disk, unless the end was cut off since
+    /// that was asked: then these are other changes.
+    pub(super) fn set_synced(&self, (upto, cuts): (Sequence, u64)) {
+        let inner = self.inner();
+        if inner.cuts == cuts {
+            self.synced.send_replace(upto);
+            self.settle(&inner);
+        }
     }
 
     /// Wakes whoever waits: there will be no more.
@@ -315,7 +570,24 @@ impl ShardLog {
     }
 }
 
+/// Marks only rise.
+fn raise(mark: &watch::Sender<Sequence>, to: Sequence) {
+    mark.send_if_modified(|at| {
+        let moved = to > *at;
+        *at = to.max(*at);
+        moved
+    });
+}
+
 impl Inner {
+    fn forget_after(&mut self, keep: Sequence) {
+        while self.recent.back().is_some_and(|frame| frame.last() > keep) {
+            if let Some(frame) = self.recent.pop_back() {
+                self.recent_bytes -= frame.bytes().len();
+            }
+        }
+    }
+
     fn remember(&mut self, frame: Frame, bytes_max: usize) {
         self.recent_bytes += frame.bytes().len();
         self.recent.push_back(frame);

@@ -11,10 +11,12 @@ use tidegate_proto::{Epoch, Frame, Sequence};
 use tokio::sync::Notify;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::spool::begins::Begins;
 use crate::spool::keys::{self, Key};
 use crate::spool::log::{Head, ShardLog};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+const HEAD_VERSION: u8 = 2;
 
 /// How a spool is kept.
 #[derive(Clone, Debug)]
@@ -78,7 +80,8 @@ impl Spool {
     ) -> Result<Arc<ShardLog>> {
         assert!(first > Sequence(0), "sequences start at 1");
         self.remove(shard)?;
-        let head = Head { epoch, first, next: first, progress };
+        let begins = Begins::default();
+        let head = Head { epoch, made: epoch, first, next: first, progress, begins };
         let mut batch = WriteBatch::default();
         batch.put(Key::Head(shard).encode(), head.encode());
         self.write(batch)?;
@@ -276,36 +279,54 @@ fn free_bytes(dir: &Path) -> u64 {
 
 impl Head {
     /// ```text
-    ///   version (1)  crc32c (4, of the rest)  epoch  first  next  Progress (protobuf)
+    ///   version (1)  crc32c (4, of the rest)  epoch  made  first  next
+    ///   count (4) of begins, each: epoch  first    Progress (protobuf)
     /// ```
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
-        for number in [self.epoch.0, self.first.0, self.next.0] {
+        for number in [self.epoch.0, self.made.0, self.first.0, self.next.0] {
             body.extend_from_slice(&number.to_be_bytes());
         }
+        let begins: Vec<_> = self.begins.iter().collect();
+        let count = u32::try_from(begins.len()).unwrap_or(u32::MAX);
+        body.extend_from_slice(&count.to_be_bytes());
+        for (epoch, first) in begins {
+            body.extend_from_slice(&epoch.0.to_be_bytes());
+            body.extend_from_slice(&first.0.to_be_bytes());
+        }
         body.extend_from_slice(&self.progress.encode_to_vec());
-        let mut out = vec![1];
+        let mut out = vec![HEAD_VERSION];
         out.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
         out.extend_from_slice(&body);
         out
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (crc, body) = bytes.strip_prefix(&[1])?.split_first_chunk::<4>()?;
+        let (crc, body) = bytes.strip_prefix(&[HEAD_VERSION])?.split_first_chunk::<4>()?;
         if u32::from_be_bytes(*crc) != crc32c::crc32c(body) {
             return None;
         }
-        let (numbers, progress) = body.split_first_chunk::<24>()?;
-        let number = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&numbers[at * 8..at * 8 + 8]);
-            u64::from_be_bytes(bytes)
-        };
+        let mut rest = body;
+        let [epoch, made, first, next] = [(); 4].map(|()| number(&mut rest));
+        let (count, mut rest) = rest.split_first_chunk::<4>()?;
+        let mut begins = Vec::new();
+        for _ in 0..u32::from_be_bytes(*count) {
+            begins.push((Epoch(number(&mut rest)?), Sequence(number(&mut rest)?)));
+        }
         Some(Self {
-            epoch: Epoch(number(0)),
-            first: Sequence(number(1)),
-            next: Sequence(number(2)),
-            progress: Progress::decode(progress).ok()?,
+            epoch: Epoch(epoch?),
+            made: Epoch(made?),
+            first: Sequence(first?),
+            next: Sequence(next?),
+            progress: Progress::decode(rest).ok()?,
+            begins: Begins::new(begins)?,
         })
     }
+}
+
+/// Takes the next number off `bytes`.
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    *bytes = rest;
+    Some(u64::from_be_bytes(*number))
 }

@@ -1,13 +1,15 @@
 //! The spool on a real disk.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use tidegate_proto::v1::{Operation, Progress, ShardId};
-use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, Sequence, Stamp};
+use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, NodeId, Sequence, Stamp};
 
+use super::log::{AHEAD_MAX, ShardLog};
 use super::store::{Spool, SpoolOptions};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Result};
 
 const SHARD: ShardId = ShardId { export_id: 7, index: 3 };
 const OTHER: ShardId = ShardId { export_id: 7, index: 4 };
@@ -15,6 +17,19 @@ const OTHER: ShardId = ShardId { export_id: 7, index: 4 };
 fn open(dir: &Path, recent_bytes: usize) -> Arc<Spool> {
     let options = SpoolOptions { dir: dir.to_owned(), recent_bytes, disk_free_bytes: 0 };
     Spool::open(options).unwrap()
+}
+
+/// A log that this node owns, alone in sync.
+fn own(
+    spool: &Arc<Spool>,
+    shard: ShardId,
+    epoch: Epoch,
+    first: Sequence,
+    progress: Progress,
+) -> Result<Arc<ShardLog>> {
+    let log = spool.begin(shard, epoch, first, progress.clone())?;
+    log.take_over(epoch, progress, BTreeSet::new())?;
+    Ok(log)
 }
 
 fn builder(changes: u64) -> BatchBuilder {
@@ -50,8 +65,8 @@ fn only_what_is_stable_is_seen_and_from_memory_it_is_the_same() {
     for recent_bytes in [0, 1 << 20] {
         let dir = tempfile::tempdir().unwrap();
         let spool = open(dir.path(), recent_bytes);
-        let log = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
-        spool.begin(OTHER, Epoch(1), Sequence(1), at("0")).unwrap();
+        let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+        own(&spool, OTHER, Epoch(1), Sequence(1), at("0")).unwrap();
         for (first, changes) in [(1, 10), (11, 5), (16, 1)] {
             log.append(&frame(1, first, changes), &at("1"), None).unwrap();
         }
@@ -70,7 +85,7 @@ fn only_what_is_stable_is_seen_and_from_memory_it_is_the_same() {
 fn a_log_goes_on_where_it_was_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 1 << 20);
-    let log = spool.begin(SHARD, Epoch(4), Sequence(101), at("a")).unwrap();
+    let log = own(&spool, SHARD, Epoch(4), Sequence(101), at("a")).unwrap();
     log.append(&frame(4, 101, 3), &at("b"), None).unwrap();
     log.advance(&at("c")).unwrap();
     drop((log, spool));
@@ -87,11 +102,14 @@ fn a_log_goes_on_where_it_was_after_a_restart() {
 fn an_owner_of_an_older_epoch_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 1 << 20);
-    let log = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
-    log.take_over(Epoch(2)).unwrap();
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    log.take_over(Epoch(2), at("1"), BTreeSet::new()).unwrap();
     let error = log.append(&frame(1, 1, 1), &at("1"), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced);
-    assert_eq!(log.take_over(Epoch(1)).unwrap_err().kind(), ErrorKind::Fenced);
+    assert_eq!(
+        log.take_over(Epoch(1), at("1"), BTreeSet::new()).unwrap_err().kind(),
+        ErrorKind::Fenced
+    );
     log.append(&frame(2, 1, 1), &at("1"), None).unwrap();
 }
 
@@ -99,15 +117,15 @@ fn an_owner_of_an_older_epoch_is_refused() {
 fn a_removed_log_is_gone_and_its_holders_know() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);
-    let log = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
-    let other = spool.begin(OTHER, Epoch(1), Sequence(1), at("0")).unwrap();
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let other = own(&spool, OTHER, Epoch(1), Sequence(1), at("0")).unwrap();
     log.append(&frame(1, 1, 2), &at("1"), None).unwrap();
     other.append(&frame(1, 1, 2), &at("1"), None).unwrap();
     spool.remove(SHARD).unwrap();
     assert!(log.closed() && spool.log(SHARD).is_none());
     let late = log.append(&frame(1, 3, 1), &at("2"), None).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Fenced);
-    let again = spool.begin(SHARD, Epoch(2), Sequence(3), at("9")).unwrap();
+    let again = own(&spool, SHARD, Epoch(2), Sequence(3), at("9")).unwrap();
     again.set_stable(Sequence(99));
     assert!(again.read(Sequence(2), 1 << 20).unwrap().is_empty(), "nothing of the old is left");
     other.set_stable(Sequence(2));
@@ -118,7 +136,7 @@ fn a_removed_log_is_gone_and_its_holders_know() {
 fn retention_cuts_whole_batches_and_says_what_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);
-    let log = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
     for first in [1, 11, 21] {
         log.append(&frame(1, first, 10), &at("1"), None).unwrap();
     }
@@ -138,7 +156,7 @@ fn retention_cuts_whole_batches_and_says_what_is_left() {
 fn touched_keys_are_known_until_they_are_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);
-    let log = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
     log.append(&frame(1, 1, 2), &at("1"), Some(&builder(2))).unwrap();
     assert!(log.is_touched("c", &1u64.to_be_bytes()).unwrap());
     assert!(!log.is_touched("c", &2u64.to_be_bytes()).unwrap());
@@ -151,7 +169,7 @@ fn touched_keys_are_known_until_they_are_forgotten() {
 fn a_damaged_batch_is_named_and_never_handed_out() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);
-    let log = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
     // Two batches, so that the damaged one is not the newest kept in memory.
     log.append(&frame(1, 1, 2), &at("1"), None).unwrap();
     log.append(&frame(1, 3, 2), &at("2"), None).unwrap();
@@ -171,7 +189,7 @@ fn a_full_disk_stops_appends_with_the_remedy_and_loses_nothing() {
     let disk_free_bytes = u64::MAX;
     let options = SpoolOptions { dir: dir.path().to_owned(), recent_bytes: 0, disk_free_bytes };
     let spool = Spool::open(options).unwrap();
-    let log = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
     let error = log.append(&frame(1, 1, 1), &at("1"), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "tried again when there is room");
     assert!(error.to_string().contains("free some"), "{error}");
@@ -184,10 +202,101 @@ async fn one_sync_covers_all_logs() {
     let spool = open(dir.path(), 0);
     let syncing = tokio::spawn(Arc::clone(&spool).keep_synced());
     for shard in [SHARD, OTHER] {
-        let log = spool.begin(shard, Epoch(1), Sequence(1), at("0")).unwrap();
+        let log = own(&spool, shard, Epoch(1), Sequence(1), at("0")).unwrap();
         let mut synced = log.synced();
         log.append(&frame(1, 1, 5), &at("1"), None).unwrap();
         synced.wait_for(|upto| *upto == Sequence(5)).await.unwrap();
     }
     syncing.abort();
+}
+
+#[test]
+fn with_others_in_sync_what_all_of_them_have_is_seen_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 0);
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let (b, c) = (NodeId(2), NodeId(3));
+    let to_b = log.copy_opened((b, 1), Sequence(0), Epoch(1)).unwrap();
+    log.join_copy(b);
+    log.set_in_sync([b].into());
+    log.append(&frame(1, 1, 5), &at("1"), None).unwrap();
+    assert_eq!(*log.stable().borrow(), Sequence(0), "b has not got it");
+    log.copy_acked(b, to_b, Sequence(5));
+    assert_eq!((*log.safe().borrow(), *log.stable().borrow()), (Sequence(5), Sequence(5)));
+    // c joins: nothing more becomes stable without it, recorded or not.
+    let to_c = log.copy_opened((c, 1), Sequence(2), Epoch(1)).unwrap();
+    log.join_copy(c);
+    log.append(&frame(1, 6, 1), &at("2"), None).unwrap();
+    log.copy_acked(b, to_b, Sequence(6));
+    assert_eq!(*log.stable().borrow(), Sequence(5));
+    log.copy_acked(c, to_c, Sequence(6));
+    assert_eq!(*log.stable().borrow(), Sequence(6));
+}
+
+#[test]
+fn what_is_seen_is_never_far_ahead_of_what_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 0);
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let b = NodeId(2);
+    log.set_in_sync([b].into());
+    let to_b = log.copy_opened((b, 1), Sequence(0), Epoch(1)).unwrap();
+    let step = 1 << 17;
+    let mut last = 0;
+    while last <= AHEAD_MAX {
+        log.append(&frame(1, last + 1, step), &at("1"), None).unwrap();
+        last += step;
+        log.copy_acked(b, to_b, Sequence(last));
+    }
+    assert_eq!(
+        (*log.safe().borrow(), *log.stable().borrow()),
+        (Sequence(last), Sequence(AHEAD_MAX))
+    );
+    log.set_stable(Sequence(step));
+    assert_eq!(*log.stable().borrow(), Sequence(last), "the record has moved");
+}
+
+#[test]
+fn a_copy_drops_what_its_new_owner_has_not_and_goes_on() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (ours, theirs) = (open(here.path(), 1 << 20), open(there.path(), 1 << 20));
+    let owner = own(&ours, SHARD, Epoch(2), Sequence(1), at("0")).unwrap();
+    let copy = own(&theirs, SHARD, Epoch(2), Sequence(1), at("0")).unwrap();
+    for (first, changes) in [(1, 10), (11, 5)] {
+        copy.append(&frame(2, first, changes), &at("1"), None).unwrap();
+    }
+    // Its owner of epoch 3 has only the first of these, and one of its own.
+    owner.append(&frame(2, 1, 10), &at("1"), None).unwrap();
+    owner.take_over(Epoch(3), at("1"), BTreeSet::new()).unwrap();
+    owner.append(&frame(3, 11, 2), &at("2"), None).unwrap();
+    let keep = owner.begins().common(&copy.begins(), Sequence(1), Sequence(12));
+    assert_eq!(keep, Sequence(10));
+    copy.follow(Epoch(3), keep).unwrap();
+    assert!(!copy.owned_under(Epoch(3)));
+    let late = copy.append(&frame(2, 11, 5), &at("1"), None).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Fenced, "it owns nothing any more");
+    let hole = copy.append_copy(&frame(3, 12, 1), Epoch(3)).unwrap_err();
+    assert_eq!(hole.kind(), ErrorKind::Unavailable);
+    copy.append_copy(&frame(3, 11, 2), Epoch(3)).unwrap();
+    assert_eq!(copy.append_copy(&frame(3, 13, 1), Epoch(2)).unwrap_err().kind(), ErrorKind::Fenced);
+    copy.set_stable(Sequence(12));
+    for recent in [copy, {
+        drop(theirs);
+        open(there.path(), 0).log(SHARD).unwrap()
+    }] {
+        assert_eq!(recent.begins(), owner.begins());
+        recent.set_stable(Sequence(12));
+    }
+}
+
+#[test]
+fn a_copy_never_drops_what_was_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 0);
+    let copy = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    copy.follow(Epoch(1), Sequence(0)).unwrap();
+    copy.append_copy(&frame(1, 1, 5), Epoch(1)).unwrap();
+    copy.set_stable(Sequence(5));
+    assert_eq!(copy.follow(Epoch(2), Sequence(3)).unwrap_err().kind(), ErrorKind::Corrupt);
+    copy.follow(Epoch(2), Sequence(5)).unwrap();
 }

@@ -6,6 +6,7 @@
 
 mod checkpoints;
 mod cluster;
+mod copies;
 mod exports;
 mod gaps;
 mod nodes;
@@ -71,6 +72,8 @@ impl State {
             Kind::Anchor(command) => self.anchor(at, command),
             Kind::Checkpoints(command) => Ok(self.take_checkpoints(at, command)),
             Kind::ShardFailed(command) => self.fail_shard(command),
+            Kind::SetCopies(command) => self.set_copies(command),
+            Kind::SetInSync(command) => self.set_in_sync(&command),
             Kind::RecordGap(command) => self.record_gap(at, command),
             Kind::RepairGap(command) => self.repair_gap(command),
         }

@@ -56,11 +56,15 @@ impl State {
         if node.state() != NodeState::Up || node.run != command.run {
             node.since_ms = at.ms;
         }
+        let another = node.run != 0 && node.run != command.run;
         node.set_state(NodeState::Up);
         node.run = command.run;
         node.address = command.address;
         node.region = command.region;
         self.touch(Row::Node(command.node));
+        if another {
+            self.forget_run(command.node);
+        }
         Ok(done())
     }
 
@@ -113,7 +117,8 @@ impl State {
 }
 
 fn works_on(shard: &Shard, node: u64) -> bool {
-    shard.reader == node || shard.writers.values().any(|&writer| writer == node)
+    let writes = shard.writers.values().any(|writer| *writer == node);
+    writes || shard.reader == node || shard.copies.contains(&node)
 }
 
 fn no_node(id: u64) -> tidegate_proto::v1::Outcome {

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use tidegate_proto::v1::{
-    Anchor, Assign, Checkpoint, Export, Outcome, Shard, ShardFailed, ShardId, ShardsDiscovered,
+    Anchor, Assign, Checkpoint, Export, NodeState, Outcome, Shard, ShardFailed, ShardId,
+    ShardsDiscovered,
 };
 
+use super::copies::{start_epoch, with_reader};
 use super::outcome::{Verdict, conflict, done, exists, fenced, invalid, not_found};
 use super::{At, State};
 use crate::keys::Row;
@@ -70,7 +72,8 @@ impl State {
             return Err(invalid(format!("export {:?} has no sink {sink:?}", export.name)));
         }
         command.writers.retain(|_, node| *node != 0);
-        let workers = command.writers.values().chain([&command.reader]).filter(|node| **node != 0);
+        let workers = command.writers.values().chain(&command.copies).chain([&command.reader]);
+        let workers = workers.filter(|node| **node != 0);
         for node in workers {
             if !self.nodes.contains_key(node) {
                 return Err(not_found(format!("there is no node {node} to work on shard {id}")));
@@ -80,6 +83,10 @@ impl State {
         shard.epoch += 1;
         shard.reader = command.reader;
         shard.writers = command.writers;
+        shard.copies = with_reader(command.copies, command.reader);
+        let nodes = &self.nodes;
+        let up = |id| nodes.get(&id).is_some_and(|node| node.state() == NodeState::Up);
+        start_epoch(shard, up);
         self.touch(Row::Shard(id));
         Ok(done())
     }
@@ -157,7 +164,7 @@ impl State {
     }
 }
 
-fn no_shard(id: ShardId) -> Outcome {
+pub(super) fn no_shard(id: ShardId) -> Outcome {
     not_found(format!("there is no shard {id}"))
 }
 

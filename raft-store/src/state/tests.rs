@@ -2,14 +2,16 @@ use std::collections::BTreeMap;
 
 use tidegate_proto::v1::{
     Anchor, Assign, Captured, Checkpoint, Checkpoints, CheckpointsTaken, ClusterCreate, Delivered,
-    ExportDelete, ExportPut, ExportSetState, ExportState, GapKind, NodeCordon, NodeDown, NodeJoin,
-    NodeRemove, NodeState, NodeUp, Progress, RecordGap, RefusedKind, RepairGap, ShardFailed,
-    ShardSpec, ShardsDiscovered, SinkRef, SnapshotState, outcome,
+    ExportDelete, ExportPut, ExportSetState, ExportState, GapKind, InSync, NodeCordon, NodeDown,
+    NodeJoin, NodeRemove, NodeState, NodeUp, Progress, RecordGap, RefusedKind, RepairGap,
+    SetCopies, SetInSync, ShardFailed, ShardSpec, ShardsDiscovered, SinkRef, SnapshotState,
+    outcome,
 };
 
 use super::*;
 
 mod checkpoints;
+mod copies;
 mod exports;
 mod fold;
 mod gaps;
@@ -120,7 +122,8 @@ fn discover(export_id: u64, names: &[&str]) -> Kind {
 
 fn assign(index: u32, replaces: u64, reader: u64, writers: &[(&str, u64)]) -> Kind {
     let writers = writers.iter().map(|&(sink, node)| (sink.to_owned(), node)).collect();
-    Kind::Assign(Assign { shard: Some(id(index)), replaces, reader, writers })
+    let shard = Some(id(index));
+    Kind::Assign(Assign { shard, replaces, reader, writers, copies: vec![1, 3] })
 }
 
 fn anchor(index: u32, epoch: u64, progress: Progress) -> Kind {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod dynamodb;
+mod failover;
 
 use std::process::Command;
 

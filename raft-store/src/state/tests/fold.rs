@@ -18,7 +18,7 @@ struct Draw {
 }
 
 fn any_draw() -> impl Strategy<Value = Draw> {
-    (0..20_u8, 0..8_usize, 0..6_u64, prop::bool::weighted(0.15))
+    (0..24_u8, 0..8_usize, 0..6_u64, prop::bool::weighted(0.15))
         .prop_map(|(kind, pick, number, stale)| Draw { kind, pick, number, stale })
 }
 
@@ -60,6 +60,7 @@ fn command(state: &State, draw: Draw) -> Kind {
             replaces: epoch,
             reader: node,
             writers: BTreeMap::from([(sink, node)]),
+            copies: state.nodes().map(|node| node.id).take(draw.pick % 4).collect(),
         }),
         14 => Kind::Anchor(Anchor { shard: shard.id, epoch, ..Default::default() }),
         15 | 16 => {
@@ -72,17 +73,23 @@ fn command(state: &State, draw: Draw) -> Kind {
             let entry = Delivered { shard: shard.id, epoch, sink, checkpoint };
             Kind::Checkpoints(Checkpoints { node, captured: vec![], delivered: vec![entry] })
         }
-        _ => {
-            let gap = Gap {
-                shard: shard.id,
-                epoch,
-                kind: GapKind::Vanished.into(),
-                after: draw.number,
-                ..Default::default()
-            };
-            Kind::RecordGap(RecordGap { gap: Some(gap) })
+        19 => {
+            let copies = state.nodes().map(|node| node.id).take(draw.pick % 4).collect();
+            Kind::SetCopies(SetCopies { shard: shard.id, epoch, copies })
         }
+        20..=22 => {
+            let run = |node: u64| state.node(node).map_or(0, |node| node.run);
+            let copies = shard.copies.iter().skip(draw.pick % 2).chain([&shard.reader]);
+            let copies = copies.map(|node| InSync { node: *node, run: run(*node) }).collect();
+            Kind::SetInSync(SetInSync { shard: shard.id, epoch, copies })
+        }
+        _ => vanished(&shard, epoch, draw.number),
     }
+}
+
+fn vanished(shard: &Shard, epoch: u64, after: u64) -> Kind {
+    let (shard, kind) = (shard.id, GapKind::Vanished.into());
+    Kind::RecordGap(RecordGap { gap: Some(Gap { shard, epoch, kind, after, ..Gap::default() }) })
 }
 
 fn shard_sinks(state: &State, shard: &Shard) -> Vec<String> {
@@ -98,10 +105,21 @@ fn check(before: &State, after: &State, owners: &mut Owners) {
         let id = shard.id.unwrap();
         let jobs = shard.writers.iter().map(|(sink, node)| (sink.clone(), *node));
         for (job, node) in jobs.chain([("<reader>".to_owned(), shard.reader)]) {
+            if node == 0 {
+                continue;
+            }
             let owner = *owners.entry((id, shard.epoch, job)).or_insert(node);
             assert_eq!(owner, node, "one owner in one epoch");
         }
+        if shard.reader != 0 {
+            assert!(shard.in_sync.contains(&shard.reader), "who reads is in sync");
+            assert!(shard.in_sync.iter().all(|node| shard.copies.contains(node)));
+        }
         let Some(was) = before.shard(id) else { continue };
+        if was.epoch < shard.epoch && shard.reader != 0 && !was.in_sync.is_empty() {
+            let whole = was.in_sync.contains(&shard.reader);
+            assert_eq!(shard.anew != shard.epoch, whole, "who was not in sync begins anew");
+        }
         assert!(was.epoch <= shard.epoch, "epochs never fall");
         let sequence = |at: &Option<Checkpoint>| at.as_ref().map_or(0, |at| at.sequence);
         assert!(sequence(&was.captured) <= sequence(&shard.captured), "captured goes back");
@@ -160,4 +178,5 @@ fn random_commands_are_not_all_refused() {
         most = most.max(state.shards().map(|shard| shard.epoch).max().unwrap_or(0));
     }
     assert!(checkpoints > 100 && most > 5, "{checkpoints} taken, epoch {most}");
+    assert!(state.shards().any(|shard| shard.copied), "copies were in sync");
 }

@@ -1,0 +1,71 @@
+//! What this node has heard of the others by itself: a pure core.
+
+use std::collections::BTreeMap;
+
+use tidegate_proto::NodeId;
+use tokio::time::Instant;
+
+/// Refusals in a row before a process counts as gone: one may be a connection
+/// that broke, the next shows that nobody listens.
+const REFUSALS: u32 = 2;
+
+/// Who answered, and whose address refuses connections.
+///
+/// A refusal is a hint that a process has died; it is quicker than silence, and
+/// as with silence, what rests on it is safe if it is wrong: an old owner's
+/// epoch is refused everywhere.
+#[derive(Debug, Default)]
+pub(super) struct Contacts(BTreeMap<NodeId, Contact>);
+
+#[derive(Clone, Copy, Debug)]
+struct Contact {
+    run: u64,
+    heard: Instant,
+    refusals: u32,
+}
+
+impl Contacts {
+    /// `node` answered in its run `run`.
+    pub(super) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
+        self.0.insert(node, Contact { run, heard: now, refusals: 0 });
+    }
+
+    /// Nobody listens at the address of `node`. True when it counts as gone
+    /// since this call.
+    pub(super) fn refused(&mut self, node: NodeId) -> bool {
+        let Some(contact) = self.0.get_mut(&node) else { return false };
+        contact.refusals += 1;
+        contact.refusals == REFUSALS
+    }
+
+    /// The run of `node` that is gone, if it is.
+    pub(super) fn gone(&self, node: NodeId) -> Option<u64> {
+        let contact = self.0.get(&node).filter(|contact| contact.refusals >= REFUSALS);
+        contact.map(|contact| contact.run)
+    }
+
+    /// When `node` last answered.
+    pub(super) fn last(&self, node: NodeId) -> Option<Instant> {
+        self.0.get(&node).map(|contact| contact.heard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_refusal_is_none_and_an_answer_takes_all_back() {
+        let mut contacts = Contacts::default();
+        let node = NodeId(3);
+        assert!(!contacts.refused(node), "it was never there");
+        contacts.heard(node, 7, Instant::now());
+        assert!(!contacts.refused(node));
+        assert_eq!(contacts.gone(node), None);
+        assert!(contacts.refused(node));
+        assert!(!contacts.refused(node), "told once");
+        assert_eq!(contacts.gone(node), Some(7));
+        contacts.heard(node, 8, Instant::now());
+        assert_eq!(contacts.gone(node), None);
+    }
+}

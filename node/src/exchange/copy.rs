@@ -1,0 +1,89 @@
+//! An owner's batches, on their way into a copy.
+
+use tidegate_proto::v1::{CopyOpen, CopyStart, EpochBegin, FetchOpen, ShardId};
+use tidegate_proto::{Epoch, Sequence};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::fetch::{Exchange, Fetched};
+use crate::exchange::remote::RemoteFetch;
+use crate::spool::{Begins, ShardLog};
+
+/// A copy's fetch: also what is not stable yet.
+#[derive(Debug)]
+pub struct CopyFetch {
+    fetch: RemoteFetch,
+    start: CopyStart,
+}
+
+impl CopyFetch {
+    /// What has to be done to the copy before it takes the first batch.
+    #[must_use]
+    pub fn start(&self) -> &CopyStart {
+        &self.start
+    }
+
+    /// What came since, which may be no batch at all, only a higher stable mark.
+    /// Dropping the call loses nothing.
+    pub async fn next(&mut self) -> Result<Fetched> {
+        self.fetch.receive().await
+    }
+
+    /// Everything up to and including `upto` is in the copy.
+    pub fn acknowledge(&mut self, upto: Sequence) {
+        self.fetch.confirm(upto);
+    }
+}
+
+impl Exchange {
+    /// Fetches for this node's copy of `shard` from the owner of `epoch` at
+    /// `address`. `log` is what this node has of it.
+    pub async fn fetch_copy(
+        &self,
+        shard: ShardId,
+        epoch: Epoch,
+        address: &str,
+        log: Option<&ShardLog>,
+    ) -> Result<CopyFetch> {
+        let begins = log.map(ShardLog::begins).unwrap_or_default();
+        let begins = begins.iter().map(|(epoch, at)| EpochBegin { epoch: epoch.0, first: at.0 });
+        let control = self.control();
+        let copy = CopyOpen {
+            node: control.node().0,
+            run: control.run(),
+            first: log.map_or(1, |log| log.first().0),
+            begins: begins.collect(),
+        };
+        let open = FetchOpen {
+            cluster_id: control.identity().cluster_id.clone(),
+            shard: Some(shard),
+            epoch: epoch.0,
+            after: log.map_or(0, |log| log.tail().next.0 - 1),
+            credit_bytes: self.credit_bytes(),
+            copy: Some(copy),
+        };
+        let mut fetch = RemoteFetch::open(control, address, open).await?;
+        let start = fetch.start().await?;
+        Ok(CopyFetch { fetch, start })
+    }
+}
+
+/// What a copy that stands at `open` has to do to become one of `log`.
+pub(super) fn meet(log: &ShardLog, open: &FetchOpen, copy: &CopyOpen) -> Result<CopyStart> {
+    let begins = copy.begins.iter().map(|it| (Epoch(it.epoch), Sequence(it.first))).collect();
+    let theirs = Begins::new(begins).ok_or_else(|| {
+        Error::new(ErrorKind::Config, "the epochs of a copy must rise, and so must their begins")
+    })?;
+    let (first, last) = (log.first(), Sequence(log.tail().next.0 - 1));
+    let from = first.max(Sequence(copy.first));
+    let upto = last.min(Sequence(open.after));
+    let anew = CopyStart { keep: first.0 - 1, anew: true };
+    if upto.next() < first || upto.next() < Sequence(copy.first) {
+        return Ok(anew);
+    }
+    let keep = log.begins().common(&theirs, from, upto);
+    // Nothing of its own is left: what lies before may be another log's.
+    if keep < from && open.after >= from.0 {
+        return Ok(anew);
+    }
+    Ok(CopyStart { keep: keep.0, anew: false })
+}

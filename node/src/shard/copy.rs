@@ -1,0 +1,66 @@
+//! Keeps this node's copy of a shard's spool.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tidegate_proto::Sequence;
+use tidegate_proto::v1::{Progress, ShardId};
+use tokio::sync::watch;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::shard::Means;
+use crate::shard::role::Terms;
+
+/// How often an owner that is not there yet is asked.
+const OWNER_WAIT: Duration = Duration::from_millis(30);
+
+/// Runs until told to stop, or until another owner is known.
+pub(super) async fn run(
+    means: Means,
+    id: ShardId,
+    terms: Terms,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    loop {
+        let error = tokio::select! {
+            Err(error) = follow(&means, id, terms) => error,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        if error.kind() != ErrorKind::Unavailable {
+            return Err(error);
+        }
+        tracing::debug!(error = %error, "a copy looks for the owner");
+        tokio::time::sleep(OWNER_WAIT).await;
+    }
+}
+
+/// Follows the owner of these terms for as long as it can be reached.
+async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> {
+    let owner = means.control.read(|state| {
+        let shard = state.shard(id).filter(|shard| shard.epoch == terms.epoch.0)?;
+        Some(state.node(shard.reader).map(|node| node.address.clone()))
+    });
+    let owner =
+        owner.ok_or_else(|| Error::new(ErrorKind::Fenced, "the shard has another owner"))?;
+    let away = || Error::new(ErrorKind::Unavailable, "the shard has no owner right now");
+    let address = owner.ok_or_else(away)?;
+    let held = means.spool.log(id);
+    let mut fetch = means.exchange.fetch_copy(id, terms.epoch, &address, held.as_deref()).await?;
+    let keep = Sequence(fetch.start().keep);
+    let log = match held {
+        Some(log) if !fetch.start().anew => log,
+        Some(_) | None => means.spool.begin(id, terms.epoch, keep.next(), Progress::default())?,
+    };
+    log.follow(terms.epoch, keep)?;
+    tracing::info!(after = %keep, "keeping a copy");
+    loop {
+        let fetched = fetch.next().await?;
+        for frame in &fetched.frames {
+            log.append_copy(frame, terms.epoch)?;
+        }
+        log.set_stable(fetched.stable);
+        if let Some(last) = fetched.frames.last() {
+            fetch.acknowledge(last.last());
+        }
+    }
+}

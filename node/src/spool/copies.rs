@@ -1,0 +1,151 @@
+//! How far the other copies of a log are: a pure core.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_proto::{NodeId, Sequence};
+use tokio::time::Instant;
+
+/// One copy on another node, as its owner sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// The run of the node's process.
+    pub run: u64,
+    /// It fetches right now.
+    pub connected: bool,
+    /// The last sequence it has.
+    pub acked: Sequence,
+    /// When it last took something, came, or went.
+    pub moved: Instant,
+    /// Tells its connections apart: the newest counts.
+    connection: u64,
+}
+
+/// The copies a change must have reached before it is safe.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    in_sync: BTreeSet<NodeId>,
+    /// Waited for already, not yet recorded as in sync.
+    joining: BTreeSet<NodeId>,
+    seen: BTreeMap<NodeId, Copy>,
+    connections: u64,
+}
+
+impl Copies {
+    /// Besides the owner, these are recorded as in sync.
+    pub(super) fn set_in_sync(&mut self, others: BTreeSet<NodeId>) {
+        self.joining.retain(|node| !others.contains(node));
+        self.in_sync = others;
+    }
+
+    /// There are others in sync.
+    pub(super) fn shared(&self) -> bool {
+        !self.in_sync.is_empty()
+    }
+
+    /// Waits for this copy from now on, so that it may be recorded as in sync.
+    pub(super) fn join(&mut self, node: NodeId) {
+        if !self.in_sync.contains(&node) {
+            self.joining.insert(node);
+        }
+    }
+
+    /// It was not worth waiting for.
+    pub(super) fn leave(&mut self, node: NodeId) {
+        self.joining.remove(&node);
+    }
+
+    pub(super) fn is_joining(&self, node: NodeId) -> bool {
+        self.joining.contains(&node)
+    }
+
+    /// Everything up to here is on every copy that counts: `appended` here is
+    /// enough if others have it too, alone it must be `synced`.
+    pub(super) fn safe(&self, appended: Sequence, synced: Sequence) -> Sequence {
+        let ours = if self.shared() { appended } else { synced };
+        let theirs = self.in_sync.union(&self.joining).map(|node| self.acked(*node));
+        theirs.min().map_or(ours, |least| least.min(ours))
+    }
+
+    fn acked(&self, node: NodeId) -> Sequence {
+        self.seen.get(&node).map_or(Sequence(0), |copy| copy.acked)
+    }
+
+    /// A copy came and has all up to `acked`; gives its connection's number.
+    pub(super) fn open(
+        &mut self,
+        (node, run): (NodeId, u64),
+        acked: Sequence,
+        now: Instant,
+    ) -> u64 {
+        self.connections += 1;
+        let connection = self.connections;
+        self.seen.insert(node, Copy { run, connected: true, acked, moved: now, connection });
+        connection
+    }
+
+    pub(super) fn ack(&mut self, node: NodeId, connection: u64, acked: Sequence, now: Instant) {
+        if let Some(copy) = self.seen.get_mut(&node).filter(|copy| copy.connection == connection)
+            && acked > copy.acked
+        {
+            copy.acked = acked;
+            copy.moved = now;
+        }
+    }
+
+    pub(super) fn close(&mut self, node: NodeId, connection: u64, now: Instant) {
+        if let Some(copy) = self.seen.get_mut(&node).filter(|copy| copy.connection == connection) {
+            copy.connected = false;
+            copy.moved = now;
+        }
+    }
+
+    pub(super) fn seen(&self) -> BTreeMap<NodeId, Copy> {
+        self.seen.clone()
+    }
+
+    /// Another owner's business from now on.
+    pub(super) fn forget(&mut self) {
+        *self = Self { connections: self.connections, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const B: NodeId = NodeId(2);
+    const C: NodeId = NodeId(3);
+
+    #[test]
+    fn alone_the_disk_counts_and_with_others_the_slowest_of_them() {
+        let now = Instant::now();
+        let mut copies = Copies::default();
+        assert_eq!(copies.safe(Sequence(9), Sequence(4)), Sequence(4));
+        copies.set_in_sync([B].into());
+        assert_eq!(copies.safe(Sequence(9), Sequence(4)), Sequence(0), "it was never heard");
+        let connection = copies.open((B, 7), Sequence(3), now);
+        copies.ack(B, connection, Sequence(8), now);
+        assert_eq!(copies.safe(Sequence(9), Sequence(4)), Sequence(8));
+        copies.open((C, 7), Sequence(5), now);
+        assert_eq!(copies.safe(Sequence(9), Sequence(4)), Sequence(8), "C does not count yet");
+        copies.join(C);
+        assert_eq!(copies.safe(Sequence(9), Sequence(4)), Sequence(5));
+        copies.set_in_sync([B, C].into());
+        copies.leave(C);
+        assert_eq!(copies.safe(Sequence(9), Sequence(4)), Sequence(5), "recorded, it counts");
+    }
+
+    #[test]
+    fn what_an_older_connection_says_is_ignored() {
+        let now = Instant::now();
+        let mut copies = Copies::default();
+        let old = copies.open((B, 7), Sequence(3), now);
+        let new = copies.open((B, 7), Sequence(2), now);
+        copies.ack(B, old, Sequence(9), now);
+        copies.close(B, old, now);
+        let seen = copies.seen()[&B];
+        assert_eq!((seen.acked, seen.connected), (Sequence(2), true));
+        copies.close(B, new, now);
+        assert!(!copies.seen()[&B].connected);
+    }
+}

@@ -1,0 +1,107 @@
+//! Who keeps a shard's spool, and who of them has all of it.
+//!
+//! ```text
+//!   copies:   assigned to keep the spool        Assign, SetCopies (leader)
+//!   in sync:  have every change that is stable  SetInSync (owner), Assign
+//! ```
+//!
+//! The next owner is one that is in sync, so what anybody has seen stays.
+
+use tidegate_proto::v1::{SetCopies, SetInSync, Shard};
+
+use super::State;
+use super::outcome::{Verdict, conflict, done, fenced, invalid, not_found};
+use super::shards::{no_shard, owns};
+use crate::keys::Row;
+
+impl State {
+    pub(super) fn set_copies(&mut self, command: SetCopies) -> Verdict {
+        let id = command.shard.unwrap_or_default();
+        if let Some(node) = command.copies.iter().find(|node| !self.nodes.contains_key(node)) {
+            return Err(not_found(format!("there is no node {node} to keep a copy of shard {id}")));
+        }
+        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        if !owns(shard, command.epoch) {
+            return Err(fenced(id, shard.epoch));
+        }
+        shard.copies = with_reader(command.copies, shard.reader);
+        let (copies, in_sync) = (&shard.copies, &mut shard.in_sync);
+        in_sync.retain(|node| copies.contains(node));
+        self.touch(Row::Shard(id));
+        Ok(done())
+    }
+
+    pub(super) fn set_in_sync(&mut self, command: &SetInSync) -> Verdict {
+        let id = command.shard.unwrap_or_default();
+        for copy in &command.copies {
+            if self.nodes.get(&copy.node).is_none_or(|node| node.run != copy.run) {
+                return Err(conflict(format!("node {} is in another run by now", copy.node)));
+            }
+        }
+        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        if !owns(shard, command.epoch) {
+            return Err(fenced(id, shard.epoch));
+        }
+        let mut in_sync: Vec<u64> = command.copies.iter().map(|copy| copy.node).collect();
+        in_sync.sort_unstable();
+        in_sync.dedup();
+        if !in_sync.contains(&shard.reader) {
+            return Err(invalid(format!("the owner of shard {id} is always in sync with itself")));
+        }
+        if let Some(node) = in_sync.iter().find(|node| !shard.copies.contains(node)) {
+            return Err(conflict(format!("node {node} keeps no copy of shard {id}")));
+        }
+        if shard.in_sync != in_sync {
+            shard.copied |= in_sync.len() > 1;
+            shard.in_sync = in_sync;
+            self.touch(Row::Shard(id));
+        }
+        Ok(done())
+    }
+
+    /// Another run of `node` started: what it read has no reader, and what
+    /// others keep too it may have less of than before.
+    pub(super) fn forget_run(&mut self, node: u64) {
+        let mut changed = Vec::new();
+        for (id, shard) in &mut self.shards {
+            let alone = shard.in_sync == [node];
+            if shard.reader == node {
+                shard.reader = 0;
+            } else if alone || !shard.in_sync.contains(&node) {
+                continue;
+            }
+            if !alone {
+                shard.in_sync.retain(|other| *other != node);
+            }
+            changed.push(*id);
+        }
+        for id in changed {
+            self.touch(Row::Shard(id));
+        }
+    }
+}
+
+/// Sorted, once each, with the reader.
+pub(super) fn with_reader(mut copies: Vec<u64>, reader: u64) -> Vec<u64> {
+    copies.push(reader);
+    copies.retain(|node| *node != 0);
+    copies.sort_unstable();
+    copies.dedup();
+    copies
+}
+
+/// Takes what a shard's new epoch means for its copies; `up` tells which nodes
+/// are. Its reader and copies are the new ones already.
+pub(super) fn start_epoch(shard: &mut Shard, up: impl Fn(u64) -> bool) {
+    if shard.reader == 0 {
+        return;
+    }
+    let fresh = shard.in_sync.is_empty();
+    if !fresh && !shard.in_sync.contains(&shard.reader) {
+        shard.in_sync.clear();
+        shard.anew = shard.epoch;
+    }
+    let (reader, copies) = (shard.reader, &shard.copies);
+    shard.in_sync.retain(|node| *node == reader || (copies.contains(node) && up(*node)));
+    shard.in_sync = with_reader(std::mem::take(&mut shard.in_sync), reader);
+}

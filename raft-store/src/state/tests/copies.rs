@@ -1,0 +1,65 @@
+use super::*;
+
+fn in_sync(epoch: u64, copies: &[(u64, u64)]) -> Kind {
+    let copies = copies.iter().map(|(node, run)| InSync { node: *node, run: *run }).collect();
+    Kind::SetInSync(SetInSync { shard: Some(id(0)), epoch, copies })
+}
+
+/// Nodes 1 and 3 are up in runs 11 and 13; node 1 reads shard 0 in epoch 1.
+fn world() -> World {
+    let mut world = World::running();
+    world.done(up(1, 11));
+    world.done(up(3, 13));
+    let shard = world.state.shard(id(0)).unwrap();
+    assert_eq!((shard.reader, shard.epoch), (1, 1));
+    assert_eq!((&shard.copies[..], &shard.in_sync[..]), (&[1, 3][..], &[1][..]));
+    world
+}
+
+#[test]
+fn only_the_owner_says_who_is_in_sync_and_only_of_those_who_keep_a_copy() {
+    let mut world = world();
+    world.fenced_at(in_sync(0, &[(1, 11)]));
+    assert_eq!(world.refused(in_sync(1, &[(3, 13)])).0, RefusedKind::Invalid, "without itself");
+    assert_eq!(world.refused(in_sync(1, &[(1, 11), (3, 12)])).0, RefusedKind::Conflict, "old run");
+    let copies = Kind::SetCopies(SetCopies { shard: Some(id(0)), epoch: 1, copies: vec![] });
+    world.done(in_sync(1, &[(1, 11), (3, 13)]));
+    assert!(world.state.shard(id(0)).unwrap().copied);
+    world.done(copies);
+    assert_eq!(world.state.shard(id(0)).unwrap().in_sync, [1], "3 keeps no copy any more");
+    assert_eq!(world.refused(in_sync(1, &[(1, 11), (3, 13)])).0, RefusedKind::Conflict);
+}
+
+#[test]
+fn the_next_owner_takes_over_if_it_was_in_sync_and_begins_anew_if_not() {
+    let mut world = world();
+    world.done(in_sync(1, &[(1, 11), (3, 13)]));
+    world.done(Kind::NodeDown(NodeDown { node: 1, run: 11 }));
+    world.done(assign(0, 1, 3, &[]));
+    let shard = world.state.shard(id(0)).unwrap();
+    assert_eq!((&shard.in_sync[..], shard.anew), (&[3][..], 0), "the dead one is not in sync");
+    world.done(up(1, 12));
+    world.done(assign(0, 2, 1, &[]));
+    let shard = world.state.shard(id(0)).unwrap();
+    assert_eq!((&shard.in_sync[..], shard.anew), (&[1][..], 3), "1 had not caught up");
+}
+
+#[test]
+fn another_run_of_a_node_reads_nothing_and_is_not_in_sync_unless_alone() {
+    let mut world = world();
+    world.done(in_sync(1, &[(1, 11), (3, 13)]));
+    world.done(up(1, 11));
+    assert_eq!(world.state.shard(id(0)).unwrap().reader, 1, "the same run is only heard again");
+    world.done(up(1, 12));
+    let shard = world.state.shard(id(0)).unwrap();
+    assert_eq!((shard.reader, &shard.in_sync[..]), (0, &[3][..]));
+    world.done(up(3, 14));
+    assert_eq!(world.state.shard(id(0)).unwrap().in_sync, [3], "nobody else has it");
+}
+
+#[test]
+fn a_node_that_keeps_a_copy_is_not_removed() {
+    let mut world = world();
+    world.done(Kind::NodeCordon(NodeCordon { node: 3, cordoned: true }));
+    assert_eq!(world.refused(Kind::NodeRemove(NodeRemove { node: 3 })).0, RefusedKind::Conflict);
+}

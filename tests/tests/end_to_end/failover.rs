@@ -1,0 +1,97 @@
+//! Nodes killed under load: what a subscriber sees of it.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde_json::Value;
+use tidegate_tests::cluster::{Cluster, alone};
+
+const EXPORT: &str = "generated";
+const SHARDS: u64 = 6;
+/// Of each shard and second.
+const RATE: u64 = 500;
+const KILLS: usize = 6;
+
+fn spec(lake: &Path) -> String {
+    format!(
+        "name = \"{EXPORT}\"\n\
+         [source]\nkind = \"datagen\"\nshards = {SHARDS}\nkeys = 1000\n\
+         document-bytes = 400\nrate-per-second = {RATE}\n\
+         [[sink]]\nkind = \"lake\"\npath = \"{}\"\ndelay-ms = 500\n",
+        lake.display()
+    )
+}
+
+/// METHOD: every shard makes a change each 2 ms. One node after the other, the
+/// leader among them, is killed with SIGKILL and started again. A subscriber
+/// must get every sequence of every shard once and in order: with two copies in
+/// sync nothing that was seen is lost, and nothing is read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_costs_a_subscriber_a_moment_and_no_change() {
+    let _alone = alone().await;
+    let mut cluster = Cluster::start(3).await;
+    cluster.apply(&spec(&cluster.folder().join("lake")));
+    let followed = cluster.folder().join("feed.jsonl");
+    let follower = cluster.follow(EXPORT, &followed);
+    cluster.until("all spools have two copies in sync", in_sync).await;
+    for kill in 0..KILLS {
+        let before = captured(&cluster);
+        cluster.until("every shard moves on", |it| moved(&before, &captured(it))).await;
+        cluster.kill(kill % 3).await;
+        let before = captured(&cluster);
+        cluster.until("every shard moves on without it", |it| moved(&before, &captured(it))).await;
+        cluster.start_node(kill % 3);
+        cluster.until("all spools have two copies in sync again", in_sync).await;
+    }
+    let last = captured(&cluster);
+    cluster.until("the subscriber has it all", |_| reached(&seen(&followed), &last)).await;
+    drop(follower);
+    assert!(cluster.json(&["gap", "list"])["gaps"].as_array().is_none_or(Vec::is_empty));
+    tiles(&followed);
+}
+
+fn in_sync(cluster: &Cluster) -> bool {
+    let shards = cluster.shards(EXPORT);
+    let both = |shard: &Value| shard["in_sync"].as_array().is_some_and(|nodes| nodes.len() == 2);
+    shards.len() as u64 == SHARDS && shards.iter().all(both)
+}
+
+fn captured(cluster: &Cluster) -> BTreeMap<String, u64> {
+    let shards = cluster.shards(EXPORT);
+    let at = |shard: &Value| shard["captured"]["sequence"].as_u64().unwrap_or(0);
+    shards.iter().map(|shard| (shard["name"].to_string(), at(shard))).collect()
+}
+
+fn moved(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> bool {
+    let enough = |name: &String, at: u64| now.get(name).is_some_and(|now| *now > at + RATE / 2);
+    now.len() as u64 == SHARDS && before.iter().all(|(name, at)| enough(name, *at))
+}
+
+fn reached(seen: &BTreeMap<String, Vec<u64>>, last: &BTreeMap<String, u64>) -> bool {
+    last.iter().all(|(name, at)| seen.get(name).and_then(|all| all.last()) >= Some(at))
+}
+
+/// The sequences each shard's subscriber got, in the order they came. A line
+/// still being written is left out.
+fn seen(followed: &Path) -> BTreeMap<String, Vec<u64>> {
+    let mut text = String::new();
+    std::fs::File::open(followed).unwrap().read_to_string(&mut text).unwrap();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for line in whole.lines() {
+        let change: Value = serde_json::from_str(line).unwrap();
+        let sequence = change["sequence"].as_u64().unwrap();
+        seen.entry(change["shard"].to_string()).or_default().push(sequence);
+    }
+    seen
+}
+
+fn tiles(followed: &Path) {
+    for (shard, sequences) in seen(followed) {
+        let expected: Vec<u64> = (1..=sequences.len() as u64).collect();
+        let off = sequences.iter().zip(&expected).find(|(found, wanted)| found != wanted);
+        assert_eq!(off, None, "shard {shard}: every change once and in order");
+    }
+}
+
