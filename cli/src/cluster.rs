@@ -2,11 +2,12 @@
 
 use tidegate_proto::v1::admin_client::AdminClient;
 use tidegate_proto::v1::{
-    ApplyRequest, Check, DeleteExportRequest, DoctorRequest, Export, ExportState, Gap,
-    ListExportsRequest, ListGapsRequest, ListNodesRequest, ListNodesResponse, ListShardsRequest,
-    ListShardsResponse, PlanRequest, PlanResponse, SetExportStateRequest, StatusRequest,
-    StatusResponse,
+    ApplyRequest, Check, CordonNodeRequest, DeleteExportRequest, DoctorRequest, Export,
+    ExportState, Gap, ListExportsRequest, ListGapsRequest, ListNodesRequest, ListNodesResponse,
+    ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse, PlanRequest,
+    PlanResponse, RemoveNodeRequest, SetExportStateRequest, StatusRequest, StatusResponse,
 };
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::connect::{Endpoints, MESSAGE_BYTES_MAX};
@@ -78,6 +79,28 @@ impl Cluster {
     pub(crate) async fn shards(&mut self, export: &str) -> Result<ListShardsResponse> {
         let request = || ListShardsRequest { export: export.to_owned() };
         self.endpoints.ask(|it| async { admin(it).list_shards(request()).await }).await
+    }
+
+    /// Moves a shard; gives its steps as they happen.
+    pub(crate) async fn move_shard(
+        &mut self,
+        request: MoveShardRequest,
+    ) -> Result<Streaming<MoveShardResponse>> {
+        self.endpoints.ask(|it| async { admin(it).move_shard(request.clone()).await }).await
+    }
+
+    /// Keeps work off a node, or lets it have some again.
+    pub(crate) async fn cordon(&mut self, node: &str, cordoned: bool) -> Result<()> {
+        let request = || CordonNodeRequest { node: node.to_owned(), cordoned };
+        let answer = self.endpoints.ask(|it| async { admin(it).cordon_node(request()).await });
+        answer.await.map(|_| ())
+    }
+
+    /// Takes a node without work out of the cluster.
+    pub(crate) async fn remove_node(&mut self, node: &str) -> Result<()> {
+        let request = || RemoveNodeRequest { node: node.to_owned() };
+        let answer = self.endpoints.ask(|it| async { admin(it).remove_node(request()).await });
+        answer.await.map(|_| ())
     }
 
     /// All nodes.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
+use tidegate_proto::v1::{MoveShardRequest, MoveShardResponse};
 
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Result};
@@ -31,6 +32,50 @@ pub(crate) enum ShardCommand {
         /// Name of the shard, or its number EXPORT/INDEX
         shard: String,
     },
+    /// Move a shard's reader, its writers, or both
+    ///
+    /// The new reader's node gets a copy of the spool first, while the shard goes on
+    /// where it is; then it takes over. Every step is an entry of the log, printed
+    /// with the time since the start. If the new node fails on the way, the shard
+    /// stays where it is.
+    #[command(after_help = "Examples:
+  tidegate shard move orders/0-1023 --reader node2
+  tidegate shard move orders/0-1023 --writer lake=node3")]
+    Move {
+        /// The shard: EXPORT/SHARD
+        #[arg(value_parser = export_and_shard)]
+        shard: (String, String),
+        /// Node that shall read it
+        #[arg(long, required_unless_present = "writers")]
+        reader: Option<String>,
+        /// Node that shall write to a sink; may be repeated
+        #[arg(long = "writer", value_name = "SINK=NODE", value_parser = sink_and_node)]
+        writers: Vec<(String, String)>,
+    },
+}
+
+fn export_and_shard(text: &str) -> std::result::Result<(String, String), String> {
+    let (export, shard) = text.split_once('/').ok_or("write it as EXPORT/SHARD")?;
+    Ok((export.to_owned(), shard.to_owned()))
+}
+
+fn sink_and_node(text: &str) -> std::result::Result<(String, String), String> {
+    let (sink, node) = text.split_once('=').ok_or("write it as SINK=NODE")?;
+    Ok((sink.to_owned(), node.to_owned()))
+}
+
+#[derive(Debug, Serialize)]
+struct ReceiptView {
+    shard: String,
+    steps: Vec<StepView>,
+}
+
+#[derive(Debug, Serialize)]
+struct StepView {
+    step: String,
+    /// Microseconds since the start.
+    after_us: u64,
+    epoch: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +103,37 @@ pub(crate) async fn run(command: ShardCommand, mut cluster: Cluster, format: For
             })?;
             output::show(format, &found, |it| detail(it, now_ms))
         }
+        ShardCommand::Move { shard: (export, shard), reader, writers } => {
+            let reader = reader.unwrap_or_default();
+            let writers = writers.into_iter().collect();
+            let request = MoveShardRequest { export, shard, reader, writers };
+            move_shard(&mut cluster, request, format).await
+        }
+    }
+}
+
+/// Prints each step as it happens, or all of them as one document at the end.
+async fn move_shard(
+    cluster: &mut Cluster,
+    request: MoveShardRequest,
+    format: Format,
+) -> Result<()> {
+    let shard = format!("{}/{}", request.export, request.shard);
+    let mut answers = cluster.move_shard(request).await?;
+    let mut steps = Vec::new();
+    loop {
+        let answer = answers.message().await;
+        let answer = answer.map_err(|status| Failure::failed(status.message()))?;
+        let Some(MoveShardResponse { step, after_us, epoch }) = answer else { break };
+        if format == Format::Table {
+            let after = time::duration(Duration::from_micros(after_us));
+            output::line(&format!("{after:>9}  epoch {epoch}  {step}"))?;
+        }
+        steps.push(StepView { step, after_us, epoch });
+    }
+    match format {
+        Format::Table => Ok(()),
+        Format::Json => output::show(format, &ReceiptView { shard, steps }, |_| String::new()),
     }
 }
 

@@ -4,19 +4,27 @@ use std::path::PathBuf;
 
 use tidegate_proto::v1::admin_server::Admin;
 use tidegate_proto::v1::{
-    ApplyRequest, ApplyResponse, Check, DeleteExportRequest, DeleteExportResponse, DoctorRequest,
-    DoctorResponse, ExportDelete, ExportSetState, ListExportsRequest, ListExportsResponse,
-    ListGapsRequest, ListGapsResponse, ListNodesRequest, ListNodesResponse, ListShardsRequest,
-    ListShardsResponse, PlanRequest, PlanResponse, Refused, RefusedKind, SetExportStateRequest,
-    SetExportStateResponse, StatusRequest, StatusResponse, command, outcome,
+    ApplyRequest, ApplyResponse, Check, CordonNodeRequest, CordonNodeResponse, DeleteExportRequest,
+    DeleteExportResponse, DoctorRequest, DoctorResponse, ExportDelete, ExportSetState,
+    ListExportsRequest, ListExportsResponse, ListGapsRequest, ListGapsResponse, ListNodesRequest,
+    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
+    NodeCordon, NodeRemove, PlanRequest, PlanResponse, Refused, RefusedKind, RemoveNodeRequest,
+    RemoveNodeResponse, SetExportStateRequest, SetExportStateResponse, StatusRequest,
+    StatusResponse, command, outcome,
 };
 use tidegate_raft_store::State;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::admin::moves;
 use crate::admin::plan;
 use crate::clock;
 use crate::control::Control;
 use crate::control::status;
+
+/// Steps of a move made before the caller has taken the one before.
+const STEPS_MAX: usize = 16;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -41,6 +49,15 @@ impl AdminService {
             Some(outcome::Kind::Refused(refused)) => Err(refusal(&refused)),
             other => Ok(other),
         }
+    }
+
+    fn node_named(&self, name: &str) -> Result<u64, Status> {
+        let id = self
+            .control
+            .read(|state| state.nodes().find(|node| node.name == name).map(|node| node.id));
+        id.ok_or_else(|| {
+            Status::not_found(format!("there is no node \"{name}\"; see `tidegate node list`"))
+        })
     }
 
     fn own_checks(&self) -> Vec<Check> {
@@ -162,6 +179,32 @@ impl Admin for AdminService {
             leader: self.control.leadership().leader.map_or(0, |id| id.0),
             voters: self.control.voters().into_iter().map(|id| id.0).collect(),
         }))
+    }
+
+    type MoveShardStream = ReceiverStream<Result<MoveShardResponse, Status>>;
+
+    async fn move_shard(
+        &self,
+        request: Request<MoveShardRequest>,
+    ) -> Answer<Self::MoveShardStream> {
+        let request = request.into_inner();
+        let plan = self.control.read(|state| moves::resolve(state, &request))?;
+        let (steps, stream) = mpsc::channel(STEPS_MAX);
+        tokio::spawn(moves::carry_out(self.control.clone(), plan, steps));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn cordon_node(&self, request: Request<CordonNodeRequest>) -> Answer<CordonNodeResponse> {
+        let CordonNodeRequest { node, cordoned } = request.into_inner();
+        let node = self.node_named(&node)?;
+        self.act(command::Kind::NodeCordon(NodeCordon { node, cordoned })).await?;
+        Ok(Response::new(CordonNodeResponse {}))
+    }
+
+    async fn remove_node(&self, request: Request<RemoveNodeRequest>) -> Answer<RemoveNodeResponse> {
+        let node = self.node_named(&request.into_inner().node)?;
+        self.act(command::Kind::NodeRemove(NodeRemove { node })).await?;
+        Ok(Response::new(RemoveNodeResponse {}))
     }
 
     async fn list_gaps(&self, request: Request<ListGapsRequest>) -> Answer<ListGapsResponse> {

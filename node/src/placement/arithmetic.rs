@@ -60,6 +60,8 @@ pub struct Now {
     pub copies: BTreeSet<usize>,
     /// Those of them, or of others, that have all of it; empty before the start.
     pub in_sync: BTreeSet<usize>,
+    /// Where its reader is being moved.
+    pub moving_to: Option<usize>,
     /// How many copies are wanted, the reader's included; at least 1 is counted.
     pub wanted: usize,
 }
@@ -124,6 +126,10 @@ impl Loads {
 }
 
 fn reader(problem: &Problem, now: &Now, loads: &mut Loads) -> Option<usize> {
+    let ready = |node: &usize| site(problem, *node).may() && now.in_sync.contains(node);
+    if let Some(node) = now.moving_to.filter(ready) {
+        return Some(node);
+    }
     if let Some(node) = now.reader.filter(|node| site(problem, *node).may()) {
         return Some(node);
     }
@@ -162,7 +168,8 @@ fn copies(problem: &Problem, now: &Now, reader: usize, loads: &mut Loads) -> BTr
         site.may() || (site.awaited() && !site.cordoned)
     };
     let mut copies: BTreeSet<usize> = now.copies.iter().copied().filter(stays).collect();
-    copies.insert(reader);
+    let target = now.moving_to.filter(|node| site(problem, *node).may());
+    copies.extend([reader].into_iter().chain(target).filter(|node| stays(node)));
     while copies.len() < wanted {
         let free = 0..problem.nodes.len();
         let free = free.filter(|node| site(problem, *node).may() && !copies.contains(node));
@@ -173,7 +180,8 @@ fn copies(problem: &Problem, now: &Now, reader: usize, loads: &mut Loads) -> BTr
     let in_sync = |copies: &BTreeSet<usize>| copies.intersection(&now.in_sync).count();
     // More than wanted: those that are behind go first, then those on busy nodes.
     while copies.len() > wanted {
-        let spare = copies.iter().copied().filter(|node| *node != reader);
+        let bound = |node: &usize| *node == reader || Some(*node) == target;
+        let spare = copies.iter().copied().filter(|node| !bound(node));
         let rank = |node: &usize| (!now.in_sync.contains(node), loads.copies[*node]);
         let Some(node) = spare.max_by_key(rank) else { break };
         let mut less = copies.clone();
@@ -183,6 +191,8 @@ fn copies(problem: &Problem, now: &Now, reader: usize, loads: &mut Loads) -> BTr
         }
         copies = less;
     }
+    // A reader may be on a node that is to be left.
+    copies.insert(reader);
     if in_sync(&copies) < wanted {
         // Not yet without them.
         let leaving = now.copies.iter().copied().filter(|node| site(problem, *node).up());
@@ -221,9 +231,9 @@ mod tests {
         let node = proptest::option::of(0..6usize);
         let set = || proptest::collection::btree_set(0..6usize, 0..4);
         let writers = proptest::collection::vec(node.clone(), 0..3);
-        let shard = (node, writers, 0..500u32, set(), set(), 1..4usize).prop_map(
-            |(reader, writers, load, copies, in_sync, wanted)| {
-                let mut now = Now { reader, writers, load, copies, in_sync, wanted };
+        let shard = (node.clone(), writers, 0..500u32, set(), set(), node, 1..4usize).prop_map(
+            |(reader, writers, load, copies, in_sync, moving_to, wanted)| {
+                let mut now = Now { reader, writers, load, copies, in_sync, moving_to, wanted };
                 // As the state has it: who reads is in sync and keeps a copy.
                 if let Some(reader) = reader {
                     now.copies.insert(reader);
@@ -249,6 +259,8 @@ mod tests {
         Now {
             reader: Some(wanted.reader),
             writers: wanted.writers.iter().map(|node| Some(*node)).collect(),
+            // An assignment ends a move.
+            moving_to: now.moving_to.filter(|_| now.reader == Some(wanted.reader)),
             copies: wanted.copies.clone(),
             in_sync,
             ..now.clone()
@@ -276,7 +288,8 @@ mod tests {
             for (now, wanted) in problem.shards.iter().zip(place(&problem)) {
                 let Some(wanted) = wanted else { continue };
                 let may = |node: usize| site(&problem, node).may();
-                if let Some(reader) = now.reader.filter(|node| may(*node)) {
+                let moved = now.moving_to == Some(wanted.reader);
+                if let Some(reader) = now.reader.filter(|node| may(*node) && !moved) {
                     prop_assert_eq!(wanted.reader, reader);
                 }
                 for (now, wanted) in now.writers.iter().zip(&wanted.writers) {
@@ -335,6 +348,30 @@ mod tests {
         let problem = Problem { nodes: vec![UP; 2], shards: vec![shard(1), shard(9), shard(8)] };
         let readers: Vec<_> = place(&problem).into_iter().flatten().map(|w| w.reader).collect();
         assert_eq!(readers, [1, 0, 1], "9 here, 8 there, and 1 to the lighter");
+    }
+
+    #[test]
+    fn a_move_waits_for_its_copy_and_a_cordoned_node_is_left_like_that() {
+        let start = |moving_to| Now {
+            reader: Some(0),
+            copies: [0].into(),
+            in_sync: [0].into(),
+            wanted: 1,
+            moving_to,
+            ..Now::default()
+        };
+        let cordoned = Site { cordoned: true, ..UP };
+        for (home, moving_to) in [(UP, Some(1)), (cordoned, None)] {
+            let place = |now: &Now| {
+                let nodes = vec![home, UP];
+                place(&Problem { nodes, shards: vec![now.clone()] }).remove(0).unwrap()
+            };
+            let first = place(&start(moving_to));
+            assert_eq!((first.reader, &first.copies), (0, &[0, 1].into()));
+            let both = Now { copies: [0, 1].into(), in_sync: [0, 1].into(), ..start(moving_to) };
+            let second = place(&both);
+            assert_eq!((second.reader, &second.copies), (1, &[1].into()));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tidegate_proto::v1::{Assign, Node, NodeState, SetCopies, Shard, command};
+use tidegate_proto::v1::{Assign, MoveShard, Node, NodeState, SetCopies, Shard, command};
 use tidegate_raft_store::State;
 use tokio::time::Instant;
 
@@ -85,6 +85,9 @@ impl Planner {
                     writers: sinks.zip(wanted.writers.iter().map(id)).collect(),
                     copies,
                 }));
+            } else if now.moving_to.is_some_and(|to| !up(nodes[to])) {
+                let (shard, epoch) = (shard.id, shard.epoch);
+                steps.push(command::Kind::MoveShard(MoveShard { shard, epoch, reader: 0 }));
             } else if now.copies != wanted.copies {
                 let (shard, epoch) = (shard.id, shard.epoch);
                 steps.push(command::Kind::SetCopies(SetCopies { shard, epoch, copies }));
@@ -95,7 +98,7 @@ impl Planner {
 
     fn site(&mut self, node: &Node, now: Instant) -> Site {
         let cordoned = node.cordoned;
-        if node.state() == NodeState::Up {
+        if up(node) {
             self.down.remove(&node.id);
             return Site { life: Life::Up, cordoned };
         }
@@ -114,6 +117,7 @@ impl Planner {
             load: 1,
             copies: shard.copies.iter().filter_map(at).collect(),
             in_sync: shard.in_sync.iter().filter_map(at).collect(),
+            moving_to: at(&shard.moving_to),
             wanted: self.wanted(state, shard),
         }
     }
@@ -126,6 +130,10 @@ impl Planner {
             })
         })
     }
+}
+
+fn up(node: &Node) -> bool {
+    node.state() == NodeState::Up
 }
 
 /// Its parents are captured to their end, and it is not at its own.

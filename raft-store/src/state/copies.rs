@@ -7,7 +7,7 @@
 //!
 //! The next owner is one that is in sync, so what anybody has seen stays.
 
-use tidegate_proto::v1::{SetCopies, SetInSync, Shard};
+use tidegate_proto::v1::{MoveShard, NodeState, SetCopies, SetInSync, Shard};
 
 use super::State;
 use super::outcome::{Verdict, conflict, done, fenced, invalid, not_found};
@@ -54,6 +54,28 @@ impl State {
         if shard.in_sync != in_sync {
             shard.copied |= in_sync.len() > 1;
             shard.in_sync = in_sync;
+            self.touch(Row::Shard(id));
+        }
+        Ok(done())
+    }
+
+    pub(super) fn move_shard(&mut self, command: MoveShard) -> Verdict {
+        let (id, to) = (command.shard.unwrap_or_default(), command.reader);
+        if to != 0 {
+            let node = self.nodes.get(&to);
+            let node = node.ok_or_else(|| not_found(format!("there is no node {to}")))?;
+            if node.state() != NodeState::Up || node.cordoned {
+                let why = format!("node {to} is down or cordoned; choose another for shard {id}");
+                return Err(conflict(why));
+            }
+        }
+        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        if !owns(shard, command.epoch) {
+            return Err(fenced(id, shard.epoch));
+        }
+        let to = if to == shard.reader { 0 } else { to };
+        if shard.moving_to != to {
+            shard.moving_to = to;
             self.touch(Row::Shard(id));
         }
         Ok(done())

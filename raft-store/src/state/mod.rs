@@ -74,6 +74,7 @@ impl State {
             Kind::ShardFailed(command) => self.fail_shard(command),
             Kind::SetCopies(command) => self.set_copies(command),
             Kind::SetInSync(command) => self.set_in_sync(&command),
+            Kind::MoveShard(command) => self.move_shard(command),
             Kind::RecordGap(command) => self.record_gap(at, command),
             Kind::RepairGap(command) => self.repair_gap(command),
         }

@@ -83,6 +83,7 @@ impl State {
         shard.epoch += 1;
         shard.reader = command.reader;
         shard.writers = command.writers;
+        shard.moving_to = 0;
         shard.copies = with_reader(command.copies, command.reader);
         let nodes = &self.nodes;
         let up = |id| nodes.get(&id).is_some_and(|node| node.state() == NodeState::Up);

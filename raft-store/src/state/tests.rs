@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use tidegate_proto::v1::{
     Anchor, Assign, Captured, Checkpoint, Checkpoints, CheckpointsTaken, ClusterCreate, Delivered,
-    ExportDelete, ExportPut, ExportSetState, ExportState, GapKind, InSync, NodeCordon, NodeDown,
-    NodeJoin, NodeRemove, NodeState, NodeUp, Progress, RecordGap, RefusedKind, RepairGap,
+    ExportDelete, ExportPut, ExportSetState, ExportState, GapKind, InSync, MoveShard, NodeCordon,
+    NodeDown, NodeJoin, NodeRemove, NodeState, NodeUp, Progress, RecordGap, RefusedKind, RepairGap,
     SetCopies, SetInSync, ShardFailed, ShardSpec, ShardsDiscovered, SinkRef, SnapshotState,
     outcome,
 };

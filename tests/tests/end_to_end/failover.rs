@@ -47,7 +47,46 @@ async fn a_killed_node_costs_a_subscriber_a_moment_and_no_change() {
     let last = captured(&cluster);
     cluster.until("the subscriber has it all", |_| reached(&seen(&followed), &last)).await;
     drop(follower);
-    assert!(cluster.json(&["gap", "list"])["gaps"].as_array().is_none_or(Vec::is_empty));
+    assert_eq!(cluster.json(&["gap", "list"])["gaps"].as_array().map(Vec::len), Some(0));
+    tiles(&followed);
+}
+
+/// METHOD: under the same load, every shard's reader moves to a node that does not
+/// read it, then one node is drained of everything and used again. Each move
+/// prints its steps; the subscriber gets every change once.
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_move_and_a_node_is_drained_without_losing_a_change() {
+    let _alone = alone().await;
+    let cluster = Cluster::start(3).await;
+    cluster.apply(&spec(&cluster.folder().join("lake")));
+    let followed = cluster.folder().join("feed.jsonl");
+    let follower = cluster.follow(EXPORT, &followed);
+    cluster.until("all spools have two copies in sync", in_sync).await;
+    for (at, shard) in cluster.shards(EXPORT).iter().enumerate() {
+        let nodes = ["node0", "node1", "node2"];
+        let others: Vec<_> = nodes.iter().filter(|node| shard["reader"] != **node).collect();
+        let (name, to) = (shard["name"].as_str().unwrap(), others[at % 2]);
+        let place = format!("{EXPORT}/{name}");
+        let receipt = cluster.json(&["shard", "move", &place, "--reader", to]);
+        let steps = receipt["steps"].as_array().unwrap();
+        assert!(steps.iter().any(|step| step["step"] == "assigned to the new reader"), "{receipt}");
+        assert!(steps.last().unwrap()["epoch"].as_u64() > shard["epoch"].as_u64(), "{receipt}");
+        let now = cluster.json(&["shard", "show", EXPORT, name]);
+        assert_eq!(now["reader"], **to, "{receipt}");
+    }
+    let nowhere = cluster.cli(&["shard", "move", "generated/0", "--reader", "elsewhere"]);
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("there is no node \"elsewhere\""));
+
+    let drained = cluster.cli(&["node", "drain", "node1"]);
+    assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    let text = Value::from(cluster.shards(EXPORT)).to_string();
+    assert!(!text.contains("node1"), "nothing is left on it: {text}");
+    assert!(cluster.cli(&["node", "uncordon", "node1"]).status.success());
+    let before = captured(&cluster);
+    cluster.until("every shard moves on", |it| moved(&before, &captured(it))).await;
+    let last = captured(&cluster);
+    cluster.until("the subscriber has it all", |_| reached(&seen(&followed), &last)).await;
+    drop(follower);
     tiles(&followed);
 }
 
@@ -94,4 +133,3 @@ fn tiles(followed: &Path) {
         assert_eq!(off, None, "shard {shard}: every change once and in order");
     }
 }
-

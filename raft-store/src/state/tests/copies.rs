@@ -63,3 +63,20 @@ fn a_node_that_keeps_a_copy_is_not_removed() {
     world.done(Kind::NodeCordon(NodeCordon { node: 3, cordoned: true }));
     assert_eq!(world.refused(Kind::NodeRemove(NodeRemove { node: 3 })).0, RefusedKind::Conflict);
 }
+
+#[test]
+fn a_move_ends_with_the_next_epoch_whoever_gets_it() {
+    let mut world = world();
+    let to = |reader| Kind::MoveShard(MoveShard { shard: Some(id(0)), epoch: 1, reader });
+    assert_eq!(world.refused(to(9)).0, RefusedKind::NotFound);
+    world.done(to(3));
+    assert_eq!(world.state.shard(id(0)).unwrap().moving_to, 3);
+    world.done(to(0));
+    assert_eq!(world.state.shard(id(0)).unwrap().moving_to, 0, "abandoned");
+    world.done(to(3));
+    world.done(assign(0, 1, 1, &[]));
+    assert_eq!(world.state.shard(id(0)).unwrap().moving_to, 0);
+    world.done(Kind::NodeCordon(NodeCordon { node: 3, cordoned: true }));
+    let to = |epoch| Kind::MoveShard(MoveShard { shard: Some(id(0)), epoch, reader: 3 });
+    assert_eq!(world.refused(to(2)).0, RefusedKind::Conflict, "it is cordoned");
+}

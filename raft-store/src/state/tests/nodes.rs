@@ -68,6 +68,8 @@ fn a_node_is_removed_only_when_it_cannot_have_work() {
     assert_eq!(kind, RefusedKind::Conflict);
     assert!(reason.contains("shard 5/0"), "{reason}");
     world.done(assign(0, 1, 1, &[("lake", 1)]));
+    assert!(world.refused(remove(3)).1.contains("shard 5/0"), "it keeps a copy");
+    world.done(Kind::SetCopies(SetCopies { shard: Some(id(0)), epoch: 2, copies: vec![1] }));
     world.done(remove(3));
     assert!(world.state.node(3).is_none());
 }
