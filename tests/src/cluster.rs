@@ -208,7 +208,7 @@ impl Cluster {
             let path = self.folder.path().join(format!("node{number}.log"));
             let text = std::fs::read_to_string(path).unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();
-            let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+            let tail = lines[lines.len().saturating_sub(400)..].join("\n");
             all.push_str(&format!("--- node{number}\n{tail}\n"));
         }
         all

@@ -113,6 +113,7 @@ async fn move_all(
             reader: shard.reader,
             writers,
             copies: shard.copies,
+            anew: false,
         };
         propose(control, command::Kind::Assign(command)).await?;
         plan.epoch = shard.epoch + 1;

@@ -161,12 +161,12 @@ fn reader(problem: &Problem, now: &Now, loads: &mut Loads) -> Option<usize> {
 /// Copies stay where they may; those on nodes that are to be left go once enough
 /// others are in sync; what lacks goes where least are.
 fn copies(problem: &Problem, now: &Now, reader: usize, loads: &mut Loads) -> BTreeSet<usize> {
-    let room = (0..problem.nodes.len()).filter(|node| site(problem, *node).may()).count();
-    let wanted = now.wanted.max(1).min(room.max(1));
     let stays = |node: &usize| {
         let site = site(problem, *node);
         site.may() || (site.awaited() && !site.cordoned)
     };
+    let room = (0..problem.nodes.len()).filter(stays).count();
+    let wanted = now.wanted.max(1).min(room.max(1));
     let mut copies: BTreeSet<usize> = now.copies.iter().copied().filter(stays).collect();
     let target = now.moving_to.filter(|node| site(problem, *node).may());
     copies.extend([reader].into_iter().chain(target).filter(|node| stays(node)));
@@ -314,7 +314,8 @@ mod tests {
 
         #[test]
         fn a_copy_in_sync_goes_only_when_enough_others_are(problem in problems()) {
-            let room = problem.nodes.iter().filter(|site| site.may()).count();
+            let stays = |site: &&Site| site.may() || (site.awaited() && !site.cordoned);
+            let room = problem.nodes.iter().filter(stays).count();
             for (now, wanted) in problem.shards.iter().zip(place(&problem)) {
                 let Some(wanted) = wanted else { continue };
                 let kept = |node: &usize| now.copies.contains(node) && site(&problem, *node).up();
@@ -348,6 +349,20 @@ mod tests {
         let problem = Problem { nodes: vec![UP; 2], shards: vec![shard(1), shard(9), shard(8)] };
         let readers: Vec<_> = place(&problem).into_iter().flatten().map(|w| w.reader).collect();
         assert_eq!(readers, [1, 0, 1], "9 here, 8 there, and 1 to the lighter");
+    }
+
+    #[test]
+    fn a_copy_is_not_given_up_because_its_node_is_away_for_a_moment() {
+        let now = Now {
+            reader: Some(2),
+            copies: [0, 2].into(),
+            in_sync: [2].into(),
+            wanted: 2,
+            ..Now::default()
+        };
+        let away = Site { life: Life::Awaited, cordoned: false };
+        let problem = Problem { nodes: vec![away, away, UP], shards: vec![now] };
+        assert_eq!(place(&problem).remove(0).unwrap().copies, [0, 2].into());
     }
 
     #[test]

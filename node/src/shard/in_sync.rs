@@ -30,7 +30,8 @@ struct Sight {
     in_sync: BTreeSet<NodeId>,
     joining: BTreeSet<NodeId>,
     seen: BTreeMap<NodeId, Copy>,
-    stable: Sequence,
+    /// Up to here, captures may have been reported already.
+    safe: Sequence,
     appended: Sequence,
 }
 
@@ -77,7 +78,7 @@ impl Delays {
     }
 }
 
-/// A copy joins in two steps: first nothing becomes stable without it, then, as
+/// A copy joins in two steps: first nothing becomes safe without it, then, as
 /// soon as it has all that is, it is recorded.
 fn decide(sight: &Sight, delays: &Delays) -> Decision {
     let mut decision = Decision::default();
@@ -87,7 +88,7 @@ fn decide(sight: &Sight, delays: &Delays) -> Decision {
         }
     }
     for node in sight.copies.difference(&sight.in_sync) {
-        let near = sight.seen.get(node).filter(|copy| copy.connected && copy.acked >= sight.stable);
+        let near = sight.seen.get(node).filter(|copy| copy.connected && copy.acked >= sight.safe);
         let late = delays.late(*node, sight);
         if sight.joining.contains(node) {
             if late {
@@ -166,8 +167,87 @@ fn look(
         copies,
         in_sync,
         seen: log.copies(),
-        stable: *log.stable().borrow(),
+        safe: *log.safe().borrow(),
         appended: *log.appended_mark().borrow(),
     };
     Some((sight, runs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Spool;
+    use crate::spool::SpoolOptions;
+
+    const B: NodeId = NodeId(2);
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A copy on node 2 that has all up to `acked`, as a real log tells it.
+    fn seen(acked: u64) -> BTreeMap<NodeId, Copy> {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().to_owned();
+        let spool = Spool::open(SpoolOptions { dir, recent_bytes: 0, disk_free_bytes: 0 }).unwrap();
+        let shard = ShardId { export_id: 1, index: 0 };
+        let log = spool.begin(shard, Epoch(1), Sequence(1), Default::default()).unwrap();
+        log.take_over(Epoch(1), Default::default(), BTreeSet::new()).unwrap();
+        log.copy_opened((B, 7), Sequence(acked), Epoch(1)).unwrap();
+        log.copies()
+    }
+
+    /// Where B stands.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Is {
+        InSync,
+        Joining,
+        Outside,
+    }
+
+    fn sight(acked: u64, is: Is) -> Sight {
+        let when = |state: Is| (is == state).then_some(B).into_iter().collect();
+        let now = Instant::now();
+        Sight {
+            now,
+            started: now,
+            copies: [B].into(),
+            in_sync: when(Is::InSync),
+            joining: when(Is::Joining),
+            seen: seen(acked),
+            safe: Sequence(50),
+            appended: Sequence(60),
+        }
+    }
+
+    #[test]
+    fn a_copy_is_recorded_once_it_was_waited_for_and_has_all_that_may_be_recorded() {
+        let delays = Delays::default();
+        assert_eq!(decide(&sight(49, Is::Outside), &delays), Decision::default());
+        let joined = decide(&sight(50, Is::Outside), &delays);
+        assert_eq!((joined.join, joined.in_sync), ([B].into(), BTreeSet::new()), "first it joins");
+        let behind = decide(&sight(49, Is::Joining), &delays);
+        assert_eq!(behind, Decision::default(), "what was safe before it joined, it has not");
+        assert_eq!(decide(&sight(50, Is::Joining), &delays).in_sync, [B].into());
+    }
+
+    #[test]
+    fn a_copy_that_takes_nothing_is_dropped_and_an_idle_one_is_not() {
+        let mut delays = Delays::default();
+        let mut sight = sight(55, Is::InSync);
+        delays.note(&sight);
+        sight.now += LAG + MS;
+        delays.note(&sight);
+        assert!(decide(&sight, &delays).in_sync.is_empty(), "it is behind and does not move");
+        sight.appended = Sequence(55);
+        delays.note(&sight);
+        assert_eq!(decide(&sight, &delays).in_sync, [B].into(), "there is nothing to take");
+    }
+
+    #[test]
+    fn a_copy_that_never_came_or_went_is_dropped_after_a_while() {
+        let delays = Delays::default();
+        let mut sight = sight(60, Is::InSync);
+        sight.seen.clear();
+        assert_eq!(decide(&sight, &delays).in_sync, [B].into());
+        sight.now += FIRST + MS;
+        assert!(decide(&sight, &delays).in_sync.is_empty());
+    }
 }

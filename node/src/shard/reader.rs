@@ -78,12 +78,18 @@ async fn report(log: Arc<ShardLog>, window: Arc<Mutex<Window>>, reporter: Report
     let mut safe = log.safe();
     loop {
         let upto = *safe.borrow_and_update();
-        if let Some((upto, added)) = lock(&window).durable(upto) {
-            reporter.captured(upto, added);
-        }
+        settle(&window, upto, &reporter);
         if safe.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Reports what is safe now. Under the lock, so that reports keep their order.
+fn settle(window: &Mutex<Window>, safe: Sequence, reporter: &Reporter) {
+    let mut window = lock(window);
+    if let Some((upto, added)) = window.durable(safe) {
+        reporter.captured(upto, added);
     }
 }
 
@@ -200,9 +206,7 @@ impl Reader {
             tracing::warn!("the copies are slow; what they have not is read again");
             return;
         }
-        if let Some((upto, added)) = lock(&self.window).durable(last) {
-            self.reporter.captured(upto, added);
-        }
+        settle(&self.window, last, &self.reporter);
     }
 
     async fn take_stream(&mut self, out: &mut BatchBuilder, read: Read) -> Result<()> {
@@ -320,6 +324,8 @@ impl Reader {
         self.progress = moved;
         let last = Sequence(self.log.tail().next.0 - 1);
         lock(&self.window).push(last, Added { progress: delta.clone(), ..Added::default() });
+        // Nothing was appended: if all of it is safe already, so is this.
+        settle(&self.window, *self.log.safe().borrow(), &self.reporter);
         Ok(())
     }
 

@@ -141,6 +141,14 @@ impl Running {
         if self.closing {
             return;
         }
+        // Until this node has applied that it started, its state is from before:
+        // what it read then may be another's by now.
+        let known = control.read(|state| {
+            state.node(control.node().0).is_some_and(|node| node.run == control.run())
+        });
+        if !known {
+            return;
+        }
         if !control.lease().held() {
             // Another may start what runs here any moment: no draining.
             self.kill_owners();

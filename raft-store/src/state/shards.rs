@@ -79,6 +79,13 @@ impl State {
                 return Err(not_found(format!("there is no node {node} to work on shard {id}")));
             }
         }
+        let whole = shard.in_sync.is_empty() || shard.in_sync.contains(&command.reader);
+        if command.reader != 0 && !whole && !command.anew {
+            return Err(conflict(format!(
+                "node {} is not in sync and would begin the spool of shard {id} anew",
+                command.reader
+            )));
+        }
         let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
         shard.epoch += 1;
         shard.reader = command.reader;

@@ -123,7 +123,7 @@ fn discover(export_id: u64, names: &[&str]) -> Kind {
 fn assign(index: u32, replaces: u64, reader: u64, writers: &[(&str, u64)]) -> Kind {
     let writers = writers.iter().map(|&(sink, node)| (sink.to_owned(), node)).collect();
     let shard = Some(id(index));
-    Kind::Assign(Assign { shard, replaces, reader, writers, copies: vec![1, 3] })
+    Kind::Assign(Assign { shard, replaces, reader, writers, copies: vec![1, 3], anew: true })
 }
 
 fn anchor(index: u32, epoch: u64, progress: Progress) -> Kind {

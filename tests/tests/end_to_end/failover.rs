@@ -74,8 +74,10 @@ async fn shards_move_and_a_node_is_drained_without_losing_a_change() {
         let now = cluster.json(&["shard", "show", EXPORT, name]);
         assert_eq!(now["reader"], **to, "{receipt}");
     }
-    let nowhere = cluster.cli(&["shard", "move", "generated/0", "--reader", "elsewhere"]);
-    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("there is no node \"elsewhere\""));
+    let place = format!("{EXPORT}/{}", cluster.shards(EXPORT)[0]["name"].as_str().unwrap());
+    let nowhere = cluster.cli(&["shard", "move", &place, "--reader", "elsewhere"]);
+    let refusal = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert!(refusal.contains("there is no node \"elsewhere\""), "{refusal}");
 
     let drained = cluster.cli(&["node", "drain", "node1"]);
     assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));

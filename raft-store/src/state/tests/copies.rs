@@ -39,6 +39,8 @@ fn the_next_owner_takes_over_if_it_was_in_sync_and_begins_anew_if_not() {
     let shard = world.state.shard(id(0)).unwrap();
     assert_eq!((&shard.in_sync[..], shard.anew), (&[3][..], 0), "the dead one is not in sync");
     world.done(up(1, 12));
+    let careful = Assign { shard: Some(id(0)), replaces: 2, reader: 1, ..Default::default() };
+    assert_eq!(world.refused(Kind::Assign(careful)).0, RefusedKind::Conflict, "it is not in sync");
     world.done(assign(0, 2, 1, &[]));
     let shard = world.state.shard(id(0)).unwrap();
     assert_eq!((&shard.in_sync[..], shard.anew), (&[1][..], 3), "1 had not caught up");

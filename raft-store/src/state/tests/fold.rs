@@ -61,6 +61,7 @@ fn command(state: &State, draw: Draw) -> Kind {
             reader: node,
             writers: BTreeMap::from([(sink, node)]),
             copies: state.nodes().map(|node| node.id).take(draw.pick % 4).collect(),
+            anew: draw.pick.is_multiple_of(2),
         }),
         14 => Kind::Anchor(Anchor { shard: shard.id, epoch, ..Default::default() }),
         15 | 16 => {
