@@ -16,6 +16,7 @@ mod chunks;
 mod discover;
 mod exports;
 mod held;
+mod merge;
 mod reader;
 mod restart;
 mod role;

@@ -33,7 +33,9 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     {
         log.take_over(epoch)?;
         log.set_stable(Sequence(captured.sequence));
-        return Ok(Restart { log, rewound: None });
+        let next = log.tail().next;
+        let rewound = means.control.read(|state| unsaid(state.gaps_of(id), next));
+        return Ok(Restart { log, rewound });
     }
     let from = least_delivered(means, shard, epoch, &captured).await?;
     let first = Sequence(captured.sequence).next();
@@ -70,10 +72,7 @@ async fn least_delivered(
         if sinks.iter().all(|at| at.is_some_and(|at| at.epoch == epoch.0)) {
             let least = sinks.into_iter().flatten().min_by_key(|at| at.sequence).cloned();
             let least = least.unwrap_or_else(|| captured.clone());
-            // Nothing undelivered was lost: then what was captured holds, and
-            // it may have moved on without a change.
-            let whole = least.sequence >= captured.sequence;
-            return Ok(if whole { captured.clone() } else { anchored(least, shard) });
+            return Ok(read_on(least, captured, shard));
         }
         tokio::select! {
             _ = changed.changed() => {}
@@ -82,6 +81,23 @@ async fn least_delivered(
             }
         }
     }
+}
+
+/// Where the new spool begins, when `least` is what the sink that has least has.
+pub(super) fn read_on(least: Checkpoint, captured: &Checkpoint, shard: &Shard) -> Checkpoint {
+    // Nothing undelivered was lost: then what was captured holds, and it may
+    // have moved on without a change.
+    if least.sequence >= captured.sequence { captured.clone() } else { anchored(least, shard) }
+}
+
+/// The loss that the batch at `next` follows, if an owner began a log behind
+/// one and stopped before its first batch could say so.
+pub(super) fn unsaid<'a>(
+    gaps: impl Iterator<Item = &'a Gap>,
+    next: Sequence,
+) -> Option<Rewound> {
+    let lost = |gap: &&Gap| gap.kind() == GapKind::SpoolLost && Sequence(gap.upto).next() == next;
+    gaps.filter(lost).last().map(|gap| Rewound { after: gap.after, upto: gap.upto })
 }
 
 /// A sink that has nothing yet stands at the anchor.
