@@ -107,6 +107,30 @@ mod tests {
             }
         }
 
+        /// No node is given a shard that would weigh less on another.
+        #[test]
+        fn what_must_move_spreads_by_load(problem in problems()) {
+            let placed = place(&problem);
+            prop_assert_eq!(placed.len(), problem.shards.len());
+            let mut work = vec![0; problem.nodes.len()];
+            let mut lightest_new = vec![None; problem.nodes.len()];
+            for (now, wanted) in problem.shards.iter().zip(&placed) {
+                let Some(wanted) = wanted else { continue };
+                work[wanted.reader] += weight(now);
+                if now.reader != Some(wanted.reader) {
+                    let lightest = &mut lightest_new[wanted.reader];
+                    *lightest = Some(lightest.map_or(weight(now), |w: u64| w.min(weight(now))));
+                }
+            }
+            let free = (0..work.len()).filter(|node| problem.nodes[*node]);
+            let least = free.map(|node| work[node]).min().unwrap_or(0);
+            for (work, lightest) in work.iter().zip(lightest_new) {
+                if let Some(lightest) = lightest {
+                    prop_assert!(work - lightest <= least, "{work} - {lightest} > {least}");
+                }
+            }
+        }
+
         #[test]
         fn a_placement_is_its_own_answer(problem in problems()) {
             let first = place(&problem);

@@ -58,9 +58,10 @@ impl Merge {
             log,
             clock,
             owner,
-            // The first batch carries all of it, for writers that start from a
-            // checkpoint between two batches.
-            unsent: progress.clone(),
+            // The first batch carries all of it: for writers that start from a
+            // checkpoint between two batches, and for all who had heard of
+            // chunks that are read again since a spool was lost.
+            unsent: Progress { whole: true, ..progress.clone() },
             progress,
             rewound,
             window: Window::default(),

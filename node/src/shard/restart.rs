@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_proto::v1::{Checkpoint, Gap, GapKind, RecordGap, Rewound, Shard, command};
+use tidegate_proto::v1::{Checkpoint, Gap, GapKind, Progress, RecordGap, Rewound, Shard, command};
 use tidegate_proto::{Epoch, Sequence};
 
 use crate::clock;
@@ -41,10 +41,13 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     let first = Sequence(captured.sequence).next();
     let rewound = (from.sequence < captured.sequence)
         .then_some(Rewound { after: from.sequence, upto: captured.sequence });
-    if let Some(rewound) = &rewound {
-        record(means, shard, epoch, rewound).await?;
-    }
     let progress = from.progress.unwrap_or_default();
+    if let Some(Rewound { after, upto }) = rewound {
+        tracing::warn!(after, upto, "the last copy of the spool is lost; reading again");
+        let gap = Gap { shard: shard.id, epoch: epoch.0, after, upto, ..lost(&progress) };
+        let command = command::Kind::RecordGap(RecordGap { gap: Some(gap) });
+        means.control.propose(command).await?;
+    }
     let log = means.spool.begin(id, epoch, first, progress)?;
     Ok(Restart { log, rewound })
 }
@@ -70,9 +73,9 @@ async fn least_delivered(
         }
         let sinks: Vec<_> = now.writers.keys().map(|sink| now.delivered.get(sink)).collect();
         if sinks.iter().all(|at| at.is_some_and(|at| at.epoch == epoch.0)) {
-            let least = sinks.into_iter().flatten().min_by_key(|at| at.sequence).cloned();
-            let least = least.unwrap_or_else(|| captured.clone());
-            return Ok(read_on(least, captured, shard));
+            let sinks = sinks.into_iter().flatten().cloned().collect();
+            let gaps: Vec<_> = means.control.read(|state| state.gaps_of(id).cloned().collect());
+            return Ok(read_on(sinks, &gaps, captured, shard));
         }
         tokio::select! {
             _ = changed.changed() => {}
@@ -83,19 +86,46 @@ async fn least_delivered(
     }
 }
 
-/// Where the new spool begins, when `least` is what the sink that has least has.
-pub(super) fn read_on(least: Checkpoint, captured: &Checkpoint, shard: &Shard) -> Checkpoint {
-    // Nothing undelivered was lost: then what was captured holds, and it may
-    // have moved on without a change.
-    if least.sequence >= captured.sequence { captured.clone() } else { anchored(least, shard) }
+/// Where a new spool begins, given what each sink has.
+pub(super) fn read_on(
+    sinks: Vec<Checkpoint>,
+    gaps: &[Gap],
+    captured: &Checkpoint,
+    shard: &Shard,
+) -> Checkpoint {
+    let alone = sinks.len() == 1;
+    let sinks = sinks.into_iter().map(|at| if alone { at } else { before_losses(at, gaps) });
+    match sinks.min_by_key(|at| at.sequence) {
+        Some(least) if least.sequence < captured.sequence => anchored(least, shard),
+        // Nothing undelivered was lost: then what was captured holds, and it
+        // may have moved on without a change.
+        _ => captured.clone(),
+    }
+}
+
+/// What a sink has that the others can be compared by.
+///
+/// ```text
+///   lost log       ... 48 49 50 51 52 53
+///   read again               \ 54 55 56 ...
+/// ```
+///
+/// A sink at 52 and one at 55 do not have less and more of one log: the first
+/// may have changes and rows that the second has yet to get again. Both have
+/// what came before the loss, 50.
+fn before_losses(at: Checkpoint, gaps: &[Gap]) -> Checkpoint {
+    let lost = gaps.iter().filter(|gap| {
+        gap.kind() == GapKind::SpoolLost && gap.after < at.sequence && at.sequence <= gap.upto
+    });
+    match lost.min_by_key(|gap| gap.after) {
+        Some(gap) => Checkpoint { sequence: gap.after, progress: gap.progress.clone(), ..at },
+        None => at,
+    }
 }
 
 /// The loss that the batch at `next` follows, if an owner began a log behind
 /// one and stopped before its first batch could say so.
-pub(super) fn unsaid<'a>(
-    gaps: impl Iterator<Item = &'a Gap>,
-    next: Sequence,
-) -> Option<Rewound> {
+pub(super) fn unsaid<'a>(gaps: impl Iterator<Item = &'a Gap>, next: Sequence) -> Option<Rewound> {
     let lost = |gap: &&Gap| gap.kind() == GapKind::SpoolLost && Sequence(gap.upto).next() == next;
     gaps.filter(lost).last().map(|gap| Rewound { after: gap.after, upto: gap.upto })
 }
@@ -110,19 +140,14 @@ fn anchored(mut at: Checkpoint, shard: &Shard) -> Checkpoint {
     at
 }
 
-async fn record(means: &Means, shard: &Shard, epoch: Epoch, lost: &Rewound) -> Result<()> {
-    let (after, upto) = (lost.after, lost.upto);
-    tracing::warn!(after, upto, "the last copy of the spool is lost; reading again");
-    let gap = Gap {
-        shard: shard.id,
+/// A lost spool as it is recorded, but for where and whose it was.
+fn lost(progress: &Progress) -> Gap {
+    Gap {
         kind: GapKind::SpoolLost.into(),
-        after,
-        upto,
         detail: "the last copy of the spool was lost with its node".to_owned(),
         at_ms: clock::now_ms(),
         repair: "read again from the delivered checkpoint, under new sequences".to_owned(),
-        epoch: epoch.0,
-        number: 0,
-    };
-    means.control.propose(command::Kind::RecordGap(RecordGap { gap: Some(gap) })).await.map(drop)
+        progress: Some(progress.clone()),
+        ..Gap::default()
+    }
 }

@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate_proto::v1::{Operation, Progress, ShardId};
+use proptest::prelude::*;
+use tidegate_proto::v1::{ChunkProgress, Operation, Progress, ShardId};
 use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, Sequence, Stamp};
 
+use super::log::Head;
 use super::store::{Spool, SpoolOptions};
 use crate::error::ErrorKind;
 
@@ -176,6 +178,43 @@ fn a_full_disk_stops_appends_with_the_remedy_and_loses_nothing() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "tried again when there is room");
     assert!(error.to_string().contains("free some"), "{error}");
     assert_eq!(log.tail().next, Sequence(1));
+}
+
+proptest! {
+    #[test]
+    fn any_head_comes_back(
+        numbers: [u64; 3],
+        stream: Vec<u8>,
+        chunks in proptest::collection::btree_map(any::<u32>(), any::<(Vec<u8>, bool)>(), 0..5),
+        ended: bool,
+    ) {
+        let chunks = chunks.into_iter().map(|(chunk, (cursor, done))| {
+            (chunk, ChunkProgress { cursor: cursor.into(), done, ..ChunkProgress::default() })
+        });
+        let [epoch, first, next] = numbers;
+        let progress = Progress {
+            stream: stream.into(),
+            chunks: chunks.collect(),
+            ended,
+            ..Progress::default()
+        };
+        let head = Head {
+            epoch: Epoch(epoch),
+            first: Sequence(first),
+            next: Sequence(next),
+            progress,
+        };
+        prop_assert_eq!(Head::decode(&head.encode()), Some(head));
+    }
+
+    #[test]
+    fn bytes_that_are_no_head_are_refused(body in proptest::collection::vec(any::<u8>(), 0..60)) {
+        prop_assert_eq!(Head::decode(&body), None);
+        // With a checksum that fits, so that what is behind it is reached.
+        let sealed = [&[1][..], &crc32c::crc32c(&body).to_be_bytes(), &body].concat();
+        // The outcome does not matter; coming back does.
+        drop(Head::decode(&sealed));
+    }
 }
 
 #[tokio::test]
