@@ -404,9 +404,10 @@ fn changes(batches: &[Batch]) -> impl Iterator<Item = Seen> {
 fn ends_as_the_store(world: &World<'_>, batches: &[Batch]) -> Result<(), TestCaseError> {
     let mut rows = BTreeMap::new();
     for change in changes(batches) {
-        match change.operation {
-            Operation::Delete => drop(rows.remove(&change.key)),
-            _ => drop(rows.insert(change.key, change.revision)),
+        if change.operation == Operation::Delete {
+            rows.remove(&change.key);
+        } else {
+            rows.insert(change.key, change.revision);
         }
     }
     prop_assert_eq!(&rows, &world.store.rows);

@@ -13,12 +13,12 @@ use tonic::transport::Server;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::sources::Source;
 use crate::sources::contract::{
-    any_position_resumes, capture, pages_give_each_row_once, seen,
+    Seen, any_position_resumes, capture, pages_give_each_row_once, seen,
     writes_after_the_anchor_are_streamed,
 };
 use crate::sources::embedded::chunk::key_of;
+use crate::sources::{ChunkReader, Source};
 
 /// A store that is served for as long as this lives.
 struct Served {
@@ -123,6 +123,18 @@ async fn shards_hold_the_contract_each_and_the_store_together() {
     assert_eq!(streamed.into_iter().collect::<BTreeMap<_, _>>(), rows);
 }
 
+/// The pages of a chunk: where each says it was read, and its rows.
+async fn pages_of(reader: &mut dyn ChunkReader) -> Vec<(bytes::Bytes, Vec<Seen>)> {
+    let (mut pages, mut done) = (Vec::new(), false);
+    while !done {
+        let mut rows = BatchBuilder::default();
+        let page = reader.page(&mut rows, 1).await.unwrap();
+        done = page.done;
+        pages.push((page.seen, seen(&rows)));
+    }
+    pages
+}
+
 /// METHOD: writers race with a reader of the snapshot; each row must be as the
 /// stream has it at the position the page names, not older and not newer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,14 +153,7 @@ async fn a_page_shows_the_store_as_it_was_at_its_position() {
     let mut pages = Vec::new();
     for chunk in 0..anchor.chunks {
         let mut reader = source.chunk(&shard, chunk, &[]).await.unwrap();
-        loop {
-            let mut rows = BatchBuilder::default();
-            let page = reader.page(&mut rows, 1).await.unwrap();
-            pages.push((page.seen.clone(), seen(&rows)));
-            if page.done {
-                break;
-            }
-        }
+        pages.extend(pages_of(&mut *reader).await);
     }
     writer.await.unwrap();
     let log = changes(&DocumentsService::new(Arc::clone(&served.store)), (0, 64), 0).await;
