@@ -70,6 +70,9 @@ impl Frame {
         if frame.count() == 0 && frame.first() == Sequence(0) {
             return Err(FrameError::Payload("sequence 0 is before the first change".into()));
         }
+        if frame.first().0.checked_add(u64::from(frame.count())).is_none() {
+            return Err(FrameError::Payload("its last change is behind the last sequence".into()));
+        }
         Ok(frame)
     }
 
@@ -302,14 +305,42 @@ mod tests {
         }
     }
 
+    fn any_codec() -> impl Strategy<Value = Codec> {
+        prop_oneof![Just(Codec::None), Just(Codec::Zstd)]
+    }
+
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut framed = b"TG\x01\x00".to_vec();
+        fn any_frame_comes_back(
+            epoch: u64,
+            first in 1..u64::MAX - u64::from(u32::MAX),
+            count: u32,
+            payload in proptest::collection::vec(prop_oneof![Just(7), any::<u8>()], 0..300),
+            codec in any_codec(),
+        ) {
+            let packed = Frame::pack(Epoch(epoch), Sequence(first), count, &payload, codec);
+            let parsed = Frame::parse(packed.bytes().clone()).unwrap();
+            prop_assert_eq!(parsed.payload().unwrap(), payload);
+            prop_assert_eq!((parsed.epoch().0, parsed.first().0, parsed.count()), (epoch, first, count));
+            prop_assert_eq!(parsed.last().0 + 1, first + u64::from(count));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(
+            codec in 0..3_u8,
+            // Few distinct bytes: numbers at the ends of their range are likely.
+            bytes in proptest::collection::vec(prop_oneof![Just(0), Just(0xff), any::<u8>()], 0..200),
+        ) {
+            let mut framed = vec![b'T', b'G', VERSION, codec];
             framed.extend_from_slice(&bytes);
-            if let Ok(frame) = Frame::unchecked(framed.into()) {
+            if framed.len() >= HEADER_BYTES {
+                let crc = checksum_of(&framed).to_be_bytes();
+                framed[28..32].copy_from_slice(&crc);
+            }
+            if let Ok(frame) = Frame::parse(framed.into()) {
+                prop_assert!(frame.last().0 + 1 >= frame.first().0);
                 // The outcome does not matter; coming back does.
-                drop(frame.decode());
+                drop((frame.decode(), format!("{frame:?}")));
             }
         }
     }

@@ -248,7 +248,43 @@ mod tests {
         assert_eq!(decode_membership(&body).unwrap(), stored);
     }
 
+    fn any_entry() -> impl Strategy<Value = Entry<TypeConfig>> {
+        let peers = prop::collection::btree_map(1..9_u64, ".{0,9}", 1..5);
+        let members = peers.prop_map(|peers| {
+            let ids = peers.keys().copied().collect();
+            let peers = peers.into_iter().map(|(id, address)| (id, Peer { address }));
+            EntryPayload::Membership(Membership::new(vec![ids], peers.collect::<BTreeMap<_, _>>()))
+        });
+        let payload = prop_oneof![
+            Just(EntryPayload::Blank),
+            any::<Vec<u8>>().prop_map(|bytes| EntryPayload::Normal(Proposal::from_bytes(bytes))),
+            members,
+        ];
+        (any::<[u64; 3]>(), payload).prop_map(|([term, node, index], payload)| {
+            let log_id = LogId::new(CommittedLeaderId::new(term, node), index);
+            Entry { log_id, payload }
+        })
+    }
+
     proptest! {
+        #[test]
+        fn any_value_survives_the_round_trip(entry in any_entry(), committed: bool) {
+            let key = Key::Log(entry.log_id.index);
+            let sealed = seal(&key.encode(), &encode_entry(&entry).unwrap());
+            let body = unseal(key, &sealed).unwrap();
+            prop_assert_eq!(&decode_entry(entry.log_id.index, body).unwrap(), &entry);
+            let id = entry.log_id;
+            prop_assert_eq!(decode_log_id(Key::Applied, &encode_log_id(&id)).unwrap(), id);
+            let (term, node) = (id.leader_id.term, id.leader_id.node_id);
+            let vote = Vote { committed, ..Vote::new(term, node) };
+            prop_assert_eq!(decode_vote(&encode_vote(&vote)).unwrap(), vote);
+            if let EntryPayload::Membership(members) = entry.payload {
+                let stored = StoredMembership::new(Some(id), members);
+                let body = encode_membership(&stored).unwrap();
+                prop_assert_eq!(decode_membership(&body).unwrap(), stored);
+            }
+        }
+
         #[test]
         fn bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), index: u64) {
             drop(unseal(Key::Log(index), &bytes));
@@ -256,6 +292,13 @@ mod tests {
             drop(decode_log_id(Key::Applied, &bytes));
             drop(decode_membership(&bytes));
             drop(decode_entry(index, &bytes));
+            // Behind the right log id, so that what follows it is reached.
+            let headed = [&encode_log_id(&log_id(index))[..], &bytes].concat();
+            if let Ok(Entry { payload: EntryPayload::Normal(proposal), .. }) =
+                decode_entry(index, &headed)
+            {
+                drop(proposal.command());
+            }
         }
     }
 }

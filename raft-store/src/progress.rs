@@ -6,7 +6,8 @@ use tidegate_proto::v1::{Progress, SnapshotState};
 ///
 /// The stream position and the state of the snapshot are replaced if the delta
 /// has them, chunks are replaced one by one, and an ended stream stays ended.
-/// A complete snapshot has no chunks. Absorbing the same delta again changes
+/// A complete snapshot has no chunks. A whole delta takes the place of all that
+/// was there: its reader may have begun behind it. Absorbing the same delta again changes
 /// nothing; so a delta that holds everything may be absorbed as well.
 ///
 /// Deltas may be gathered: absorbing them one by one gives what absorbing their
@@ -23,6 +24,9 @@ use tidegate_proto::v1::{Progress, SnapshotState};
 /// assert_eq!((total.stream.as_ref(), total.ended), (b"5".as_slice(), true));
 /// ```
 pub fn absorb(total: &mut Progress, delta: &Progress) {
+    if delta.whole {
+        *total = Progress { whole: true, ..Progress::default() };
+    }
     if !delta.stream.is_empty() {
         total.stream = delta.stream.clone();
     }
@@ -56,6 +60,7 @@ mod tests {
             chunks: chunks.iter().map(|&(number, rows)| (number, chunk(rows))).collect(),
             snapshot: snapshot as i32,
             ended: false,
+            whole: false,
         }
     }
 
@@ -76,6 +81,18 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_delta_takes_the_place_of_what_was_there() {
+        let mut total = with("a", &[(0, 9), (1, 2)], SnapshotState::Running);
+        total.ended = true;
+        let whole = Progress { whole: true, ..with("b", &[(1, 1)], SnapshotState::Running) };
+        absorb(&mut total, &whole);
+        assert_eq!(total, whole, "chunk 0 is no longer done, nor is the stream at its end");
+        let mut sum = with("c", &[(2, 9)], SnapshotState::Unspecified);
+        absorb(&mut sum, &whole);
+        assert_eq!(sum, whole, "it stays whole when it is gathered");
+    }
+
+    #[test]
     fn an_ended_stream_stays_ended() {
         let mut total = Progress { ended: true, ..Progress::default() };
         absorb(&mut total, &Progress::default());
@@ -84,12 +101,14 @@ mod tests {
 
     fn any_progress(states: &'static [i32]) -> impl Strategy<Value = Progress> {
         let chunks = prop::collection::btree_map(0..4_u32, (0..9_u64).prop_map(chunk), 0..3);
-        ("[a-c]?", chunks, prop::sample::select(states), prop::bool::weighted(0.1)).prop_map(
-            |(stream, chunks, snapshot, ended)| Progress {
+        let seldom = || prop::bool::weighted(0.1);
+        ("[a-c]?", chunks, prop::sample::select(states), seldom(), seldom()).prop_map(
+            |(stream, chunks, snapshot, ended, whole)| Progress {
                 stream: stream.into(),
                 chunks,
                 snapshot,
                 ended,
+                whole,
             },
         )
     }

@@ -1,6 +1,7 @@
 //! The `Admin` service.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tidegate_proto::v1::admin_server::Admin;
 use tidegate_proto::v1::{
@@ -23,6 +24,8 @@ use crate::clock;
 use crate::control::Control;
 use crate::control::status;
 
+/// How long a question waits for a node that has just started.
+const CATCH_UP: Duration = Duration::from_secs(3);
 /// Steps of a move made before the caller has taken the one before.
 const STEPS_MAX: usize = 16;
 
@@ -49,6 +52,17 @@ impl AdminService {
             Some(outcome::Kind::Refused(refused)) => Err(refusal(&refused)),
             other => Ok(other),
         }
+    }
+
+    /// Fails, so that another node is asked, until this one has applied that it
+    /// started: before that it would tell what was.
+    async fn current(&self) -> Result<(), Status> {
+        let caught_up = self.control.caught_up();
+        tokio::time::timeout(CATCH_UP, caught_up).await.map_err(|_| {
+            Status::unavailable(
+                "this node has just started and does not know yet what is; try again",
+            )
+        })
     }
 
     fn node_named(&self, name: &str) -> Result<u64, Status> {
@@ -141,6 +155,7 @@ impl Admin for AdminService {
     }
 
     async fn list_exports(&self, _: Request<ListExportsRequest>) -> Answer<ListExportsResponse> {
+        self.current().await?;
         let exports = self.control.read(|state| state.exports().cloned().collect());
         Ok(Response::new(ListExportsResponse { exports }))
     }
@@ -164,6 +179,7 @@ impl Admin for AdminService {
     }
 
     async fn list_shards(&self, request: Request<ListShardsRequest>) -> Answer<ListShardsResponse> {
+        self.current().await?;
         let name = request.into_inner().export;
         let shards = self.control.read(|state| {
             let only = of_export(state, &name)?;
@@ -208,6 +224,7 @@ impl Admin for AdminService {
     }
 
     async fn list_gaps(&self, request: Request<ListGapsRequest>) -> Answer<ListGapsResponse> {
+        self.current().await?;
         let name = request.into_inner().export;
         let gaps = self.control.read(|state| {
             let only = of_export(state, &name)?;

@@ -116,28 +116,49 @@ mod tests {
         assert!(window.is_empty());
     }
 
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A batch of so many changes, or none.
+        Push(u64),
+        /// A proof of so many sequences, or so many beyond the last.
+        Durable(u64),
+    }
+
     proptest! {
+        /// METHOD: the model is the list of all batches; a proof covers those
+        /// that end at or before it and that no earlier one covered.
         #[test]
-        fn what_went_in_comes_out_once_and_in_order(
-            sizes in proptest::collection::vec(0..9u64, 1..50),
-            proofs in proptest::collection::vec(0..300u64, 1..50),
+        fn every_batch_moves_the_checkpoint_once_and_whole(
+            steps in proptest::collection::vec(
+                prop_oneof![(0..5u64).prop_map(Step::Push), (0..60u64).prop_map(Step::Durable)],
+                0..60,
+            ),
         ) {
             let mut window = Window::default();
-            let mut last = 0;
-            for size in &sizes {
-                last += size;
-                window.push(Sequence(last), added(*size));
+            let (mut waiting, mut last) = (Vec::new(), 0);
+            for (place, step) in steps.into_iter().chain([Step::Durable(u64::MAX)]).enumerate() {
+                let upto = match step {
+                    Step::Push(changes) => {
+                        last += changes;
+                        let progress = Progress { stream: place.to_string().into(), ..Default::default() };
+                        let added = Added { progress, committed_ms: -1, ..added(changes) };
+                        waiting.push((last, added.clone()));
+                        window.push(Sequence(last), added);
+                        continue;
+                    }
+                    Step::Durable(upto) => upto,
+                };
+                let covered = waiting.iter().take_while(|(last, _)| *last <= upto).count();
+                let covered: Vec<_> = waiting.drain(..covered).collect();
+                let wanted = covered.last().map(|(last, newest)| {
+                    let records = covered.iter().map(|(_, added)| added.records).sum::<u64>();
+                    let progress = newest.progress.clone();
+                    let committed_ms = newest.committed_ms;
+                    (Sequence(*last), Added { progress, committed_ms, ..added(records) })
+                });
+                prop_assert_eq!(window.durable(Sequence(upto)), wanted);
+                prop_assert_eq!(window.is_empty(), waiting.is_empty());
             }
-            let (mut records, mut at) = (0, Sequence(0));
-            for proof in proofs.into_iter().chain([last]) {
-                if let Some((moved, sum)) = window.durable(Sequence(proof)) {
-                    prop_assert!(moved >= at && moved.0 <= proof.max(moved.0));
-                    at = moved;
-                    records += sum.records;
-                }
-            }
-            prop_assert_eq!(records, last);
-            prop_assert!(window.is_empty());
         }
     }
 }

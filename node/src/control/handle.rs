@@ -117,6 +117,23 @@ impl Control {
         self.0.state.changed()
     }
 
+    /// This node's state tells that this run of it has started; before, it tells
+    /// how things were when the node was last there.
+    #[must_use]
+    pub fn knows_itself(&self) -> bool {
+        self.read(|state| state.node(self.node().0).is_some_and(|node| node.run == self.0.run))
+    }
+
+    /// Waits until [`Control::knows_itself`].
+    pub async fn caught_up(&self) {
+        let mut topology = self.topology();
+        while !self.knows_itself() {
+            if topology.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Moves when something other than checkpoints changed.
     #[must_use]
     pub fn topology(&self) -> watch::Receiver<u64> {

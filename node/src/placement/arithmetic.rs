@@ -92,7 +92,7 @@ pub fn place(problem: &Problem) -> Vec<Option<Wanted>> {
     let wanted = shards.map(|(now, reader)| {
         let reader = reader?;
         let writers = now.writers.iter().map(|writer| {
-            let stays = writer.filter(|node| site(problem, *node).may());
+            let stays = writer.filter(|node| site(&problem.nodes, *node).may());
             stays.unwrap_or(reader)
         });
         let writers = writers.collect();
@@ -114,7 +114,7 @@ impl Loads {
         let mut loads =
             Self { work: vec![0; problem.nodes.len()], copies: vec![0; problem.nodes.len()] };
         for now in &problem.shards {
-            if let Some(node) = now.reader.filter(|node| site(problem, *node).may()) {
+            if let Some(node) = now.reader.filter(|node| site(&problem.nodes, *node).may()) {
                 loads.work[node] += weight(now);
             }
             for node in now.copies.iter().filter(|node| **node < problem.nodes.len()) {
@@ -126,28 +126,28 @@ impl Loads {
 }
 
 fn reader(problem: &Problem, now: &Now, loads: &mut Loads) -> Option<usize> {
-    let ready = |node: &usize| site(problem, *node).may() && now.in_sync.contains(node);
+    let ready = |node: &usize| site(&problem.nodes, *node).may() && now.in_sync.contains(node);
     if let Some(node) = now.moving_to.filter(ready) {
         return Some(node);
     }
-    if let Some(node) = now.reader.filter(|node| site(problem, *node).may()) {
+    if let Some(node) = now.reader.filter(|node| site(&problem.nodes, *node).may()) {
         return Some(node);
     }
     let all = || 0..problem.nodes.len();
-    let may = |node: &usize| site(problem, *node).may();
+    let may = |node: &usize| site(&problem.nodes, *node).may();
     let whole = |node: &usize| now.in_sync.contains(node);
     let least = |nodes: Vec<usize>| nodes.into_iter().min_by_key(|node| loads.work[*node]);
     let mut chosen = least(all().filter(may).filter(whole).collect());
     if chosen.is_none() && !now.in_sync.is_empty() {
         // Nobody else has all of it: it stays, or its copies are waited for.
-        let stays = now.reader.filter(|node| site(problem, *node).up() && whole(node));
+        let stays = now.reader.filter(|node| site(&problem.nodes, *node).up() && whole(node));
         let waits = now.in_sync.iter().any(|node| {
-            let site = site(problem, *node);
+            let site = site(&problem.nodes, *node);
             site.up() || site.awaited()
         });
         if stays.is_some() || waits {
             return stays.or_else(|| {
-                least(all().filter(whole).filter(|node| site(problem, *node).up()).collect())
+                least(all().filter(whole).filter(|node| site(&problem.nodes, *node).up()).collect())
             });
         }
     }
@@ -162,17 +162,17 @@ fn reader(problem: &Problem, now: &Now, loads: &mut Loads) -> Option<usize> {
 /// others are in sync; what lacks goes where least are.
 fn copies(problem: &Problem, now: &Now, reader: usize, loads: &mut Loads) -> BTreeSet<usize> {
     let stays = |node: &usize| {
-        let site = site(problem, *node);
+        let site = site(&problem.nodes, *node);
         site.may() || (site.awaited() && !site.cordoned)
     };
     let room = (0..problem.nodes.len()).filter(stays).count();
     let wanted = now.wanted.max(1).min(room.max(1));
     let mut copies: BTreeSet<usize> = now.copies.iter().copied().filter(stays).collect();
-    let target = now.moving_to.filter(|node| site(problem, *node).may());
+    let target = now.moving_to.filter(|node| site(&problem.nodes, *node).may());
     copies.extend([reader].into_iter().chain(target).filter(|node| stays(node)));
     while copies.len() < wanted {
         let free = 0..problem.nodes.len();
-        let free = free.filter(|node| site(problem, *node).may() && !copies.contains(node));
+        let free = free.filter(|node| site(&problem.nodes, *node).may() && !copies.contains(node));
         let Some(node) = free.min_by_key(|node| loads.copies[*node]) else { break };
         loads.copies[node] += 1;
         copies.insert(node);
@@ -195,14 +195,14 @@ fn copies(problem: &Problem, now: &Now, reader: usize, loads: &mut Loads) -> BTr
     copies.insert(reader);
     if in_sync(&copies) < wanted {
         // Not yet without them.
-        let leaving = now.copies.iter().copied().filter(|node| site(problem, *node).up());
+        let leaving = now.copies.iter().copied().filter(|node| site(&problem.nodes, *node).up());
         copies.extend(leaving.filter(|node| now.in_sync.contains(node)));
     }
     copies
 }
 
-fn site(problem: &Problem, node: usize) -> Site {
-    problem.nodes.get(node).copied().unwrap_or_default()
+fn site(nodes: &[Site], node: usize) -> Site {
+    nodes.get(node).copied().unwrap_or_default()
 }
 
 fn weight(now: &Now) -> u64 {
@@ -272,13 +272,13 @@ mod tests {
         fn a_shard_goes_to_a_node_that_is_up_or_waits_for_its_copies(problem in problems()) {
             for (now, wanted) in problem.shards.iter().zip(place(&problem)) {
                 let Some(wanted) = wanted else {
-                    let awaited = now.in_sync.iter().any(|node| site(&problem, *node).awaited());
+                    let awaited = now.in_sync.iter().any(|node| site(&problem.nodes, *node).awaited());
                     prop_assert!(awaited || !problem.nodes.iter().any(|site| site.may()));
                     continue;
                 };
-                prop_assert!(site(&problem, wanted.reader).up());
+                prop_assert!(site(&problem.nodes, wanted.reader).up());
                 prop_assert!(wanted.copies.contains(&wanted.reader));
-                let up = |node: &usize| site(&problem, *node).up();
+                let up = |node: &usize| site(&problem.nodes, *node).up();
                 prop_assert!(wanted.writers.iter().all(up));
             }
         }
@@ -287,7 +287,7 @@ mod tests {
         fn what_may_stay_stays(problem in problems()) {
             for (now, wanted) in problem.shards.iter().zip(place(&problem)) {
                 let Some(wanted) = wanted else { continue };
-                let may = |node: usize| site(&problem, node).may();
+                let may = |node: usize| site(&problem.nodes, node).may();
                 let moved = now.moving_to == Some(wanted.reader);
                 if let Some(reader) = now.reader.filter(|node| may(*node) && !moved) {
                     prop_assert_eq!(wanted.reader, reader);
@@ -300,12 +300,41 @@ mod tests {
             }
         }
 
+        /// No node is given a shard that would weigh less on another, if every
+        /// node could take it.
+        #[test]
+        fn what_must_move_spreads_by_load(mut problem in problems()) {
+            for now in &mut problem.shards {
+                let may = now.reader.filter(|node| site(&problem.nodes, *node).may());
+                (now.reader, now.moving_to, now.in_sync) = (may, None, may.into_iter().collect());
+            }
+            let placed = place(&problem);
+            prop_assert_eq!(placed.len(), problem.shards.len());
+            let mut work = vec![0; problem.nodes.len()];
+            let mut lightest_new = vec![None; problem.nodes.len()];
+            for (now, wanted) in problem.shards.iter().zip(&placed) {
+                let Some(wanted) = wanted else { continue };
+                work[wanted.reader] += weight(now);
+                if now.reader != Some(wanted.reader) {
+                    let lightest = &mut lightest_new[wanted.reader];
+                    *lightest = Some(lightest.map_or(weight(now), |w: u64| w.min(weight(now))));
+                }
+            }
+            let free = (0..work.len()).filter(|node| problem.nodes[*node].may());
+            let least = free.map(|node| work[node]).min().unwrap_or(0);
+            for (work, lightest) in work.iter().zip(lightest_new) {
+                if let Some(lightest) = lightest {
+                    prop_assert!(work - lightest <= least, "{work} - {lightest} > {least}");
+                }
+            }
+        }
+
         #[test]
         fn a_reader_that_lacks_changes_is_the_last_resort(problem in problems()) {
             for (now, wanted) in problem.shards.iter().zip(place(&problem)) {
                 let Some(wanted) = wanted else { continue };
                 let lost = now.in_sync.iter().all(|node| {
-                    let site = site(&problem, *node);
+                    let site = site(&problem.nodes, *node);
                     !site.up() && !site.awaited()
                 });
                 prop_assert!(lost || now.in_sync.contains(&wanted.reader));
@@ -318,7 +347,7 @@ mod tests {
             let room = problem.nodes.iter().filter(stays).count();
             for (now, wanted) in problem.shards.iter().zip(place(&problem)) {
                 let Some(wanted) = wanted else { continue };
-                let kept = |node: &usize| now.copies.contains(node) && site(&problem, *node).up();
+                let kept = |node: &usize| now.copies.contains(node) && site(&problem.nodes, *node).up();
                 let lost = now.in_sync.iter().any(|node| kept(node) && !wanted.copies.contains(node));
                 let left = wanted.copies.intersection(&now.in_sync).count();
                 prop_assert!(!lost || left >= now.wanted.min(room.max(1)));

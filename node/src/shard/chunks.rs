@@ -89,10 +89,14 @@ async fn read(
 ) -> bool {
     let mut backoff = Backoff::default();
     loop {
+        let before = cursor.clone();
         let error = match read_from(work, chunk, &mut cursor, pages).await {
             Ok(ended) => return ended,
             Err(error) => error,
         };
+        if cursor != before {
+            backoff.reset();
+        }
         if !matches!(error.verdict(), Verdict::Retry | Verdict::Reopen) {
             drop(pages.send(Err(error)).await);
             return false;
@@ -152,3 +156,7 @@ impl Pace {
         tokio::time::sleep_until(until).await;
     }
 }
+
+#[cfg(test)]
+#[path = "chunks/tests.rs"]
+mod tests;

@@ -18,6 +18,7 @@ mod discover;
 mod exports;
 mod held;
 mod in_sync;
+mod merge;
 mod reader;
 mod restart;
 mod role;

@@ -1,17 +1,15 @@
 //! Captures one shard: stream and snapshot, merged, into the spool.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::{
-    Anchor as AnchorCommand, Gap, Progress, RecordGap, Rewound, Shard, ShardId, SnapshotState,
-    command,
+    Anchor as AnchorCommand, Gap, Progress, RecordGap, Shard, ShardId, SnapshotState, command,
 };
-use tidegate_proto::{BatchBuilder, Codec, Epoch, Sequence, Stamp};
-use tidegate_raft_store::absorb;
+use tidegate_proto::{BatchBuilder, Epoch, Sequence};
 use tokio::sync::watch;
 
-use crate::checkpoint::{Added, Reporter, Window};
+use crate::checkpoint::Reporter;
 use crate::clock;
 use crate::config::SnapshotMode;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,13 +17,12 @@ use crate::shard::Means;
 use crate::shard::actor::AbortOnDrop;
 use crate::shard::chunks::Chunks;
 use crate::shard::exports::Job;
-use crate::shard::held::{Held, ReadPage};
 use crate::shard::in_sync;
+use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::restart::restart;
 use crate::shard::role::Terms;
-use crate::sources::{ChangeStream, Loss, Read};
+use crate::sources::{ChangeStream, Loss};
 use crate::spool::ShardLog;
-use crate::telemetry;
 
 /// How long the stream waits for a change when nothing else is to be done.
 const IDLE: Duration = Duration::from_millis(100);
@@ -33,6 +30,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const BUSY: Duration = Duration::from_millis(2);
 /// Batches on their way to the copies before the reader waits for them.
 const UNSAFE_MAX: usize = 256;
+/// Pages that wait for the stream before no more are taken.
+const HELD_MAX: usize = 4;
 
 /// Runs until told to stop, or until it cannot go on; then says why.
 pub(super) async fn run(
@@ -44,57 +43,19 @@ pub(super) async fn run(
     let job = means.exports.job(id.export_id).await?;
     let shard = anchor(&means, &job, id, terms.epoch).await?;
     let restarted = restart(&means, &shard, terms.epoch).await?;
-    let log = restarted.log;
-    log.forget_touched()?;
+    let log = Arc::clone(&restarted.log);
+    let owner = Owner { export: job.name.clone(), epoch: terms.epoch, chunks: shard.chunks };
+    let merge = Merge::begin(restarted, owner, Arc::clone(&means.clock))?;
     let spec = shard.spec.clone().unwrap_or_default();
-    let progress = log.tail().progress;
     tracing::info!(next = %log.tail().next, "capturing");
 
-    let mut stream = job.source.stream(&spec, &progress.stream).await?;
-    let running = progress.snapshot() == SnapshotState::Running;
-    let chunks = (running && !terms.paused)
-        .then(|| Chunks::start(&job, &shard, &progress, means.limits.page_bytes));
-    let mut reader = Reader {
-        reporter: means.checkpointer.reporter(id, terms.epoch),
-        export: job.name.clone(),
-        total_chunks: shard.chunks,
-        // The first batch carries all of it, for writers that start from a
-        // checkpoint between two batches.
-        unsent: progress.clone(),
-        progress,
-        rewound: restarted.rewound,
-        window: Arc::default(),
-        held: Held::default(),
-        epoch: terms.epoch,
-        means,
-        log,
-    };
+    let mut stream = job.source.stream(&spec, &merge.progress().stream).await?;
+    let chunks = (merge.copying() && !terms.paused)
+        .then(|| Chunks::start(&job, &shard, merge.progress(), means.limits.page_bytes));
+    let reporter = means.checkpointer.reporter(id, terms.epoch);
+    let mut reader = Reader { means, log, reporter, epoch: terms.epoch, merge };
     let _helpers = reader.start_helpers();
     reader.capture(&mut *stream, chunks, &mut stop).await
-}
-
-/// Reports batches as captured when they are safe.
-async fn report(log: Arc<ShardLog>, window: Arc<Mutex<Window>>, reporter: Reporter) {
-    let mut safe = log.safe();
-    loop {
-        let upto = *safe.borrow_and_update();
-        settle(&window, upto, &reporter);
-        if safe.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Reports what is safe now. Under the lock, so that reports keep their order.
-fn settle(window: &Mutex<Window>, safe: Sequence, reporter: &Reporter) {
-    let mut window = lock(window);
-    if let Some((upto, added)) = window.durable(safe) {
-        reporter.captured(upto, added);
-    }
-}
-
-fn lock(window: &Mutex<Window>) -> MutexGuard<'_, Window> {
-    window.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The shard with its anchor committed, now or long ago.
@@ -131,28 +92,31 @@ async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<S
     }
 }
 
+/// Reports batches as captured when they are safe.
+async fn report(log: Arc<ShardLog>, pending: Pending, reporter: Reporter) {
+    let mut safe = log.safe();
+    loop {
+        let upto = *safe.borrow_and_update();
+        pending.settle(upto, |upto, added| reporter.captured(upto, added));
+        if safe.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 struct Reader {
     means: Means,
     log: Arc<ShardLog>,
     reporter: Reporter,
     epoch: Epoch,
-    export: String,
-    total_chunks: u32,
-    /// All of it, as of the last batch or idle step.
-    progress: Progress,
-    /// What no batch has carried yet.
-    unsent: Progress,
-    rewound: Option<Rewound>,
-    /// Batches that are not safe yet.
-    window: Arc<Mutex<Window>>,
-    held: Held,
+    merge: Merge,
 }
 
 impl Reader {
     /// What goes on beside the capture; ends when the result is dropped.
     fn start_helpers(&self) -> [AbortOnDrop; 2] {
-        let (log, window) = (Arc::clone(&self.log), Arc::clone(&self.window));
-        let reports = tokio::spawn(report(log, window, self.reporter.clone()));
+        let (log, pending) = (Arc::clone(&self.log), self.merge.pending().clone());
+        let reports = tokio::spawn(report(log, pending, self.reporter.clone()));
         let (control, log) = (self.means.control.clone(), Arc::clone(&self.log));
         let copies = tokio::spawn(in_sync::keep(control, log, self.epoch));
         [AbortOnDrop(reports.abort_handle()), AbortOnDrop(copies.abort_handle())]
@@ -165,30 +129,32 @@ impl Reader {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<()> {
         let mut out = BatchBuilder::default();
-        let bytes_max = self.means.limits.batch_bytes;
         let mut safe = self.log.safe();
-        while !*stop.borrow() && !self.progress.ended {
-            out.clear();
-            let wait = if chunks.is_some() || self.held.len() > 0 { BUSY } else { IDLE };
-            let read = stream.read(&mut out, bytes_max, wait).await?;
-            self.take_stream(&mut out, read).await?;
+        while !*stop.borrow() && !self.captured_to_the_end() {
+            let wait = if chunks.is_some() || self.merge.held() > 0 { BUSY } else { IDLE };
+            self.take_stream(stream, &mut out, wait).await?;
             if let Some(source) = &mut chunks
                 && self.take_pages(source).await?
             {
                 chunks = None;
             }
-            while let Some(page) = self.held.release(|seen| stream.passed(seen)) {
-                self.take_page(page)?;
-            }
-            while lock(&self.window).len() > UNSAFE_MAX && !*stop.borrow() {
+            self.merge.release(|seen| stream.passed(seen))?;
+            // An idle step appends nothing: if all is safe already, so is this.
+            self.report(*safe.borrow_and_update());
+            while self.merge.pending().len() > UNSAFE_MAX && !*stop.borrow() {
                 tokio::select! {
-                    _ = safe.changed() => tokio::task::yield_now().await,
+                    _ = safe.changed() => self.report(*safe.borrow_and_update()),
                     _ = stop.changed() => {}
                 }
             }
         }
         self.finish(&mut safe).await;
         Ok(())
+    }
+
+    /// There will never be another change, nor another row.
+    fn captured_to_the_end(&self) -> bool {
+        self.merge.progress().ended && !self.merge.copying()
     }
 
     /// Waits until the rest is safe: a planned stop leaves nothing that a new
@@ -200,34 +166,40 @@ impl Reader {
         if epoch != Some(self.epoch.0) {
             return;
         }
-        let last = Sequence(self.log.tail().next.0 - 1);
+        let last = self.merge.last();
         let rest = safe.wait_for(|safe| *safe >= last);
-        if tokio::time::timeout(Duration::from_secs(5), rest).await.is_err() {
-            tracing::warn!("the copies are slow; what they have not is read again");
-            return;
+        match tokio::time::timeout(Duration::from_secs(5), rest).await {
+            Ok(_) => self.report(last),
+            Err(_) => tracing::warn!("the copies are slow; what they have not is read again"),
         }
-        settle(&self.window, last, &self.reporter);
     }
 
-    async fn take_stream(&mut self, out: &mut BatchBuilder, read: Read) -> Result<()> {
+    /// Reads the stream once. One that has ended is not asked again: its shard
+    /// goes on until its rows are there.
+    async fn take_stream(
+        &mut self,
+        stream: &mut dyn ChangeStream,
+        out: &mut BatchBuilder,
+        wait: Duration,
+    ) -> Result<()> {
+        if self.merge.progress().ended {
+            tokio::time::sleep(wait).await;
+            return Ok(());
+        }
+        out.clear();
+        let read = stream.read(out, self.means.limits.batch_bytes, wait).await?;
         for loss in &read.losses {
             self.record(loss).await?;
         }
-        let delta = Progress { stream: read.position, ended: read.ended, ..Progress::default() };
-        if out.is_empty() {
-            return self.advance(&delta);
-        }
-        let running = self.progress.snapshot() == SnapshotState::Running;
-        self.append(out, &delta, running)
+        self.merge.take_stream(out, read)
     }
 
     /// Takes the pages at hand; true when there will be no more.
     async fn take_pages(&mut self, chunks: &mut Chunks) -> Result<bool> {
-        let most = 4;
-        while self.held.len() < most {
+        while self.merge.held() < HELD_MAX {
             let next = chunks.next();
             match tokio::time::timeout(Duration::ZERO, next).await {
-                Ok(Some(page)) => self.held.push(page?),
+                Ok(Some(page)) => self.merge.hold(page?),
                 Ok(None) => return Ok(true),
                 Err(_) => break,
             }
@@ -235,98 +207,9 @@ impl Reader {
         Ok(false)
     }
 
-    /// Spools a page's rows, less those whose key the stream has touched.
-    fn take_page(&mut self, page: ReadPage) -> Result<()> {
-        let ReadPage { chunk, mut rows, page } = page;
-        let mut failed = None;
-        let read = rows.len();
-        rows.retain(|row| match self.log.is_touched(row.collection, row.key) {
-            Ok(touched) => !touched,
-            Err(error) => {
-                failed = Some(error);
-                true
-            }
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let mut at = self.progress.chunks.get(&chunk).cloned().unwrap_or_default();
-        at.cursor = page.cursor;
-        at.done = page.done;
-        at.rows += read as u64;
-        at.bytes += rows.bytes() as u64;
-        let mut delta = Progress { chunks: [(chunk, at)].into(), ..Progress::default() };
-        if self.completes(&delta) {
-            delta.set_snapshot(SnapshotState::Complete);
-            tracing::info!("the snapshot is complete");
-        }
-        telemetry::snapshot_rows(&self.export, read as u64);
-        if rows.is_empty() {
-            self.advance(&delta)?;
-        } else {
-            self.append(&rows, &delta, false)?;
-        }
-        if self.progress.snapshot() == SnapshotState::Complete {
-            self.log.forget_touched()?;
-        }
-        Ok(())
-    }
-
-    /// With `delta`, every chunk is done.
-    fn completes(&self, delta: &Progress) -> bool {
-        (0..self.total_chunks).all(|chunk| {
-            let at = delta.chunks.get(&chunk).or_else(|| self.progress.chunks.get(&chunk));
-            at.is_some_and(|at| at.done)
-        })
-    }
-
-    /// Spools what was gathered as one batch.
-    fn append(&mut self, out: &BatchBuilder, delta: &Progress, touch: bool) -> Result<()> {
-        absorb(&mut self.unsent, delta);
-        let now = clock::now_ms();
-        let records = out.len() as u64;
-        let first = self.log.tail().next;
-        let stamp = Stamp {
-            epoch: self.epoch,
-            first,
-            progress: std::mem::take(&mut self.unsent),
-            captured_ms: now,
-            clock: self.means.clock.take(records, now),
-            rewound: self.rewound.take(),
-        };
-        let carried = stamp.progress.clone();
-        let frame = out.encode(stamp, Codec::Zstd);
-        self.log.append(&frame, delta, touch.then_some(out))?;
-        absorb(&mut self.progress, delta);
-        telemetry::captured(&self.export, records, frame.bytes().len() as u64);
-        let added = Added {
-            progress: carried,
-            records,
-            bytes: frame.bytes().len() as u64,
-            committed_ms: out.committed_ms(),
-        };
-        lock(&self.window).push(frame.last(), added);
-        Ok(())
-    }
-
-    /// Notes that the source was read further without a change.
-    fn advance(&mut self, delta: &Progress) -> Result<()> {
-        if *delta == Progress::default() {
-            return Ok(());
-        }
-        let mut moved = self.progress.clone();
-        absorb(&mut moved, delta);
-        if moved == self.progress {
-            return Ok(());
-        }
-        self.log.advance(delta)?;
-        absorb(&mut self.unsent, delta);
-        self.progress = moved;
-        let last = Sequence(self.log.tail().next.0 - 1);
-        lock(&self.window).push(last, Added { progress: delta.clone(), ..Added::default() });
-        // Nothing was appended: if all of it is safe already, so is this.
-        settle(&self.window, *self.log.safe().borrow(), &self.reporter);
-        Ok(())
+    fn report(&self, safe: Sequence) {
+        let reporter = &self.reporter;
+        self.merge.pending().settle(safe, |upto, added| reporter.captured(upto, added));
     }
 
     async fn record(&self, loss: &Loss) -> Result<()> {

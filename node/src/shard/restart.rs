@@ -42,7 +42,9 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
         let progress = progress_at_end(&log, &captured)?;
         log.take_over(epoch, progress, others)?;
         log.set_stable(Sequence(captured.sequence));
-        return Ok(Restart { log, rewound: None });
+        let next = log.tail().next;
+        let rewound = means.control.read(|state| unsaid(state.gaps_of(id), next));
+        return Ok(Restart { log, rewound });
     }
     let fresh = captured.sequence == 0 && !shard.copied;
     let from = match fresh {
@@ -53,10 +55,13 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     let ahead = if shard.copied { AHEAD_MAX } else { 0 };
     let last = captured.sequence.max(from.sequence) + ahead;
     let rewound = (from.sequence < last).then_some(Rewound { after: from.sequence, upto: last });
-    if let Some(rewound) = &rewound {
-        record(means, shard, epoch, rewound).await?;
-    }
     let progress = from.progress.unwrap_or_default();
+    if let Some(Rewound { after, upto }) = rewound {
+        tracing::warn!(after, upto, "all copies of the spool are lost; reading again");
+        let gap = Gap { shard: shard.id, epoch: epoch.0, after, upto, ..lost(&progress) };
+        let command = command::Kind::RecordGap(RecordGap { gap: Some(gap) });
+        means.control.propose(command).await?;
+    }
     let log = means.spool.begin(id, epoch, Sequence(last).next(), progress.clone())?;
     log.take_over(epoch, progress, others)?;
     Ok(Restart { log, rewound })
@@ -64,7 +69,7 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
 
 /// How far the shard is in its source at the end of its log: what was recorded,
 /// and what each batch behind that adds.
-fn progress_at_end(log: &ShardLog, captured: &Checkpoint) -> Result<Progress> {
+pub(super) fn progress_at_end(log: &ShardLog, captured: &Checkpoint) -> Result<Progress> {
     let mut progress = captured.progress.clone().unwrap_or_default();
     let mut after = Sequence(captured.sequence);
     loop {
@@ -98,12 +103,9 @@ async fn least_delivered(
         }
         let sinks: Vec<_> = now.writers.keys().map(|sink| now.delivered.get(sink)).collect();
         if sinks.iter().all(|at| at.is_some_and(|at| at.epoch == epoch.0)) {
-            let least = sinks.into_iter().flatten().min_by_key(|at| at.sequence).cloned();
-            let least = least.unwrap_or_else(|| captured.clone());
-            // Nothing undelivered was lost: then what was captured holds, and
-            // it may have moved on without a change.
-            let whole = least.sequence == captured.sequence;
-            return Ok(if whole { captured.clone() } else { anchored(least, shard) });
+            let sinks = sinks.into_iter().flatten().cloned().collect();
+            let gaps: Vec<_> = means.control.read(|state| state.gaps_of(id).cloned().collect());
+            return Ok(read_on(sinks, &gaps, captured, shard));
         }
         tokio::select! {
             _ = changed.changed() => {}
@@ -112,6 +114,50 @@ async fn least_delivered(
             }
         }
     }
+}
+
+/// Where a new spool begins, given what each sink has.
+pub(super) fn read_on(
+    sinks: Vec<Checkpoint>,
+    gaps: &[Gap],
+    captured: &Checkpoint,
+    shard: &Shard,
+) -> Checkpoint {
+    let alone = sinks.len() == 1;
+    let sinks = sinks.into_iter().map(|at| if alone { at } else { before_losses(at, gaps) });
+    match sinks.min_by_key(|at| at.sequence) {
+        Some(least) if least.sequence != captured.sequence => anchored(least, shard),
+        // Nothing undelivered was lost: then what was captured holds, and it
+        // may have moved on without a change.
+        _ => captured.clone(),
+    }
+}
+
+/// What a sink has that the others can be compared by.
+///
+/// ```text
+///   lost log       ... 48 49 50 51 52 53
+///   read again               \ 54 55 56 ...
+/// ```
+///
+/// A sink at 52 and one at 55 do not have less and more of one log: the first
+/// may have changes and rows that the second has yet to get again. Both have
+/// what came before the loss, 50.
+fn before_losses(at: Checkpoint, gaps: &[Gap]) -> Checkpoint {
+    let lost = gaps.iter().filter(|gap| {
+        gap.kind() == GapKind::SpoolLost && gap.after < at.sequence && at.sequence <= gap.upto
+    });
+    match lost.min_by_key(|gap| gap.after) {
+        Some(gap) => Checkpoint { sequence: gap.after, progress: gap.progress.clone(), ..at },
+        None => at,
+    }
+}
+
+/// The loss that the batch at `next` follows, if an owner began a log behind
+/// one and stopped before its first batch could say so.
+pub(super) fn unsaid<'a>(gaps: impl Iterator<Item = &'a Gap>, next: Sequence) -> Option<Rewound> {
+    let lost = |gap: &&Gap| gap.kind() == GapKind::SpoolLost && Sequence(gap.upto).next() == next;
+    gaps.filter(lost).last().map(|gap| Rewound { after: gap.after, upto: gap.upto })
 }
 
 /// A sink that has nothing yet stands at the anchor.
@@ -124,19 +170,14 @@ fn anchored(mut at: Checkpoint, shard: &Shard) -> Checkpoint {
     at
 }
 
-async fn record(means: &Means, shard: &Shard, epoch: Epoch, lost: &Rewound) -> Result<()> {
-    let (after, upto) = (lost.after, lost.upto);
-    tracing::warn!(after, upto, "all copies of the spool are lost; reading again");
-    let gap = Gap {
-        shard: shard.id,
+/// A lost spool as it is recorded, but for where and whose it was.
+fn lost(progress: &Progress) -> Gap {
+    Gap {
         kind: GapKind::SpoolLost.into(),
-        after,
-        upto,
         detail: "all copies of the spool that were in sync are lost".to_owned(),
         at_ms: clock::now_ms(),
         repair: "read again from the delivered checkpoint, under new sequences".to_owned(),
-        epoch: epoch.0,
-        number: 0,
-    };
-    means.control.propose(command::Kind::RecordGap(RecordGap { gap: Some(gap) })).await.map(drop)
+        progress: Some(progress.clone()),
+        ..Gap::default()
+    }
 }

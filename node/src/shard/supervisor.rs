@@ -143,10 +143,7 @@ impl Running {
         }
         // Until this node has applied that it started, its state is from before:
         // what it read then may be another's by now.
-        let known = control.read(|state| {
-            state.node(control.node().0).is_some_and(|node| node.run == control.run())
-        });
-        if !known {
+        if !control.knows_itself() {
             return;
         }
         if !control.lease().held() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_proto::v1::{Checkpoint, GapKind, Progress, Shard, ShardId};
-use tidegate_proto::{Frame, Sequence};
+use tidegate_proto::v1::{Checkpoint, Gap, GapKind, Progress, Shard, ShardId};
+use tidegate_proto::{Epoch, Frame, Sequence};
 use tidegate_raft_store::absorb;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,6 +18,8 @@ use crate::shard::role::Terms;
 use crate::sinks::{self, Durable, Opened, Sink, SinkBatch, SinkShard, Written};
 use crate::telemetry;
 
+/// How often what is no longer retained is asked for, before it is believed.
+const GONE_MAX: u32 = 60;
 /// How often a shard whose owner is not there yet is asked for.
 const OWNER_WAIT: Duration = Duration::from_millis(50);
 
@@ -44,7 +46,8 @@ pub(super) async fn run(
     let reporter = means.checkpointer.reporter(id, terms.epoch);
     // Tells a reader that has lost its spool what this sink has.
     reporter.delivered(&name, start.sequence, start.report);
-    let after = skip_lost(&means, id, terms, start.sequence);
+    let after =
+        means.control.read(|state| skip_lost(state.gaps_of(id), Some(terms.epoch), start.sequence));
     tracing::info!(after = %after, "delivering");
     let fetch = tokio::select! {
         fetch = open_fetch(&means, id, terms, after) => fetch?,
@@ -87,36 +90,49 @@ fn start(shard: &Shard, recorded: &Checkpoint, opened: &Opened) -> Start {
     Start { sequence: at_recorded, progress, report: Added::default() }
 }
 
-/// Behind a range that was lost with its spool and comes again under new
-/// sequences.
-fn skip_lost(means: &Means, id: ShardId, terms: Terms, after: Sequence) -> Sequence {
-    means.control.read(|state| {
-        let lost = state.gaps_of(id).filter(|gap| {
-            gap.kind() == GapKind::SpoolLost
-                && gap.epoch == terms.epoch.0
-                && gap.after <= after.0
-                && gap.upto > after.0
-        });
-        lost.map(|gap| Sequence(gap.upto)).max().unwrap_or(after)
-    })
+/// Behind the ranges that were lost with their spools and come again under new
+/// sequences: those this owner found lost, or those of earlier owners too.
+fn skip_lost<'a>(
+    gaps: impl Iterator<Item = &'a Gap>,
+    owner: Option<Epoch>,
+    after: Sequence,
+) -> Sequence {
+    let lost = gaps.filter(|gap| {
+        gap.kind() == GapKind::SpoolLost
+            && owner.is_none_or(|epoch| gap.epoch == epoch.0)
+            && (gap.after..gap.upto).contains(&after.0)
+    });
+    lost.map(|gap| Sequence(gap.upto)).max().unwrap_or(after)
 }
 
 /// Asks for the shard until its owner is there. The owner may find that its
-/// spool is lost meanwhile: then the place to start moves.
+/// spool is lost meanwhile: then the place to start moves. So it does if the
+/// spool of an earlier owner was lost before this sink had what came again.
 async fn open_fetch(
     means: &Means,
     id: ShardId,
     terms: Terms,
     after: Sequence,
 ) -> Result<Box<dyn Fetch>> {
+    let behind = |owner: Option<Epoch>, after| {
+        means.control.read(|state| skip_lost(state.gaps_of(id), owner, after))
+    };
+    let mut after = after;
+    let mut patience = GONE_MAX;
     loop {
-        let after = skip_lost(means, id, terms, after);
-        let error = match means.exchange.fetch(id, after).await {
+        let from = behind(Some(terms.epoch), after);
+        let error = match means.exchange.fetch(id, from).await {
             Ok(fetch) => return Ok(fetch),
             Err(error) => error,
         };
-        let lost = skip_lost(means, id, terms, after) > after;
-        if error.kind() != ErrorKind::Unavailable && !lost {
+        let lost = behind(Some(terms.epoch), from) > from;
+        if error.kind() == ErrorKind::Gone && behind(None, from) > from {
+            // The log that is there begins behind the loss.
+            after = behind(None, from);
+        } else if error.kind() == ErrorKind::Gone && !lost && patience > 0 {
+            // The record of a loss may reach this node after the new log began.
+            patience -= 1;
+        } else if error.kind() != ErrorKind::Unavailable && !lost {
             return Err(error);
         }
         let current = means.control.read(|state| state.shard(id).map(|shard| shard.epoch));
@@ -233,6 +249,32 @@ impl Writer {
         }
         if self.window.is_empty() {
             self.flush_at = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_skipped_by_who_stands_before_or_in_it() {
+        let gap = |epoch, after, upto| Gap {
+            kind: GapKind::SpoolLost.into(),
+            epoch,
+            after,
+            upto,
+            ..Gap::default()
+        };
+        let elsewhere = Gap { kind: GapKind::Trimmed.into(), ..gap(3, 0, 900) };
+        let gaps = [gap(2, 5, 10), gap(3, 5, 15), elsewhere];
+        let skip = |owner, after| skip_lost(gaps.iter(), owner, Sequence(after)).0;
+        assert_eq!(skip(Some(Epoch(2)), 5), 10);
+        assert_eq!(skip(Some(Epoch(3)), 7), 15);
+        assert_eq!(skip(Some(Epoch(4)), 7), 7, "this owner lost nothing");
+        assert_eq!(skip(None, 7), 15, "whoever lost it");
+        for outside in [4, 15, 16] {
+            assert_eq!(skip(None, outside), outside, "has all before the loss, or all of it");
         }
     }
 }

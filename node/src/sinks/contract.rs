@@ -72,6 +72,7 @@ pub(super) fn progress_at(sequence: u64) -> Progress {
         chunks: [(7, chunk)].into(),
         snapshot: 1,
         ended: false,
+        whole: false,
     }
 }
 

@@ -75,6 +75,7 @@ pub(super) async fn any_position_resumes(source: &dyn Source, shard: &ShardSpec,
     let all = capture(&mut *stream, 2_000).await.unwrap();
     assert!(all.changes.len() >= 10, "there is something to resume in");
     let step = (all.places.len() / 8).max(1);
+    let mut resumed = 0;
     for (count, place) in all.places.iter().step_by(step) {
         let wanted = &all.changes[*count..];
         if wanted.is_empty() {
@@ -85,7 +86,9 @@ pub(super) async fn any_position_resumes(source: &dyn Source, shard: &ShardSpec,
         assert!(again.changes.len() >= wanted.len(), "after {count} changes");
         let again = &again.changes[..wanted.len()];
         assert_eq!(by_key(again), by_key(wanted), "after {count} changes");
+        resumed += 1;
     }
+    assert!(resumed > 0, "some place lies before the last change");
 }
 
 fn by_key(changes: &[Seen]) -> BTreeMap<&[u8], Vec<&Seen>> {

@@ -17,7 +17,8 @@ pub(super) enum Key<'a> {
     Frame(ShardId, Sequence),
     /// One per key the stream brought while a snapshot is under way; all
     /// deleted when the snapshot is complete and when a reader starts.
-    /// Key: tag, export, index, collection, 0, key. Value: empty.
+    /// Key: tag, export, index, bytes of the collection's name (u64), the name,
+    /// key. Value: empty.
     Touched(ShardId, &'a str, &'a [u8]),
 }
 
@@ -39,8 +40,9 @@ impl Key<'_> {
             }
             Self::Touched(shard, collection, bytes) => {
                 let mut key = prefix(TOUCHED, *shard);
+                // The length first: a name may hold any byte, a zero too.
+                key.extend_from_slice(&(collection.len() as u64).to_be_bytes());
                 key.extend_from_slice(collection.as_bytes());
-                key.push(0);
                 key.extend_from_slice(bytes);
                 key
             }
@@ -124,6 +126,29 @@ mod tests {
             prop_assert_eq!(read_frame_key(&key(a)), Some((shard, Sequence(a.2))));
             let (from, behind) = Key::all_frames(shard);
             prop_assert!(key(a) >= from && key(a) < behind);
+        }
+
+        #[test]
+        fn two_touched_keys_are_never_one(
+            a in ("[a\0]{0,3}", "[a\0]{0,3}"),
+            b in ("[a\0]{0,3}", "[a\0]{0,3}"),
+            shard in any::<(u64, u32)>(),
+        ) {
+            let shard = ShardId { export_id: shard.0, index: shard.1 };
+            let key = |of: &(String, String)| Key::Touched(shard, &of.0, of.1.as_bytes()).encode();
+            prop_assert_eq!(key(&a) == key(&b), a == b);
+            let (from, behind) = Key::all_touched(shard);
+            prop_assert!(key(&a) >= from && key(&a) < behind);
+        }
+
+        #[test]
+        fn bytes_are_a_key_or_none(bytes in proptest::collection::vec(0..6u8, 0..24)) {
+            if let Some((shard, first)) = read_frame_key(&bytes) {
+                prop_assert_eq!(Key::Frame(shard, first).encode(), bytes.clone());
+            }
+            if let Some(shard) = read_head_key(&bytes) {
+                prop_assert!(bytes.starts_with(&Key::Head(shard).encode()));
+            }
         }
     }
 

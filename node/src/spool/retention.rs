@@ -39,6 +39,10 @@ struct Marks(VecDeque<Mark>);
 impl Marks {
     /// Notes where the log stands.
     fn note(&mut self, mark: Mark) {
+        if self.0.back().is_some_and(|last| mark.next < last.next || mark.bytes < last.bytes) {
+            // Another log of the shard, begun anew or cut off.
+            self.0.clear();
+        }
         if self.0.back().is_none_or(|last| last.next < mark.next) {
             self.0.push_back(mark);
         }
@@ -105,6 +109,16 @@ mod tests {
         assert_eq!(marks.cut(&keep(0), late), None);
         assert_eq!(marks.cut(&keep(35), late), Some(Sequence(30)));
         assert_eq!(marks.cut(&keep(35), late), None, "a repeat finds nothing more");
+    }
+
+    #[test]
+    fn a_log_begun_anew_is_counted_anew() {
+        let start = Instant::now();
+        let mut marks = Marks::default();
+        marks.note(Mark { at: start, next: Sequence(50), bytes: 5000 });
+        marks.note(Mark { at: start, next: Sequence(90), bytes: 10 });
+        marks.note(Mark { at: start, next: Sequence(95), bytes: 20 });
+        assert_eq!(marks.cut(&keep(100), start), None);
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate_proto::v1::{Operation, Progress, ShardId};
+use proptest::prelude::*;
+use tidegate_proto::v1::{ChunkProgress, Operation, Progress, ShardId};
 use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, NodeId, Sequence, Stamp};
 
-use super::log::{AHEAD_MAX, ShardLog};
+use super::begins::Begins;
+use super::log::{AHEAD_MAX, Head, ShardLog};
 use super::store::{Spool, SpoolOptions};
 use crate::error::{ErrorKind, Result};
 
@@ -194,6 +196,50 @@ fn a_full_disk_stops_appends_with_the_remedy_and_loses_nothing() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "tried again when there is room");
     assert!(error.to_string().contains("free some"), "{error}");
     assert_eq!(log.tail().next, Sequence(1));
+}
+
+proptest! {
+    #[test]
+    fn any_head_comes_back(
+        numbers: [u64; 3],
+        stream: Vec<u8>,
+        chunks in proptest::collection::btree_map(any::<u32>(), any::<(Vec<u8>, bool)>(), 0..5),
+        ended: bool,
+        steps in proptest::collection::vec((1..9u64, 1..9u64), 0..4),
+    ) {
+        let begins = steps.iter().scan((0, 0), |at, step| {
+            *at = (at.0 + step.0, at.1 + step.1);
+            Some((Epoch(at.0), Sequence(at.1)))
+        });
+        let chunks = chunks.into_iter().map(|(chunk, (cursor, done))| {
+            (chunk, ChunkProgress { cursor: cursor.into(), done, ..ChunkProgress::default() })
+        });
+        let [epoch, first, next] = numbers;
+        let progress = Progress {
+            stream: stream.into(),
+            chunks: chunks.collect(),
+            ended,
+            ..Progress::default()
+        };
+        let head = Head {
+            epoch: Epoch(epoch),
+            made: Epoch(epoch / 2),
+            first: Sequence(first),
+            next: Sequence(next),
+            progress,
+            begins: Begins::new(begins.collect()).unwrap(),
+        };
+        prop_assert_eq!(Head::decode(&head.encode()), Some(head));
+    }
+
+    #[test]
+    fn bytes_that_are_no_head_are_refused(body in proptest::collection::vec(any::<u8>(), 0..60)) {
+        prop_assert_eq!(Head::decode(&body), None);
+        // With a checksum that fits, so that what is behind it is reached.
+        let sealed = [&[1][..], &crc32c::crc32c(&body).to_be_bytes(), &body].concat();
+        // The outcome does not matter; coming back does.
+        drop(Head::decode(&sealed));
+    }
 }
 
 #[tokio::test]

@@ -166,6 +166,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tidegate_proto::Epoch;
 
     use super::*;
@@ -204,6 +205,72 @@ mod tests {
         let committed = back.committed().unwrap().unwrap();
         assert_eq!((committed.sequence, committed.records), (Sequence(10), 10));
         assert_eq!(&committed.progress.stream[..], b"p\0");
+    }
+
+    fn any_file() -> impl Strategy<Value = DataFile> {
+        (".{0,9}", ".{0,9}", "[0-9a-f]{0,8}", any::<[u64; 4]>()).prop_map(
+            |(path, collection, blake3, [rows, bytes, from, to])| DataFile {
+                path,
+                collection,
+                rows,
+                bytes,
+                blake3,
+                from,
+                to,
+            },
+        )
+    }
+
+    fn any_manifest() -> impl Strategy<Value = Manifest> {
+        let files = proptest::collection::vec(any_file(), 0..4);
+        let operations = proptest::collection::btree_map(".{0,9}", any::<u64>(), 0..4);
+        let skipped = proptest::option::of(any::<(u64, u64)>());
+        let progress = proptest::option::of(any::<Vec<u8>>());
+        (files, operations, skipped, progress, any::<[u64; 5]>(), any::<Option<String>>()).prop_map(
+            |(files, operations, skipped, stream, [number, epoch, from, to, records], previous)| {
+                let of =
+                    |stream: Vec<u8>| Progress { stream: stream.into(), ..Progress::default() };
+                let kind = if files.is_empty() { Kind::Fence } else { Kind::Commit };
+                let skipped = skipped.map(|(from, to)| Skipped { from, to });
+                let progress = stream.map(|stream| progress_hex(&of(stream)));
+                let numbered = Manifest { number, epoch, from, to, records, ..fence() };
+                Manifest { kind, skipped, progress, operations, files, previous, ..numbered }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn any_manifest_comes_back(manifest in any_manifest()) {
+            let bytes = manifest.encode().unwrap();
+            let back = Manifest::decode(&bytes, &shard(), manifest.number).unwrap();
+            prop_assert_eq!(&back, &manifest);
+            let committed = back.committed().unwrap();
+            prop_assert_eq!(committed.map(|it| progress_hex(&it.progress)), manifest.progress);
+        }
+
+        #[test]
+        fn a_damaged_manifest_is_refused_or_another(
+            manifest in any_manifest(),
+            at: proptest::sample::Index,
+            byte: u8,
+        ) {
+            let mut bytes = manifest.encode().unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            // The outcome does not matter; coming back does.
+            if let Ok(read) = Manifest::decode(&bytes, &shard(), manifest.number) {
+                drop(read.committed());
+            }
+            drop(Manifest::decode(&bytes[at..], &shard(), manifest.number));
+        }
+
+        #[test]
+        fn hexadecimal_is_read_or_refused(text in "[0-9a-fA-F+ é]{0,8}") {
+            let manifest = Manifest { progress: Some(text.clone()), ..fence() };
+            let even = text.len() % 2 == 0 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            prop_assert!(even || manifest.committed().is_err());
+        }
     }
 
     #[test]

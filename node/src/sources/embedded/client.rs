@@ -198,6 +198,8 @@ fn slots_of(shard: &ShardSpec) -> Result<SlotRange> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -206,5 +208,32 @@ mod tests {
         assert_eq!(Position::decode(&position.encode()).unwrap(), position);
         assert!(Position::decode(b"7").is_err());
         assert!(Position::decode(&[0xff, b':', b'1']).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_position_and_descriptor_read_back(
+            store in ".{0,9}",
+            revision: u64,
+            from in 0..u32::MAX,
+        ) {
+            let position = Position { store, revision };
+            prop_assert_eq!(Position::decode(&position.encode()).unwrap(), position);
+            let range = SlotRange { from, upto: from + 1 };
+            let shard = ShardSpec { descriptor: encode(range), ..ShardSpec::default() };
+            prop_assert_eq!(slots_of(&shard).unwrap(), range);
+        }
+
+        #[test]
+        fn other_bytes_are_refused(bytes in prop::collection::vec("[0-9:a-]{0,1}", 0..9)) {
+            let bytes = bytes.concat().into_bytes();
+            if let Ok(position) = Position::decode(&bytes) {
+                let again = Position::decode(&position.encode()).unwrap();
+                prop_assert_eq!(again, position);
+            }
+            let shard = ShardSpec { descriptor: bytes.into(), ..ShardSpec::default() };
+            prop_assert!(slots_of(&shard).is_ok_and(|range| range.from < range.upto)
+                || slots_of(&shard).unwrap_err().kind() == ErrorKind::Corrupt);
+        }
     }
 }

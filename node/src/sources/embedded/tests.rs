@@ -17,6 +17,8 @@ use tonic::{Code, Request, Status};
 
 use super::*;
 
+mod source;
+
 const SOON: Duration = Duration::from_secs(20);
 
 fn options(dir: &TempDir) -> StoreOptions {

@@ -1,6 +1,7 @@
 //! Every attribute type, there and back.
 
 use aws_sdk_dynamodb::primitives::Blob;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -74,6 +75,117 @@ fn a_map_that_looks_like_a_tag_is_no_set() {
     let map = HashMap::from([(tags::SET_NUMBER.to_owned(), AttributeValue::L(vec![]))]);
     let set = tagged(tags::SET_NUMBER, Value::Array(vec![]));
     assert_ne!(decoded(AttributeValue::M(map)), set);
+}
+
+/// What a reader of the document takes it for: the attribute it came from.
+fn attribute(value: &Value) -> AttributeValue {
+    let texts =
+        |members: &[Value]| -> Vec<AttributeValue> { members.iter().map(attribute).collect() };
+    match value {
+        Value::Null => AttributeValue::Null(true),
+        Value::Bool(truth) => AttributeValue::Bool(*truth),
+        Value::Int(whole) => AttributeValue::N(whole.to_string()),
+        Value::String(held) => text(held),
+        Value::Binary(bytes) => AttributeValue::B(Blob::new(bytes.clone())),
+        Value::Array(members) => AttributeValue::L(texts(members)),
+        Value::Object(fields) => match fields.as_slice() {
+            [(name, Value::Array(members))] if name.starts_with("$set:") => {
+                set_of(name, &texts(members))
+            }
+            [(name, Value::String(digits))] if name == tags::NUMBER => {
+                AttributeValue::N(digits.clone())
+            }
+            [(name, value)] => {
+                let doubled = name.strip_prefix('$').filter(|rest| tags::escape(rest) != **rest);
+                let name = doubled.unwrap_or(name).to_owned();
+                AttributeValue::M(HashMap::from([(name, attribute(value))]))
+            }
+            fields => {
+                let fields = fields.iter().map(|(name, value)| (name.clone(), attribute(value)));
+                AttributeValue::M(fields.collect())
+            }
+        },
+        Value::Decimal { .. } | Value::Double(_) | Value::TimestampMicros(_) => {
+            panic!("none was put in")
+        }
+    }
+}
+
+fn set_of(tag: &str, members: &[AttributeValue]) -> AttributeValue {
+    let text = |member: &AttributeValue| match member {
+        AttributeValue::S(held) | AttributeValue::N(held) => held.clone(),
+        other => panic!("{other:?} in a set"),
+    };
+    let bytes = |member: &AttributeValue| member.as_b().unwrap().clone();
+    match tag {
+        tags::SET_STRING => AttributeValue::Ss(members.iter().map(text).collect()),
+        tags::SET_NUMBER => AttributeValue::Ns(members.iter().map(text).collect()),
+        tags::SET_BINARY => AttributeValue::Bs(members.iter().map(bytes).collect()),
+        other => panic!("{other} is no tag"),
+    }
+}
+
+fn any_attribute() -> impl Strategy<Value = AttributeValue> {
+    use prop::collection::{btree_set, hash_map, vec};
+    let leaf = prop_oneof![
+        ".{0,5}".prop_map(AttributeValue::S),
+        any::<i64>().prop_map(|whole| AttributeValue::N(whole.to_string())),
+        Just(AttributeValue::N("1E-130".to_owned())),
+        any::<bool>().prop_map(AttributeValue::Bool),
+        Just(AttributeValue::Null(true)),
+        any::<[u8; 2]>().prop_map(|bytes| AttributeValue::B(Blob::new(bytes))),
+        btree_set("[a-z]{1,3}", 1..4).prop_map(|set| AttributeValue::Ss(set.into_iter().collect())),
+        btree_set(-9..9_i64, 1..4)
+            .prop_map(|set| AttributeValue::Ns(set.iter().map(i64::to_string).collect())),
+        btree_set(any::<u8>(), 1..4).prop_map(|set| {
+            AttributeValue::Bs(set.into_iter().map(|byte| Blob::new([byte])).collect())
+        }),
+    ];
+    leaf.prop_recursive(4, 30, 4, |inner| {
+        let name = "[$]{0,3}(number|set:string|set:number|set:binary|binary|timestamp|double|a)";
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(AttributeValue::L),
+            hash_map(name, inner, 0..3).prop_map(AttributeValue::M),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn attributes_come_back_whatever_their_fields_are_called(
+        name in "[$]{0,3}(number|set:string|binary|p)",
+        held in any_attribute(),
+    ) {
+        let item = Item::from([(name, held)]);
+        let encoded = encode(item.clone()).unwrap();
+        let document = document::decode(&encoded.dictionary, &encoded.value).unwrap();
+        prop_assert_eq!(sorted(&attribute(&document)), sorted(&AttributeValue::M(item)));
+        let mut json = Vec::new();
+        document::write_json(&encoded.dictionary, &encoded.value, &mut json).unwrap();
+        prop_assert_eq!(document::parse_json(&json).unwrap(), document);
+    }
+}
+
+/// Maps have no order of their own; numbers have several spellings.
+fn sorted(attribute: &AttributeValue) -> String {
+    match attribute {
+        AttributeValue::M(fields) => {
+            let mut fields: Vec<_> =
+                fields.iter().map(|(name, value)| (name, sorted(value))).collect();
+            fields.sort();
+            format!("M{fields:?}")
+        }
+        AttributeValue::L(members) => {
+            format!("L{:?}", members.iter().map(sorted).collect::<Vec<_>>())
+        }
+        AttributeValue::N(text) => format!("N{:?}", text.to_lowercase()),
+        AttributeValue::Ns(members) => {
+            let mut numbers: Vec<i64> = members.iter().map(|one| one.parse().unwrap()).collect();
+            numbers.sort_unstable();
+            format!("Ns{numbers:?}")
+        }
+        other => format!("{other:?}"),
+    }
 }
 
 #[test]

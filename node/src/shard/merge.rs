@@ -1,0 +1,246 @@
+//! Stream and snapshot of one shard, merged into its log.
+//!
+//! Reads no source, asks nobody and waits for nothing: whoever has read a batch
+//! or a page hands it over, and what may pass is appended.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidegate_proto::v1::{Progress, Rewound, SnapshotState};
+use tidegate_proto::{BatchBuilder, Codec, Epoch, Sequence, Stamp};
+use tidegate_raft_store::absorb;
+
+use crate::checkpoint::{Added, Window};
+use crate::clock::{self, Hybrid};
+use crate::error::Result;
+use crate::shard::held::{Held, ReadPage};
+use crate::shard::restart::Restart;
+use crate::sources::Read;
+use crate::spool::ShardLog;
+use crate::telemetry;
+
+/// Whose changes are merged, under which epoch.
+pub(super) struct Owner {
+    /// The export's name, for its metrics.
+    pub(super) export: String,
+    /// This owner's epoch.
+    pub(super) epoch: Epoch,
+    /// How many chunks the snapshot has.
+    pub(super) chunks: u32,
+}
+
+/// Batches captured and not safe yet. Clones share them: the merge adds, another
+/// task takes off what has become safe.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending(Arc<Mutex<Window>>);
+
+impl Pending {
+    /// How many batches wait.
+    pub(super) fn len(&self) -> usize {
+        self.window().len()
+    }
+
+    /// Everything up to `safe` is: tells what was captured with that, if it is
+    /// more than before. Reports keep their order, whoever makes them.
+    pub(super) fn settle(&self, safe: Sequence, report: impl FnOnce(Sequence, Added)) {
+        let mut window = self.window();
+        if let Some((upto, added)) = window.durable(safe) {
+            report(upto, added);
+        }
+    }
+
+    fn push(&self, last: Sequence, added: Added) {
+        self.window().push(last, added);
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The merge of one shard under one owner.
+///
+/// A stream change always passes. A row passes once the stream has passed the
+/// moment it was read, and only if the stream has not brought its key since
+/// this merge began. What was spooled before that needs no memory: the row was
+/// read later, from a store at least as new.
+pub(super) struct Merge {
+    log: Arc<ShardLog>,
+    clock: Arc<Hybrid>,
+    owner: Owner,
+    /// All of it, as of the last batch or idle step.
+    progress: Progress,
+    /// What no batch has carried yet.
+    unsent: Progress,
+    rewound: Option<Rewound>,
+    pending: Pending,
+    held: Held,
+}
+
+impl Merge {
+    /// Goes on where the log ends. Rows read from now on may be handed over;
+    /// what an earlier merge of the shard held must be read again.
+    pub(super) fn begin(restarted: Restart, owner: Owner, clock: Arc<Hybrid>) -> Result<Self> {
+        let Restart { log, rewound } = restarted;
+        log.forget_touched()?;
+        let progress = log.tail().progress;
+        let mut merge = Self {
+            log,
+            clock,
+            owner,
+            // The first batch carries all of it: for writers that start from a
+            // checkpoint between two batches, and for all who had heard of
+            // chunks that are read again since a spool was lost.
+            unsent: Progress { whole: true, ..progress.clone() },
+            progress,
+            rewound,
+            pending: Pending::default(),
+            held: Held::default(),
+        };
+        let nothing = merge.completed(Progress::default());
+        merge.advance(&nothing)?;
+        Ok(merge)
+    }
+
+    /// How far the shard is.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The snapshot is not complete: rows are still to come.
+    pub(super) fn copying(&self) -> bool {
+        self.progress.snapshot() == SnapshotState::Running
+    }
+
+    /// Pages that wait for the stream.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What was captured and is not safe yet.
+    pub(super) fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    /// The last sequence there is.
+    pub(super) fn last(&self) -> Sequence {
+        Sequence(self.log.tail().next.0 - 1)
+    }
+
+    /// Spools what the stream brought, and remembers its keys while rows are to
+    /// come.
+    pub(super) fn take_stream(&mut self, out: &BatchBuilder, read: Read) -> Result<()> {
+        let delta = Progress { stream: read.position, ended: read.ended, ..Progress::default() };
+        if out.is_empty() {
+            return self.advance(&delta);
+        }
+        self.append(out, &delta, self.copying())
+    }
+
+    /// Takes a page that was read after this merge began.
+    pub(super) fn hold(&mut self, page: ReadPage) {
+        self.held.push(page);
+    }
+
+    /// Spools the rows that wait for nothing more; `passed` is the stream's.
+    pub(super) fn release(&mut self, passed: impl Fn(&[u8]) -> bool) -> Result<()> {
+        // There is no moment that an ended stream has not passed.
+        let ended = self.progress.ended;
+        while let Some(page) = self.held.release(|seen| ended || passed(seen)) {
+            self.take_page(page)?;
+        }
+        Ok(())
+    }
+
+    /// Spools a page's rows, less those whose key the stream has touched.
+    fn take_page(&mut self, page: ReadPage) -> Result<()> {
+        let ReadPage { chunk, mut rows, page } = page;
+        let mut failed = None;
+        let read = rows.len();
+        rows.retain(|row| match self.log.is_touched(row.collection, row.key) {
+            Ok(touched) => !touched,
+            Err(error) => {
+                failed = Some(error);
+                true
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let mut at = self.progress.chunks.get(&chunk).cloned().unwrap_or_default();
+        at.cursor = page.cursor;
+        at.done = page.done;
+        at.rows += read as u64;
+        at.bytes += rows.bytes() as u64;
+        let delta = Progress { chunks: [(chunk, at)].into(), ..Progress::default() };
+        let delta = self.completed(delta);
+        telemetry::snapshot_rows(&self.owner.export, read as u64);
+        if rows.is_empty() {
+            self.advance(&delta)?;
+        } else {
+            self.append(&rows, &delta, false)?;
+        }
+        if !self.copying() {
+            self.log.forget_touched()?;
+        }
+        Ok(())
+    }
+
+    /// `delta`, which says so if every chunk is done with it.
+    fn completed(&self, mut delta: Progress) -> Progress {
+        let done = (0..self.owner.chunks).all(|chunk| {
+            let at = delta.chunks.get(&chunk).or_else(|| self.progress.chunks.get(&chunk));
+            at.is_some_and(|at| at.done)
+        });
+        if done && self.copying() {
+            delta.set_snapshot(SnapshotState::Complete);
+            tracing::info!("the snapshot is complete");
+        }
+        delta
+    }
+
+    /// Spools what was gathered as one batch.
+    fn append(&mut self, out: &BatchBuilder, delta: &Progress, touch: bool) -> Result<()> {
+        absorb(&mut self.unsent, delta);
+        let now = clock::now_ms();
+        let records = out.len() as u64;
+        let stamp = Stamp {
+            epoch: self.owner.epoch,
+            first: self.log.tail().next,
+            progress: std::mem::take(&mut self.unsent),
+            captured_ms: now,
+            clock: self.clock.take(records, now),
+            rewound: self.rewound.take(),
+        };
+        let carried = stamp.progress.clone();
+        let frame = out.encode(stamp, Codec::Zstd);
+        self.log.append(&frame, delta, touch.then_some(out))?;
+        absorb(&mut self.progress, delta);
+        telemetry::captured(&self.owner.export, records, frame.bytes().len() as u64);
+        let added = Added {
+            progress: carried,
+            records,
+            bytes: frame.bytes().len() as u64,
+            committed_ms: out.committed_ms(),
+        };
+        self.pending.push(frame.last(), added);
+        Ok(())
+    }
+
+    /// Notes that the source was read further without a change.
+    fn advance(&mut self, delta: &Progress) -> Result<()> {
+        let mut moved = self.progress.clone();
+        absorb(&mut moved, delta);
+        if moved == self.progress {
+            return Ok(());
+        }
+        self.log.advance(delta)?;
+        absorb(&mut self.unsent, delta);
+        self.progress = moved;
+        self.pending.push(self.last(), Added { progress: delta.clone(), ..Added::default() });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "merge/tests.rs"]
+mod tests;
