@@ -199,6 +199,8 @@ impl Spool {
         let batch = |at| self.damaged(&format!("the batch of shard {shard} with sequence {at}"));
         let mut rows = self.db.raw_iterator();
         rows.seek_for_prev(Key::Frame(shard, next).encode());
+        // The second seek would forget it, and leave out the damaged batch.
+        rows.status().map_err(|e| batch(at).because(e))?;
         let prefix = Key::frames(shard);
         if !rows.key().is_some_and(|key| key.starts_with(&prefix)) {
             rows.seek(Key::Frame(shard, next).encode());
