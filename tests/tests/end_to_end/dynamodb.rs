@@ -1,6 +1,7 @@
 //! A DynamoDB table under write load, exported by three nodes, one of them killed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, Delete, KeySchemaElement, KeyType, Put,
@@ -25,6 +27,8 @@ const WRITERS: u32 = 20;
 /// How fast the server's clock runs: its stream shards roll every 18 s, and its
 /// records are trimmed after 108 s, far longer than any node is down.
 const SPEED: u32 = 800;
+/// How often a call is repeated, 20 ms apart.
+const TRIES: usize = 500;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -199,12 +203,40 @@ async fn load_some(client: &Client, numbers: &[u32]) {
         WriteRequest::builder().put_request(put.build().unwrap()).build()
     });
     let call = client.batch_write_item().request_items(TABLE, puts.collect());
-    let answer = call.send().await.unwrap();
+    let answer = insist(|| call.clone().send()).await;
     assert!(answer.unprocessed_items.unwrap_or_default().is_empty());
 }
 
 async fn put(client: &Client, item: Item) {
-    client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+    let put =
+        async || client.put_item().table_name(TABLE).set_item(Some(item.clone())).send().await;
+    insist(put).await;
+}
+
+async fn delete(client: &Client, key: Item) {
+    let delete =
+        async || client.delete_item().table_name(TABLE).set_key(Some(key.clone())).send().await;
+    insist(delete).await;
+}
+
+/// Repeats a call until the server takes it: its patience with a lock runs by
+/// its fast clock, so it gives up after some milliseconds of ours.
+async fn insist<T, E, F>(call: impl Fn() -> F) -> T
+where
+    E: Debug,
+    F: Future<Output = Result<T, SdkError<E>>>,
+{
+    for _ in 0..TRIES {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let status = error.raw_response().map(|response| response.status());
+                assert!(status.is_some_and(|status| status.is_server_error()), "{error:?}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the server did not take it in {TRIES} tries");
 }
 
 /// Puts, deletes and transactions over this writer's own items, in turn.
@@ -215,8 +247,7 @@ async fn write(client: Client, writer: u32, stop: Arc<AtomicBool>) -> u32 {
         let number = (version * 37 * WRITERS + writer) % ITEMS;
         match version % 4 {
             0 => {
-                let call = client.delete_item().table_name(TABLE);
-                call.set_key(Some(key(number))).send().await.unwrap();
+                delete(&client, key(number)).await;
             }
             1 => transact(&client, number, version).await,
             _ => put(&client, item(number, version)).await,
@@ -231,8 +262,10 @@ async fn transact(client: &Client, number: u32, version: u32) {
     let delete = Delete::builder().table_name(TABLE).set_key(Some(key(other)));
     let put = TransactWriteItem::builder().put(put.build().unwrap()).build();
     let delete = TransactWriteItem::builder().delete(delete.build().unwrap()).build();
-    let call = client.transact_write_items().transact_items(put).transact_items(delete);
-    call.send().await.unwrap();
+    let items = vec![put, delete];
+    let transact =
+        async || client.transact_write_items().set_transact_items(Some(items.clone())).send().await;
+    insist(transact).await;
 }
 
 /// The table as it is, by key, as the documented mapping to JSON has it.
@@ -241,7 +274,8 @@ async fn table(client: &Client) -> BTreeMap<String, Value> {
     let mut from = None;
     loop {
         let call = client.scan().table_name(TABLE).consistent_read(true);
-        let page = call.set_exclusive_start_key(from).send().await.unwrap();
+        let call = call.set_exclusive_start_key(from);
+        let page = insist(|| call.clone().send()).await;
         for item in page.items.unwrap_or_default() {
             let key = json!([value(&item["pk"]), value(&item["sk"])]).to_string();
             items.insert(key, value(&AttributeValue::M(item)));
