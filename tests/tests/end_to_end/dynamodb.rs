@@ -230,8 +230,8 @@ where
         match call().await {
             Ok(answer) => return answer,
             Err(error) => {
-                let status = error.raw_response().map(|response| response.status());
-                assert!(status.is_some_and(|status| status.is_server_error()), "{error:?}");
+                let answer = error.raw_response();
+                assert!(answer.is_some_and(|it| it.status().is_server_error()), "{error:?}");
             }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

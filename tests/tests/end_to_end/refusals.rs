@@ -127,9 +127,9 @@ async fn make_table(
     key: &AttributeValue,
     view: Option<StreamViewType>,
 ) {
-    let kind = match key {
-        AttributeValue::N(_) => ScalarAttributeType::N,
-        AttributeValue::B(_) => ScalarAttributeType::B,
+    let kind = match (key.is_n(), key.is_b()) {
+        (true, _) => ScalarAttributeType::N,
+        (_, true) => ScalarAttributeType::B,
         _ => ScalarAttributeType::S,
     };
     let key = AttributeDefinition::builder().attribute_name("id").attribute_type(kind).build();

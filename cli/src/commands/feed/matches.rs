@@ -1,6 +1,6 @@
 //! Tells a filter that matches nothing from a feed with nothing in it.
 
-use clap::ValueEnum as _;
+use clap::ValueEnum;
 use tidegate_proto::v1::SubscribeResponse;
 
 use crate::commands::feed::TailArgs;
@@ -14,9 +14,9 @@ pub(super) struct Matches {
     export: String,
     /// The feed ends by itself: then is the time to tell.
     ends: bool,
-    any: bool,
+    /// Something has passed, or it was told that nothing has.
+    settled: bool,
     kept_back: u64,
-    told: bool,
 }
 
 impl Matches {
@@ -26,7 +26,7 @@ impl Matches {
             filter.push(format!("--collection {}", args.collection.join(",")));
         }
         if !args.op.is_empty() {
-            let values = args.op.iter().filter_map(|op| op.to_possible_value());
+            let values = args.op.iter().filter_map(ValueEnum::to_possible_value);
             let names: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
             filter.push(format!("--op {}", names.join(",")));
         }
@@ -34,16 +34,15 @@ impl Matches {
             filter: filter.join(" "),
             export: args.export.clone(),
             ends: args.until_now,
-            any: false,
+            settled: false,
             kept_back: 0,
-            told: false,
         }
     }
 
     /// Notes a response. Says something, once, when a feed that goes on has
     /// reached its newest change and nothing has passed.
     pub(super) fn seen(&mut self, response: &SubscribeResponse) -> Option<String> {
-        self.any |= !response.json.is_empty();
+        self.settled |= !response.json.is_empty();
         self.kept_back += response.filtered;
         let at_end = response.sequence >= response.stable;
         if self.ends || !at_end { None } else { self.tell("so far") }
@@ -55,10 +54,10 @@ impl Matches {
     }
 
     fn tell(&mut self, when: &str) -> Option<String> {
-        if self.any || self.told || self.filter.is_empty() || self.kept_back == 0 {
+        if self.settled || self.filter.is_empty() || self.kept_back == 0 {
             return None;
         }
-        self.told = true;
+        self.settled = true;
         Some(format!(
             "nothing matches {} {when}: {} kept back; see what there is with \
              `tidegate feed tail {} --until-now --format compact`",
