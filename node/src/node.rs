@@ -131,7 +131,7 @@ async fn services(
         .max_encoding_message_size(bytes);
     let batches = ExchangeService::new(Arc::clone(spool), control.clone());
     let feed = FeedService::new(control.clone(), exchange.clone(), config.limits.feeds);
-    let admin = AdminService::new(control.clone(), config.data.clone());
+    let admin = AdminService::new(control.clone(), config.data.clone(), Arc::clone(spool));
     extra
         .unwrap_or_default()
         .add_service(raft)

@@ -26,8 +26,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::decimal::{DIGITS_MAX, Decimal};
 use crate::document::{write_binary, write_string};
 
-/// Bytes a key may have encoded.
-pub const KEY_BYTES_MAX: usize = 2048;
+/// Bytes a key may have encoded: the longest of DynamoDB, 2048 and 1024 bytes,
+/// fits even if all of them are escaped.
+pub const KEY_BYTES_MAX: usize = 8192;
 
 const NULL: u8 = 0x10;
 const FALSE: u8 = 0x20;

@@ -6,7 +6,7 @@
 
 use openraft::{CommittedLeaderId, Entry, EntryPayload, LogId, StoredMembership, Vote};
 
-use crate::error::StoreError;
+use crate::error::{REJOIN, StoreError};
 use crate::keys::Key;
 use crate::types::{Peer, Proposal, TypeConfig};
 
@@ -46,9 +46,7 @@ pub(crate) fn unseal(key: Key, value: &[u8]) -> Result<&[u8], StoreError> {
 
 /// Says which key is damaged and what to do.
 pub(crate) fn damaged(key: Key, why: &str) -> StoreError {
-    StoreError::corrupt(format!(
-        "{key} is damaged on disk: {why}; remove this node and let it join anew with an empty directory"
-    ))
+    StoreError::corrupt(format!("{key} is damaged on disk: {why}; {REJOIN}"))
 }
 
 fn checksum(key: &[u8], version: u8, body: &[u8]) -> u32 {

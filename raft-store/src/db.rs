@@ -22,7 +22,7 @@ use rocksdb::{
 use tokio::task;
 
 use crate::codec::{damaged, seal, unseal};
-use crate::error::StoreError;
+use crate::error::{REJOIN, StoreError};
 use crate::keys::Key;
 
 /// The format of the directory; another build may know a later one.
@@ -203,6 +203,9 @@ fn cannot_open(dir: &Path, error: &rocksdb::Error) -> StoreError {
             "{dir} is in use by another process; stop the other tidegated, or give this one \
              a directory of its own ({said})"
         ));
+    }
+    if error.kind() == rocksdb::ErrorKind::Corruption {
+        return StoreError::corrupt(format!("{dir} is damaged: {said}; {REJOIN}"));
     }
     StoreError::database(format!("opening {dir}"), error)
 }

@@ -4,6 +4,10 @@ use std::{error, fmt, io};
 
 use openraft::{AnyError, ErrorSubject, ErrorVerb, StorageError, StorageIOError};
 
+/// What to do about damage.
+pub(crate) const REJOIN: &str = "empty this node's data directory and let it join anew, under \
+                                 another name";
+
 /// Why the store stopped, and what to do about it.
 ///
 /// None of these is retried: after a failed write nobody knows what the disk
@@ -55,7 +59,7 @@ impl StoreError {
     pub(crate) fn database(what: impl fmt::Display, error: &rocksdb::Error) -> Self {
         let message = format!("{what}: {error}");
         if error.kind() == rocksdb::ErrorKind::Corruption {
-            return Self::corrupt(message);
+            return Self::corrupt(format!("{message}; {REJOIN}"));
         }
         Self { kind: StoreErrorKind::Io, message }
     }

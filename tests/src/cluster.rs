@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// The node file of all nodes, in the cluster's folder.
+const SETTINGS: &str = "node.toml";
 
 /// Waits until no other test of this binary runs a cluster: two cores are
 /// enough for one.
@@ -41,7 +43,18 @@ impl Cluster {
     ///
     /// If the binaries are not built, or the nodes do not come up.
     pub async fn start(size: usize) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_in(&std::env::temp_dir(), size, "").await
+    }
+
+    /// Starts nodes that keep everything below `parent`, each with `settings`:
+    /// the text of a node file.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::start`].
+    pub async fn start_in(parent: &Path, size: usize, settings: &str) -> Self {
+        let folder = tempfile::tempdir_in(parent).expect("a temporary folder");
+        std::fs::write(folder.path().join(SETTINGS), settings).expect("a file");
         let nodes = (0..size).map(|_| Node {
             address: free_address(),
             metrics: free_address(),
@@ -61,8 +74,17 @@ impl Cluster {
     ///
     /// If the binary is not built.
     pub fn start_node(&mut self, number: usize) {
+        self.start_as(number, &format!("node{number}"));
+    }
+
+    /// Starts a node under a name of its own, as one that enters anew must have.
+    ///
+    /// # Panics
+    ///
+    /// If the binary is not built.
+    pub fn start_as(&mut self, number: usize, name: &str) {
         let first = self.nodes[0].address.clone();
-        let data = self.folder.path().join(format!("node{number}"));
+        let data = self.data(number);
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -70,7 +92,8 @@ impl Cluster {
             .expect("a log file");
         let node = &mut self.nodes[number];
         let mut command = tokio::process::Command::new(binary("tidegated"));
-        command.args(["run", "--name", &format!("node{number}"), "--listen", &node.address]);
+        command.args(["run", "--name", name, "--listen", &node.address, "--config"]);
+        command.arg(self.folder.path().join(SETTINGS));
         command.args(["--metrics-listen", &node.metrics, "--data"]).arg(data);
         if number == 0 {
             command.arg("--bootstrap");
@@ -91,6 +114,30 @@ impl Cluster {
         process.kill().await.expect("the node is ended");
     }
 
+    /// Waits until a node has ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// If it does not, or does not run.
+    pub async fn ended(&mut self, number: usize) -> ExitStatus {
+        let mut process = self.nodes[number].process.take().expect("the node runs");
+        let ended = tokio::time::timeout(PATIENCE, process.wait()).await;
+        ended.expect("the node ends by itself").expect("its status is known")
+    }
+
+    /// The data folder of a node.
+    #[must_use]
+    pub fn data(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("node{number}"))
+    }
+
+    /// All that a node has logged; the starts before this one included.
+    #[must_use]
+    pub fn log(&self, number: usize) -> String {
+        let path = self.folder.path().join(format!("node{number}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
     /// The folder of the cluster, for files of the test.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -104,12 +151,7 @@ impl Cluster {
     /// If the binary is not built.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        Command::new(binary("tidegate"))
-            .args(["--output", "json", "--endpoint", &self.endpoints()])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .expect("tidegate is built: cargo build --workspace --bins")
+        cli(&self.endpoints(), arguments, Stdio::null())
     }
 
     /// As [`Cluster::cli`], its answer as JSON; null if it failed.
@@ -191,12 +233,16 @@ impl Cluster {
         }
     }
 
-    fn endpoints(&self) -> String {
+    /// Where its nodes listen, as the CLI takes it.
+    #[must_use]
+    pub fn endpoints(&self) -> String {
         let all = self.nodes.iter().map(|node| format!("http://{}", node.address));
         all.collect::<Vec<_>>().join(",")
     }
 
-    fn up(&self) -> usize {
+    /// How many nodes are up.
+    #[must_use]
+    pub fn up(&self) -> usize {
         let status = self.json(&["status"]);
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
         nodes.iter().filter(|node| node["state"] == "up").count()
@@ -205,14 +251,28 @@ impl Cluster {
     fn logs(&self) -> String {
         let mut all = String::new();
         for number in 0..self.nodes.len() {
-            let path = self.folder.path().join(format!("node{number}.log"));
-            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let text = self.log(number);
             let lines: Vec<_> = text.lines().collect();
             let tail = lines[lines.len().saturating_sub(400)..].join("\n");
             all.push_str(&format!("--- node{number}\n{tail}\n"));
         }
         all
     }
+}
+
+/// Runs the CLI against `endpoints`.
+///
+/// # Panics
+///
+/// If the binary is not built.
+#[must_use]
+pub fn cli(endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Output {
+    Command::new(binary("tidegate"))
+        .args(["--output", "json", "--endpoint", endpoints])
+        .args(arguments)
+        .stdin(input)
+        .output()
+        .expect("tidegate is built: cargo build --workspace --bins")
 }
 
 /// A binary of this workspace, beside the test's own.

@@ -33,21 +33,22 @@ impl DynamoDbLocal {
         Self::launch(&[]).await
     }
 
-    /// Starts one for which a second is ten minutes: its stream shards, which
-    /// live for four hours, roll every 24 seconds, and records are trimmed
-    /// after two and a half minutes.
+    /// Starts one whose clock runs `speed` times as fast. Its stream shards roll
+    /// every four hours and its records are trimmed after a day: at 600, every
+    /// 24 seconds and after two and a half minutes.
     ///
     /// # Panics
     ///
     /// As [`DynamoDbLocal::start`], or if `faketime` is missing.
-    pub async fn start_fast() -> Self {
+    pub async fn start_fast(speed: u32) -> Self {
         assert!(
             PathBuf::from(FAKETIME).exists(),
             "{FAKETIME} is missing; run deploy/install-deps.sh"
         );
+        let clock = format!("+0 x{speed}");
         let faster = [
             ("LD_PRELOAD", FAKETIME),
-            ("FAKETIME", "+0 x600"),
+            ("FAKETIME", clock.as_str()),
             ("FAKETIME_FORCE_MONOTONIC_FIX", "1"),
         ];
         Self::launch(&faster).await

@@ -121,12 +121,17 @@ pub(crate) async fn apply(args: &FileArgs, mut cluster: Cluster, common: &Common
 
 fn agreed(plan: &PlanView, common: &Common) -> Result<bool> {
     let failed = doctor::verdict(&plan.checks).err();
-    let question = match (failed, plan.alters()) {
+    let question = match (&failed, plan.alters()) {
         (None, false) => return Ok(true),
         (None, true) => format!("Change export {} as planned?", plan.name),
-        (Some(failed), _) => format!("{failed}. Apply export {} all the same?", plan.name),
+        (Some(failed), _) => format!("{failed}\nApply export {} all the same?", plan.name),
     };
-    output::confirm(&question, common.yes, common.output)
+    let answer = output::confirm(&question, common.yes, common.output);
+    // A script gets the checks as a document, as `plan` would have given them.
+    if failed.is_some() && answer.is_err() && common.output == Format::Json {
+        output::show(Format::Json, plan, table)?;
+    }
+    answer
 }
 
 fn table(plan: &PlanView) -> String {

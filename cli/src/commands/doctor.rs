@@ -38,14 +38,21 @@ pub(crate) async fn run(args: &DoctorArgs, mut cluster: Cluster, format: Format)
     verdict
 }
 
-/// A failure when a check did not pass.
+/// A failure when a check did not pass: names each of them, why, and what to do.
 pub(super) fn verdict(checks: &[CheckView]) -> Result<()> {
-    match checks.iter().filter(|check| !check.passed).count() {
-        0 => Ok(()),
-        bad => Err(Failure::failed(format!(
-            "{bad} of {} did not pass; do what the remedies say, then look again",
-            human::plural(checks.len(), "check")
-        ))),
+    let bad: Vec<_> = checks.iter().filter(|check| !check.passed).map(complaint).collect();
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let (count, all) = (bad.len(), human::plural(checks.len(), "check"));
+    Err(Failure::failed(format!("{count} of {all} did not pass:\n{}", bad.join("\n"))))
+}
+
+fn complaint(check: &CheckView) -> String {
+    let CheckView { name, detail, remedy, .. } = check;
+    match remedy.as_str() {
+        "" => format!("  {name}: {detail}"),
+        remedy => format!("  {name}: {detail}; remedy: {remedy}"),
     }
 }
 
@@ -77,6 +84,7 @@ mod tests {
         assert_eq!(verdict(&[check(true)]), Ok(()));
         let failure = verdict(&[check(true), check(false)]).unwrap_err().to_string();
         assert!(failure.starts_with("1 of 2 checks"), "{failure}");
+        assert!(failure.contains("stream: off; remedy: turn it on"), "{failure}");
     }
 
     #[test]

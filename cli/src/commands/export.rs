@@ -34,8 +34,10 @@ The source goes on forgetting its log: a pause longer than that is a gap.")]
         /// Name of the export
         export: String,
     },
-    /// Go on where it was paused
-    #[command(after_help = "Example:\n  tidegate export resume orders")]
+    /// Go on where it was paused, or where shards of it failed
+    #[command(after_help = "Example:\n  tidegate export resume orders
+
+A failed shard says in `tidegate shard list` what to mend first.")]
     Resume {
         /// Name of the export
         export: String,

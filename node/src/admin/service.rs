@@ -1,6 +1,7 @@
 //! The `Admin` service.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::admin_server::Admin;
@@ -23,6 +24,7 @@ use crate::admin::plan;
 use crate::clock;
 use crate::control::Control;
 use crate::control::status;
+use crate::spool::Spool;
 
 /// How long a question waits for a node that has just started.
 const CATCH_UP: Duration = Duration::from_secs(3);
@@ -36,13 +38,15 @@ type Answer<T> = Result<Response<T>, Status>;
 pub struct AdminService {
     control: Control,
     data: PathBuf,
+    spool: Arc<Spool>,
 }
 
 impl AdminService {
-    /// Acts through `control`; `data` is the node's folder, for `doctor`.
+    /// Acts through `control`; `data` is the node's folder, for `doctor`, as is
+    /// `spool`.
     #[must_use]
-    pub fn new(control: Control, data: PathBuf) -> Self {
-        Self { control, data }
+    pub fn new(control: Control, data: PathBuf, spool: Arc<Spool>) -> Self {
+        Self { control, data, spool }
     }
 
     /// Proposes; a refusal becomes the gRPC code that fits it.
@@ -102,6 +106,7 @@ impl AdminService {
                 detail: self.data.display().to_string(),
                 remedy: "mount it again, then restart the node".to_owned(),
             },
+            room(&self.spool),
         ]
         .into_iter()
         .map(|check| if check.passed { Check { remedy: String::new(), ..check } } else { check })
@@ -253,6 +258,17 @@ impl Admin for AdminService {
             );
         }
         Ok(Response::new(DoctorResponse { checks }))
+    }
+}
+
+fn room(spool: &Spool) -> Check {
+    let room = spool.check_room().err();
+    Check {
+        name: "disk room".to_owned(),
+        passed: room.is_none(),
+        detail: room.map_or("enough for the spool".to_owned(), |error| error.to_string()),
+        remedy: "free some, or lower [retention] of the exports; capture then goes on by itself"
+            .to_owned(),
     }
 }
 

@@ -46,7 +46,7 @@ impl Identity {
             }
         };
         serde_json::from_slice(&text).map(Some).map_err(|error| {
-            let why = format!("{place} is damaged; remove the node and let it join anew");
+            let why = format!("{place} is damaged; empty this folder and let the node join anew, under another name");
             Error::new(ErrorKind::Corrupt, why).because(error)
         })
     }

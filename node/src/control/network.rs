@@ -95,6 +95,7 @@ impl Link {
         let message = RaftMessage {
             cluster_id: identity.cluster_id.clone(),
             from: identity.node().0,
+            to: self.target,
             body: body.into(),
         };
         let client = self.network.peers.raft(&self.peer.address);

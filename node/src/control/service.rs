@@ -38,6 +38,15 @@ impl RaftService {
 
     fn open<T: DeserializeOwned>(&self, message: &RaftMessage) -> Result<T, Status> {
         self.same_cluster(&message.cluster_id)?;
+        let node = self.0.node();
+        // A node that entered anew at the address of one that was lost would
+        // count twice in a majority.
+        if message.to != node.0 {
+            return Err(Status::failed_precondition(format!(
+                "this is node {node}; node {} no longer has this address",
+                message.to
+            )));
+        }
         postcard::from_bytes(&message.body)
             .map_err(|error| Status::invalid_argument(format!("not a consensus message: {error}")))
     }
@@ -49,6 +58,7 @@ impl RaftService {
         Ok(Response::new(RaftMessage {
             cluster_id: identity.cluster_id.clone(),
             from: identity.node().0,
+            to: 0,
             body: body.into(),
         }))
     }

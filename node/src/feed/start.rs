@@ -81,7 +81,8 @@ fn token(
         Token::decode(bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
     if token.cluster_id != cluster_id {
         return Err(Status::failed_precondition(format!(
-            "the token is from cluster {}, this is cluster {cluster_id}",
+            "the token is from cluster {}, this is cluster {cluster_id}; \
+             use a token of this cluster, or start from earliest or latest",
             token.cluster_id
         )));
     }
@@ -101,6 +102,6 @@ fn not_ahead(at: Sequence, captured: Sequence, shard: &str) -> Result<Sequence, 
     }
     Err(Status::out_of_range(format!(
         "the token is at sequence {at} of shard \"{shard}\", which ends at {captured}; \
-         the token was not made by this cluster's present state"
+         it was not made by this cluster's present state: start from earliest or latest"
     )))
 }

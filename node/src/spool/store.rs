@@ -17,6 +17,9 @@ use crate::spool::log::{Head, ShardLog};
 
 const FORMAT: u8 = 2;
 const HEAD_VERSION: u8 = 2;
+/// What to do about damage.
+const HEAL: &str = "stop this node, delete that folder, start it again and say `tidegate export \
+                    resume`: what was not delivered is then read again from the source";
 
 /// How a spool is kept.
 #[derive(Clone, Debug)]
@@ -47,10 +50,8 @@ impl Spool {
             let why = format!("make the spool folder {}", options.dir.display());
             Error::new(ErrorKind::Config, why).because(error)
         })?;
-        let db = DB::open(&settings(), &options.dir).map_err(|error| {
-            let why = format!("open the spool in {}", options.dir.display());
-            Error::new(ErrorKind::Corrupt, why).because(error)
-        })?;
+        let db = DB::open(&settings(), &options.dir)
+            .map_err(|error| cannot_open(&options.dir, error))?;
         check_format(&db, &options.dir)?;
         let spool = Arc::new(Self { db, options, logs: Mutex::default(), appended: Notify::new() });
         spool.load()?;
@@ -129,7 +130,7 @@ impl Spool {
     }
 
     /// Fails with what to do when the disk is nearly full.
-    pub(super) fn check_room(&self) -> Result<()> {
+    pub fn check_room(&self) -> Result<()> {
         let free = free_bytes(&self.options.dir);
         if free < self.options.disk_free_bytes {
             let why = format!(
@@ -162,12 +163,13 @@ impl Spool {
         let mode = IteratorMode::From(&from, rocksdb::Direction::Forward);
         let mut found = Vec::new();
         for row in self.db.iterator(mode) {
-            let (key, value) = row.map_err(|e| damaged("a head", None).because(e))?;
+            let (key, value) = row.map_err(|e| self.damaged("a head").because(e))?;
             if key[..] >= behind[..] {
                 break;
             }
-            let shard = keys::read_head_key(&key).ok_or_else(|| damaged("a head's key", None))?;
-            let head = Head::decode(&value).ok_or_else(|| damaged("the head", Some(shard)))?;
+            let shard = keys::read_head_key(&key).ok_or_else(|| self.damaged("a head's key"))?;
+            let head = Head::decode(&value)
+                .ok_or_else(|| self.damaged(&format!("the head of shard {shard}")))?;
             found.push((shard, head));
         }
         for (shard, head) in found {
@@ -196,10 +198,12 @@ impl Spool {
         upto: Sequence,
         bytes_max: usize,
     ) -> Result<Vec<Frame>> {
-        let mut frames = Vec::new();
-        let mut bytes = 0;
+        let (mut frames, mut bytes, mut at) = (Vec::new(), 0, next);
+        let batch = |at| self.damaged(&format!("the batch of shard {shard} with sequence {at}"));
         let mut rows = self.db.raw_iterator();
         rows.seek_for_prev(Key::Frame(shard, next).encode());
+        // The second seek would forget it, and leave out the damaged batch.
+        rows.status().map_err(|e| batch(at).because(e))?;
         let prefix = Key::frames(shard);
         if !rows.key().is_some_and(|key| key.starts_with(&prefix)) {
             rows.seek(Key::Frame(shard, next).encode());
@@ -209,18 +213,22 @@ impl Spool {
             if of != shard || first > upto || bytes >= bytes_max {
                 break;
             }
-            let frame = Frame::parse(value.to_vec().into()).map_err(|error| {
-                let why = format!("the spooled batch of shard {shard} at sequence {first}");
-                Error::new(ErrorKind::Corrupt, why).because(error)
-            })?;
+            let frame = Frame::parse(value.to_vec().into()).map_err(|e| batch(first).because(e))?;
+            at = at.max(frame.last().next());
             if frame.last() >= next && frame.last() <= upto {
                 bytes += frame.bytes().len();
                 frames.push(frame);
             }
             rows.next();
         }
-        rows.status().map_err(|e| damaged("a batch", Some(shard)).because(e))?;
+        rows.status().map_err(|e| batch(at).because(e))?;
         Ok(frames)
+    }
+
+    fn damaged(&self, what: &str) -> Error {
+        let why =
+            format!("{what}, in the spool in {}, is damaged; {HEAL}", self.options.dir.display());
+        Error::new(ErrorKind::Corrupt, why)
     }
 }
 
@@ -247,6 +255,16 @@ fn settings() -> Options {
     options
 }
 
+fn cannot_open(dir: &Path, error: rocksdb::Error) -> Error {
+    let dir = dir.display();
+    if error.kind() == rocksdb::ErrorKind::Corruption {
+        let why = format!("the spool in {dir} is damaged; {HEAL}");
+        return Error::new(ErrorKind::Corrupt, why).because(error);
+    }
+    let why = format!("open the spool in {dir}; is another tidegated using it?");
+    Error::new(ErrorKind::Config, why).because(error)
+}
+
 fn check_format(db: &DB, dir: &Path) -> Result<()> {
     let place = dir.display();
     let key = Key::Format.encode();
@@ -262,14 +280,6 @@ fn check_format(db: &DB, dir: &Path) -> Result<()> {
             Err(Error::new(ErrorKind::Config, why))
         }
     }
-}
-
-fn damaged(what: &str, shard: Option<ShardId>) -> Error {
-    let of = shard.map_or_else(String::new, |shard| format!(" of shard {shard}"));
-    let why = format!(
-        "{what}{of} in the spool is damaged; remove this node's spool folder to read again"
-    );
-    Error::new(ErrorKind::Corrupt, why)
 }
 
 /// Bytes free where `dir` lies; as much as can be if the system does not tell.

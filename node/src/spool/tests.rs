@@ -182,7 +182,7 @@ fn a_damaged_batch_is_named_and_never_handed_out() {
     spool.db.put(&key, bytes).unwrap();
     let error = log.read(Sequence(0), 1 << 20).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.to_string().contains("shard 7/3 at sequence 1"), "{error}");
+    assert!(error.to_string().contains("shard 7/3 with sequence 1"), "{error}");
 }
 
 #[test]

@@ -109,12 +109,12 @@ fn a_key_prints_as_json() {
 }
 
 #[test]
-fn a_key_of_2048_bytes_is_taken_and_a_longer_one_is_refused() {
+fn a_key_of_8192_bytes_is_taken_and_a_longer_one_is_refused() {
     let fits = text(&"x".repeat(KEY_BYTES_MAX - 2));
     assert_eq!(key(&[fits]).as_bytes().len(), KEY_BYTES_MAX);
     let error = Key::encode(&[text(&"x".repeat(KEY_BYTES_MAX - 1))]).unwrap_err();
-    assert_eq!(error, KeyError::TooLong { bytes: 2049 });
-    assert!(error.to_string().contains("2049") && error.to_string().contains("2048"));
+    assert_eq!(error, KeyError::TooLong { bytes: 8193 });
+    assert!(error.to_string().contains("8193") && error.to_string().contains("8192"));
 }
 
 #[test]

@@ -25,9 +25,12 @@ impl State {
         self.forget_sinks(&export);
         self.exports.insert(id, export);
         self.touch(Row::Export(id));
+        self.clear_failures(id);
         Ok(created(at.index))
     }
 
+    /// Making an export active, also one that is, starts its failed shards
+    /// again: the operator has mended what their failures named.
     pub(super) fn set_export_state(&mut self, command: &ExportSetState) -> Verdict {
         if command.state() == ExportState::Unspecified {
             return Err(invalid("an export is active or paused"));
@@ -38,6 +41,9 @@ impl State {
         if export.state != command.state {
             export.state = command.state;
             self.touch(Row::Export(id));
+        }
+        if command.state() == ExportState::Active {
+            self.clear_failures(id);
         }
         Ok(done())
     }

@@ -130,6 +130,18 @@ impl State {
         Ok(done())
     }
 
+    /// Lets the failed shards of an export be tried again.
+    pub(super) fn clear_failures(&mut self, export_id: u64) {
+        let failed = self.shards_of(export_id).filter(|shard| !shard.failure.is_empty());
+        let failed: Vec<ShardId> = failed.filter_map(|shard| shard.id).collect();
+        for id in failed {
+            if let Some(shard) = self.shards.get_mut(&id) {
+                shard.failure.clear();
+            }
+            self.touch(Row::Shard(id));
+        }
+    }
+
     /// The shard, for a caller that knows it is in `epoch`.
     pub(super) fn fenced_shard(&mut self, id: ShardId, epoch: u64) -> Result<&mut Shard, Outcome> {
         let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;

@@ -1,13 +1,15 @@
 //! A DynamoDB table under write load, exported by three nodes, one of them killed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, Delete, KeySchemaElement, KeyType, Put,
@@ -17,20 +19,26 @@ use aws_sdk_dynamodb::types::{
 use serde_json::{Value, json};
 use tidegate_tests::cluster::{Cluster, alone};
 use tidegate_tests::dynamodb_local::DynamoDbLocal;
+use tidegate_tests::lake;
 
 const TABLE: &str = "items";
-const ITEMS: u32 = 20_000;
+const ITEMS: u32 = 50_000;
 const WRITERS: u32 = 20;
+/// How fast the server's clock runs: its stream shards roll every 18 s, and its
+/// records are trimmed after 108 s, far longer than any node is down.
+const SPEED: u32 = 800;
+/// How often a call is repeated, 20 ms apart.
+const TRIES: usize = 500;
 
 type Item = HashMap<String, AttributeValue>;
 
-/// A snapshot of 20,000 items while 20 tasks put, update, delete and transact;
-/// the owner is killed while it reads and comes back; in the end feed and lake
-/// equal the table, item by item, types included.
+/// A snapshot of 50,000 items while 20 tasks put, update, delete and transact;
+/// the owner is killed while it reads and comes back; stream shards roll twice;
+/// in the end feed and lake equal the table, item by item, types included.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_arrives_whole_although_its_owner_is_killed() {
     let _alone = alone().await;
-    let server = DynamoDbLocal::start().await;
+    let server = DynamoDbLocal::start_fast(SPEED).await;
     let client = client(server.endpoint());
     make_table(&client).await;
     load(&client).await;
@@ -39,6 +47,7 @@ async fn a_table_arrives_whole_although_its_owner_is_killed() {
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| tokio::spawn(write(client.clone(), writer, Arc::clone(&stop))))
         .collect();
+    let before = stream_shards(server.endpoint()).await;
     cluster.apply(&spec(&cluster, server.endpoint()));
     let followed = cluster.folder().join("feed.jsonl");
     let follower = cluster.follow(TABLE, &followed);
@@ -58,6 +67,9 @@ async fn a_table_arrives_whole_although_its_owner_is_killed() {
     cluster.until("another node owns the table", moved).await;
     cluster.start_node(owner);
     cluster.until("the snapshot is complete", |it| share(it) >= 1.0).await;
+    while stream_shards(server.endpoint()).await < before + 2 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     stop.store(true, Ordering::Relaxed);
     let mut written = 0;
     for writer in writers {
@@ -68,14 +80,37 @@ async fn a_table_arrives_whole_although_its_owner_is_killed() {
     put(&client, item(ITEMS + 1, 1)).await;
     let expected = table(&client).await;
     let last = key_text(ITEMS + 1);
-    cluster.until("the last write is delivered", |it| lake(it).contains_key(&last)).await;
-    compare("lake", &expected, &lake(&cluster));
+    let in_lake = |it: &Cluster| lake::latest(&it.folder().join("lake"), TABLE);
+    cluster.until("the last write is delivered", |it| in_lake(it).contains_key(&last)).await;
+    compare("lake", &expected, &in_lake(&cluster));
     cluster.until("the last write is followed", |_| feed(&followed).contains_key(&last)).await;
     drop(follower);
     compare("feed", &expected, &feed(&followed));
+    // The owner's spool is lost with it, the source's history is not.
+    let gaps = cluster.json(&["gap", "list", TABLE])["gaps"].as_array().cloned().unwrap();
+    assert!(gaps.iter().all(|gap| gap["kind"] == "spool-lost"), "{gaps:?}");
 }
 
-fn client(endpoint: &str) -> Client {
+/// How many shards the table's stream has, or had within its day.
+async fn stream_shards(endpoint: &str) -> usize {
+    let config = aws_sdk_dynamodbstreams::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "test"))
+        .endpoint_url(endpoint)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    let streams = aws_sdk_dynamodbstreams::Client::from_conf(config);
+    let call = streams.list_streams().table_name(TABLE);
+    let listed = insist(|| call.clone().send()).await;
+    let stream = listed.streams()[0].stream_arn().unwrap().to_owned();
+    let call = streams.describe_stream().stream_arn(stream);
+    let described = insist(|| call.clone().send()).await;
+    described.stream_description.unwrap().shards().len()
+}
+
+/// Of the server at this endpoint.
+pub(crate) fn client(endpoint: &str) -> Client {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -170,12 +205,42 @@ async fn load_some(client: &Client, numbers: &[u32]) {
         WriteRequest::builder().put_request(put.build().unwrap()).build()
     });
     let call = client.batch_write_item().request_items(TABLE, puts.collect());
-    let answer = call.send().await.unwrap();
+    let answer = insist(|| call.clone().send()).await;
     assert!(answer.unprocessed_items.unwrap_or_default().is_empty());
 }
 
 async fn put(client: &Client, item: Item) {
-    client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+    let put =
+        async || client.put_item().table_name(TABLE).set_item(Some(item.clone())).send().await;
+    insist(put).await;
+}
+
+async fn delete(client: &Client, key: Item) {
+    let delete =
+        async || client.delete_item().table_name(TABLE).set_key(Some(key.clone())).send().await;
+    insist(delete).await;
+}
+
+/// Repeats a call until the server takes it: its patience with a lock and with
+/// an idle connection runs by its fast clock, so it gives up after some
+/// milliseconds of ours. To do any of these calls twice changes nothing.
+async fn insist<T, E, F>(call: impl Fn() -> F) -> T
+where
+    E: Debug,
+    F: Future<Output = Result<T, SdkError<E>>>,
+{
+    for _ in 0..TRIES {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let gave_up = error.raw_response().is_some_and(|it| it.status().is_server_error());
+                let hung_up = matches!(error, SdkError::DispatchFailure(_));
+                assert!(gave_up || hung_up, "{error:?}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the server did not take it in {TRIES} tries");
 }
 
 /// Puts, deletes and transactions over this writer's own items, in turn.
@@ -186,8 +251,7 @@ async fn write(client: Client, writer: u32, stop: Arc<AtomicBool>) -> u32 {
         let number = (version * 37 * WRITERS + writer) % ITEMS;
         match version % 4 {
             0 => {
-                let call = client.delete_item().table_name(TABLE);
-                call.set_key(Some(key(number))).send().await.unwrap();
+                delete(&client, key(number)).await;
             }
             1 => transact(&client, number, version).await,
             _ => put(&client, item(number, version)).await,
@@ -202,8 +266,10 @@ async fn transact(client: &Client, number: u32, version: u32) {
     let delete = Delete::builder().table_name(TABLE).set_key(Some(key(other)));
     let put = TransactWriteItem::builder().put(put.build().unwrap()).build();
     let delete = TransactWriteItem::builder().delete(delete.build().unwrap()).build();
-    let call = client.transact_write_items().transact_items(put).transact_items(delete);
-    call.send().await.unwrap();
+    let items = vec![put, delete];
+    let transact =
+        async || client.transact_write_items().set_transact_items(Some(items.clone())).send().await;
+    insist(transact).await;
 }
 
 /// The table as it is, by key, as the documented mapping to JSON has it.
@@ -212,7 +278,8 @@ async fn table(client: &Client) -> BTreeMap<String, Value> {
     let mut from = None;
     loop {
         let call = client.scan().table_name(TABLE).consistent_read(true);
-        let page = call.set_exclusive_start_key(from).send().await.unwrap();
+        let call = call.set_exclusive_start_key(from);
+        let page = insist(|| call.clone().send()).await;
         for item in page.items.unwrap_or_default() {
             let key = json!([value(&item["pk"]), value(&item["sk"])]).to_string();
             items.insert(key, value(&AttributeValue::M(item)));
@@ -246,23 +313,6 @@ fn value(attribute: &AttributeValue) -> Value {
         }
         other => panic!("this test writes no {other:?}"),
     }
-}
-
-/// The latest of each key in the lake, by a reader that shares no code with it.
-fn lake(cluster: &Cluster) -> BTreeMap<String, Value> {
-    let home = std::env::var_os("HOME").unwrap();
-    let out = cluster.folder().join("latest.jsonl");
-    let output = Command::new(Path::new(&home).join(".cache/tidegate/py/bin/python"))
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/readers/lake.py"))
-        .args([&cluster.folder().join("lake"), Path::new(TABLE)])
-        .arg("--latest")
-        .arg(&out)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = std::fs::read_to_string(out).unwrap();
-    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    rows.map(|row| (row["key"].to_string(), row["document"].clone())).collect()
 }
 
 /// The latest of each key in the feed; within an epoch a key's versions only

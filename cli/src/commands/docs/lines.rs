@@ -75,7 +75,7 @@ impl Lines<'_> {
     fn write(&self, line: &[u8]) -> Result<DocumentWrite, String> {
         let line = line.trim_ascii();
         if line.len() > LINE_BYTES_MAX {
-            return Err("is longer than 15 MiB, the largest document".to_owned());
+            return Err("is longer than 15 MiB, the largest document; split it".to_owned());
         }
         let object: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
             let column = error.column();

@@ -1,5 +1,6 @@
 //! `tidegate feed`.
 
+mod matches;
 mod subscription;
 mod tail;
 mod token;

@@ -28,6 +28,8 @@ pub(super) struct Subscription {
     endpoints: Endpoints,
     start: SubscribeStart,
     open: Option<Open>,
+    /// `start` holds a token that a response brought.
+    resuming: bool,
 }
 
 struct Open {
@@ -39,7 +41,7 @@ impl Subscription {
     /// Connects to nothing yet.
     pub(super) fn new(endpoints: Endpoints, start: SubscribeStart) -> Self {
         let start = SubscribeStart { credit_bytes: CREDIT_BYTES, ..start };
-        Self { endpoints, start, open: None }
+        Self { endpoints, start, open: None, resuming: false }
     }
 
     /// The next response; `None` when the feed has ended as asked. Calling it
@@ -50,6 +52,7 @@ impl Subscription {
             let failure = match self.step().await {
                 Ok(Some(response)) => {
                     self.start.from = Some(subscribe_start::From::Token(response.token.clone()));
+                    self.resuming = true;
                     return Ok(Some(response));
                 }
                 Ok(None) => return Ok(None),
@@ -80,7 +83,7 @@ impl Subscription {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                let open = open(&mut self.endpoints, &self.start).await?;
+                let open = open(&mut self.endpoints, &self.start, self.resuming).await?;
                 self.open.insert(open)
             }
         };
@@ -89,16 +92,19 @@ impl Subscription {
     }
 }
 
-async fn open(endpoints: &mut Endpoints, start: &SubscribeStart) -> Result<Open, Lost> {
+async fn open(
+    endpoints: &mut Endpoints,
+    start: &SubscribeStart,
+    resuming: bool,
+) -> Result<Open, Lost> {
     let channel = endpoints.channel().await.map_err(Lost::ForNow)?;
     let (mut credit, requests) = mpsc::channel(4);
     let first = request(subscribe_request::Kind::Start(start.clone()));
     // The queue is empty and its reader is here.
     drop(credit.send(first).await);
     let mut client = FeedClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let resumed = matches!(start.from, Some(subscribe_start::From::Token(_)));
     let answer = client.subscribe(requests).await;
-    let answer = answer.map_err(|status| Lost::new(endpoints.current(), &status, resumed))?;
+    let answer = answer.map_err(|status| Lost::new(endpoints.current(), &status, resuming))?;
     Ok(Open { responses: answer.into_inner(), credit })
 }
 
@@ -116,8 +122,9 @@ enum Lost {
 }
 
 impl Lost {
-    /// `resuming`: a node that has not caught up with the cluster may hold our
-    /// token for one from the future.
+    /// `resuming`: a node that has not caught up with the cluster may hold a
+    /// token that another gave us for one from the future. One that the user
+    /// gave is refused: the node has waited for it already.
     fn new(endpoint: &str, status: &Status, resuming: bool) -> Self {
         let failure = Failure::of_status(endpoint, status);
         let passing = matches!(

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Common;
 use crate::cluster::Cluster;
+use crate::commands::feed::matches::Matches;
 use crate::commands::feed::subscription::Subscription;
 use crate::commands::feed::token::{self, Place};
 use crate::commands::feed::{LineFormat, Op, TailArgs};
@@ -23,6 +24,7 @@ pub(super) async fn run(args: TailArgs, common: &Common) -> Result<()> {
     let urls = common.nodes();
     let from = from(&args, &mut Cluster::new(&urls)?).await?;
     let mut place = Place::of(&from, args.token_file.clone());
+    let mut matches = Matches::new(&args);
     let mut subscription = Subscription::new(Endpoints::new(&urls)?, start(&args, from));
     let mut stopped = std::pin::pin!(stopped());
     let outcome = loop {
@@ -38,8 +40,14 @@ pub(super) async fn run(args: TailArgs, common: &Common) -> Result<()> {
         if let Err(failure) = print(&response, args.format).and_then(|()| place.reach(&response)) {
             break Err(failure);
         }
+        if let Some(note) = matches.seen(&response) {
+            output::note(&note);
+        }
         subscription.done(&response).await;
     };
+    if let Some(note) = matches.ended() {
+        output::note(&note);
+    }
     place.tell();
     outcome
 }

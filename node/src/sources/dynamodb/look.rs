@@ -17,6 +17,9 @@ const PAUSE_CLOSED: Duration = Duration::from_millis(50);
 /// Failures of one shard in a row before the stream gives up.
 const FAILURES_MAX: u32 = 5;
 
+/// Times in a row an old shard may be listed and yet not be found.
+const MISSES_MAX: u32 = 5;
+
 /// When to look next, and with which iterator.
 #[derive(Debug)]
 pub(super) struct Looking {
@@ -29,6 +32,8 @@ pub(super) struct Looking {
     /// The shard held nothing older than this when it was looked at.
     caught_up_ms: i64,
     failures: u32,
+    /// Times in a row that it was not found.
+    misses: u32,
     backoff: Backoff,
 }
 
@@ -52,6 +57,7 @@ impl Looking {
             busy: false,
             caught_up_ms: i64::MIN,
             failures: 0,
+            misses: 0,
             backoff: Backoff::default(),
         }
     }
@@ -74,6 +80,7 @@ impl Looking {
     /// It brought records, perhaps none; go on with `next`.
     pub(super) fn page(&mut self, next: String, records: usize, pause_max: Duration) {
         self.rest();
+        self.misses = 0;
         self.iterator = Some(next);
         if records > 0 {
             self.pause = PAUSE_MIN;
@@ -92,6 +99,14 @@ impl Looking {
     pub(super) fn reopen(&mut self, pause: Duration) {
         self.rest();
         self.due = Instant::now() + pause;
+    }
+
+    /// It was not found; another try after `pause`. True if that has happened
+    /// so often that what is listed is there no more.
+    pub(super) fn missed(&mut self, pause: Duration) -> bool {
+        self.reopen(pause);
+        self.misses += 1;
+        self.misses >= MISSES_MAX
     }
 
     /// Waits before the next look; gives the problem back if it must not.

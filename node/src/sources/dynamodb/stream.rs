@@ -34,7 +34,7 @@ const CONFIRM_MS: i64 = 10 * 60_000;
 /// Creation times are told to the second.
 const SECOND_MS: i64 = 1000;
 /// How long a shard that was not found, or was trimmed, is left alone.
-const MISSING: Duration = Duration::from_secs(1);
+const MISSING: Duration = Duration::from_millis(500);
 
 /// Reads all stream shards whose parents have been read, side by side.
 ///
@@ -200,8 +200,12 @@ impl DynamodbStream {
             }
             Ok(Fetched::Expired) => looking.reopen(Duration::ZERO),
             Ok(Fetched::Missing) => {
-                looking.reopen(MISSING);
+                let gone = looking.missed(MISSING);
                 self.pace.hurry(Instant::now());
+                // One without a child may be too young to be found.
+                if gone && self.position.lineage.has_child(shard) {
+                    self.give_up(shard);
+                }
             }
             Ok(Fetched::Trimmed) => {
                 looking.reopen(MISSING);
@@ -216,6 +220,21 @@ impl DynamodbStream {
             Err(problem) => looking.failed(problem)?,
         }
         Ok(())
+    }
+
+    /// Listings keep an old shard for longer than its records are kept.
+    fn give_up(&mut self, shard: &str) {
+        let detail = format!("stream shard {shard} is listed, but its records are there no more");
+        self.losses.push(Loss { kind: GapKind::Vanished, detail });
+        self.finish(shard);
+    }
+
+    /// Nothing more is to be read of `shard`: its children are next.
+    fn finish(&mut self, shard: &str) {
+        self.position.lineage.advance(shard, Place::Finished);
+        self.moved = true;
+        self.looking.remove(shard);
+        self.pace.ended(shard, Instant::now());
     }
 
     /// Takes a page whole, or up to the first record that cannot be taken. Says
@@ -246,10 +265,7 @@ impl DynamodbStream {
     /// A page was taken whole: the shard has ended, or is looked at again.
     fn go_on(&mut self, shard: &str, next: Option<String>, count: usize, caught_up_ms: i64) {
         let Some(next) = next else {
-            self.position.lineage.advance(shard, Place::Finished);
-            self.moved = true;
-            self.looking.remove(shard);
-            self.pace.ended(shard, Instant::now());
+            self.finish(shard);
             return;
         };
         let closed = self.position.lineage.is_closed(shard);

@@ -377,7 +377,7 @@ async fn a_recreated_table_is_a_recorded_loss_and_is_read_on() {
 /// anew in between.
 #[tokio::test]
 async fn order_holds_while_stream_shards_roll() {
-    let server = DynamoDbLocal::start_fast().await;
+    let server = DynamoDbLocal::start_fast(600).await;
     let source = open(&server, "rolling").await;
     create(&source, Some(StreamViewType::NewImage)).await;
     let shard = source.discover().await.unwrap().remove(0);
@@ -414,4 +414,32 @@ async fn order_holds_while_stream_shards_roll() {
     assert_eq!(versions, wanted);
     let places = Position::decode(&position).unwrap().lineage.places().len();
     assert!(places >= 3, "stream shards have rolled: {places} are known");
+}
+
+/// METHOD A second is an hour, so stream shards roll every 4 seconds and records
+/// are trimmed after 24. A position from before that must not be resumed without
+/// a word.
+#[tokio::test]
+async fn what_was_trimmed_is_a_recorded_loss_and_the_rest_is_read() {
+    let server = DynamoDbLocal::start_fast(3600).await;
+    let source = open(&server, "trimmed").await;
+    create(&source, Some(StreamViewType::NewImage)).await;
+    put(&source, 1, 0).await;
+    let mut export = Export::start(&source).await;
+    let wanted = BTreeMap::from([(key(&source, 1), hash(item(1, 0)))]);
+    export.until(&wanted, Duration::from_secs(20)).await;
+    let (started, mut version) = (Instant::now(), 0);
+    while started.elapsed() < Duration::from_secs(28) {
+        version += 1;
+        put(&source, 1, version).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    export.reopen().await;
+    let wanted = BTreeMap::from([(key(&source, 1), hash(item(1, version)))]);
+    export.until(&wanted, Duration::from_secs(20)).await;
+    assert!(!export.losses.is_empty(), "records were trimmed and nobody says so");
+    let lost = [GapKind::Trimmed, GapKind::Vanished];
+    assert!(export.losses.iter().all(|loss| lost.contains(&loss.kind)), "{:?}", export.losses);
+    let read = export.changes;
+    assert!(read > 2 && read < version, "{read} of {version} changes were left to read");
 }

@@ -52,7 +52,7 @@ impl StoreOptions {
 pub struct Write {
     /// Not empty.
     pub collection: String,
-    /// Not empty; with the collection's name at most about 2 KiB.
+    /// Not empty; with the collection's name at most about 8 KiB.
     pub key: String,
     /// The document, in canonical form; `None` deletes.
     pub document: Option<Encoded>,

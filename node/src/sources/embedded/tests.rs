@@ -195,7 +195,7 @@ async fn what_cannot_be_stored_is_refused_with_its_place_and_limit() {
         (json("c", "k", "{secret"), "not a JSON document"),
         (json("", "k", "{}"), "collection"),
         (json("c", "", "{}"), "key"),
-        (json("c", &"k".repeat(2048), "{}"), "2048"),
+        (json("c", &"k".repeat(8192), "{}"), "8192"),
         (DocumentWrite { kind: None, ..json("c", "k", "") }, "delete"),
     ];
     for (one, word) in wrong {

@@ -61,3 +61,29 @@ fn a_failure_is_set_and_cleared_by_the_owner() {
     world.done(fail(1, ""));
     assert_eq!(world.shard(0).failure, "");
 }
+
+#[test]
+fn an_operator_clears_the_failures_of_an_export() {
+    let mut world = World::running();
+    let fail = |world: &mut World| {
+        let (shard, reason) = (Some(id(0)), "no permission".to_owned());
+        world.done(Kind::ShardFailed(ShardFailed { shard, epoch: 1, reason }));
+        assert_eq!(world.shard(0).failure, "no permission");
+    };
+    let set = |state: ExportState| {
+        let (name, state) = ("orders".to_owned(), state.into());
+        Kind::ExportSetState(ExportSetState { name, state })
+    };
+    fail(&mut world);
+    world.done(set(ExportState::Paused));
+    assert_eq!(world.shard(0).failure, "no permission", "pausing mends nothing");
+    world.done(set(ExportState::Active));
+    assert_eq!(world.shard(0).failure, "");
+    fail(&mut world);
+    world.done(set(ExportState::Active));
+    assert_eq!(world.shard(0).failure, "", "also of an export that is active");
+    fail(&mut world);
+    let version = world.state.export(5).unwrap().version;
+    world.created(put("orders", &["lake", "pg"], version));
+    assert_eq!(world.shard(0).failure, "", "its file was mended");
+}

@@ -1,0 +1,33 @@
+//! What a lake holds, by a reader that shares no code with its writer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Where the install script puts Python, below the home folder.
+const PYTHON: &str = ".cache/tidegate/py/bin/python";
+
+/// The latest document of each key of an export, by the key as JSON. Chains and
+/// files are checked on the way.
+///
+/// # Panics
+///
+/// If the lake is not what its manifests claim; or Python is missing.
+#[must_use]
+pub fn latest(root: &Path, export: &str) -> BTreeMap<String, Value> {
+    let out = tempfile::NamedTempFile::new().expect("a temporary file");
+    let home = std::env::home_dir().unwrap_or_default();
+    let output = Command::new(home.join(PYTHON))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/readers/lake.py"))
+        .args([root, Path::new(export)])
+        .arg("--latest")
+        .arg(out.path())
+        .output()
+        .expect("Python is there; run deploy/install-deps.sh");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(out.path()).expect("what the reader wrote");
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON lines"));
+    rows.map(|row| (row["key"].to_string(), row["document"].clone())).collect()
+}
