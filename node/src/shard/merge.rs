@@ -80,7 +80,7 @@ impl Merge {
     /// Goes on where the log ends. Rows read from now on may be handed over;
     /// what an earlier merge of the shard held must be read again.
     pub(super) fn begin(restarted: Restart, owner: Owner, clock: Arc<Hybrid>) -> Result<Self> {
-        let Restart { log, rewound } = restarted;
+        let Restart { log, rewound, mut unrecorded } = restarted;
         log.forget_touched()?;
         let progress = log.tail().progress;
         let mut merge = Self {
@@ -96,6 +96,9 @@ impl Merge {
             pending: Pending::default(),
             held: Held::default(),
         };
+        // Whoever appended that can report it no more.
+        unrecorded.progress.whole = true;
+        merge.pending.push(merge.last(), unrecorded);
         let nothing = merge.completed(Progress::default());
         merge.advance(&nothing)?;
         Ok(merge)

@@ -8,6 +8,7 @@ use tidegate_proto::v1::{Checkpoint, Gap, GapKind, Progress, RecordGap, Rewound,
 use tidegate_proto::{Epoch, NodeId, Sequence};
 use tidegate_raft_store::absorb;
 
+use crate::checkpoint::Added;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
@@ -22,6 +23,8 @@ pub(super) struct Restart {
     pub(super) log: Arc<ShardLog>,
     /// Set when the last copy of the spool was lost.
     pub(super) rewound: Option<Rewound>,
+    /// What of it is not recorded as captured, with the shard's whole progress.
+    pub(super) unrecorded: Added,
 }
 
 /// Opens the log of an anchored shard for the owner of `epoch`.
@@ -39,12 +42,12 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
         && log.tail().next > Sequence(captured.sequence)
         && (shard.anew != epoch.0 || log.made() == epoch)
     {
-        let progress = progress_at_end(&log, &captured)?;
-        log.take_over(epoch, progress, others)?;
+        let unrecorded = unrecorded(&log, &captured)?;
+        log.take_over(epoch, unrecorded.progress.clone(), others)?;
         log.set_stable(Sequence(captured.sequence));
         let next = log.tail().next;
         let rewound = means.control.read(|state| unsaid(state.gaps_of(id), next));
-        return Ok(Restart { log, rewound });
+        return Ok(Restart { log, rewound, unrecorded });
     }
     let fresh = captured.sequence == 0 && !shard.copied;
     let from = match fresh {
@@ -63,20 +66,26 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
         means.control.propose(command).await?;
     }
     let log = means.spool.begin(id, epoch, Sequence(last).next(), progress.clone())?;
-    log.take_over(epoch, progress, others)?;
-    Ok(Restart { log, rewound })
+    log.take_over(epoch, progress.clone(), others)?;
+    Ok(Restart { log, rewound, unrecorded: Added { progress, ..Added::default() } })
 }
 
-/// How far the shard is in its source at the end of its log: what was recorded,
-/// and what each batch behind that adds.
-pub(super) fn progress_at_end(log: &ShardLog, captured: &Checkpoint) -> Result<Progress> {
-    let mut progress = captured.progress.clone().unwrap_or_default();
+/// What a log adds to what was recorded as captured: the batches behind that, and
+/// how far the shard is in its source with them.
+pub(super) fn unrecorded(log: &ShardLog, captured: &Checkpoint) -> Result<Added> {
+    let progress = captured.progress.clone().unwrap_or_default();
+    let mut sum = Added { progress, ..Added::default() };
     let mut after = Sequence(captured.sequence);
     loop {
         let frames = log.read_appended(after, READ_BYTES)?;
-        let Some(last) = frames.last() else { return Ok(progress) };
+        let Some(last) = frames.last() else { return Ok(sum) };
         for frame in frames.iter().filter(|frame| frame.first() > after) {
-            absorb(&mut progress, &frame.decode()?.progress.unwrap_or_default());
+            let batch = frame.decode()?;
+            absorb(&mut sum.progress, &batch.progress.unwrap_or_default());
+            sum.records += batch.changes.len() as u64;
+            sum.bytes += frame.bytes().len() as u64;
+            let newest = batch.changes.iter().map(|change| change.committed_ms).max();
+            sum.committed_ms = sum.committed_ms.max(newest.unwrap_or(0));
         }
         after = last.last();
     }

@@ -16,7 +16,7 @@ use tidegate_proto::Draft;
 use tidegate_proto::v1::{Checkpoint, Gap, GapKind, Operation, Shard, ShardId};
 
 use super::*;
-use crate::shard::restart::{progress_at_end, read_on, unsaid};
+use crate::shard::restart::{read_on, unrecorded, unsaid};
 use crate::sources::Page;
 use crate::spool::{Spool, SpoolOptions};
 
@@ -194,7 +194,7 @@ impl<'a> World<'a> {
         let log = own(spool, id, Epoch(1), Sequence(1), progress.clone());
         let shard = Shard { id: Some(id), anchor: Some(progress), ..Shard::default() };
         let mut world = Self {
-            merge: merge(Restart { log, rewound: None }, Epoch(1)),
+            merge: merge(begun(log, None), Epoch(1)),
             epoch: Epoch(1),
             told: plan.told,
             ends: plan.ends,
@@ -295,10 +295,10 @@ impl<'a> World<'a> {
         // The next owner's log may end behind what was recorded as captured.
         self.epoch = Epoch(self.epoch.0 + 1);
         let log = self.spool.log(self.shard.id.unwrap()).unwrap();
-        let progress = progress_at_end(&log, &self.captured).unwrap();
-        log.take_over(self.epoch, progress, BTreeSet::new()).unwrap();
+        let unrecorded = unrecorded(&log, &self.captured).unwrap();
+        log.take_over(self.epoch, unrecorded.progress.clone(), BTreeSet::new()).unwrap();
         let rewound = unsaid(self.gaps.iter(), log.tail().next);
-        self.merge = merge(Restart { log, rewound }, self.epoch);
+        self.merge = merge(Restart { log, rewound, unrecorded }, self.epoch);
         self.open();
     }
 
@@ -322,7 +322,7 @@ impl<'a> World<'a> {
         let id = self.shard.id.unwrap();
         let log = own(self.spool, id, self.epoch, first, from.progress.unwrap());
         self.collected = Sequence(captured);
-        self.merge = merge(Restart { log, rewound }, self.epoch);
+        self.merge = merge(begun(log, rewound), self.epoch);
         self.open();
     }
 
@@ -490,6 +490,12 @@ fn targets_end_as_the_store_whatever_meets_whatever() {
     }
 }
 
+/// What an owner has that began a log.
+fn begun(log: Arc<ShardLog>, rewound: Option<Rewound>) -> Restart {
+    let progress = log.tail().progress;
+    Restart { log, rewound, unrecorded: Added { progress, ..Added::default() } }
+}
+
 /// A log begun by its owner, alone in sync.
 fn own(
     spool: &Arc<Spool>,
@@ -512,7 +518,7 @@ fn a_shard_without_chunks_is_complete_at_once() {
     let id = ShardId { export_id: 1, index: 0 };
     let log = own(&spool, id, Epoch(1), Sequence(1), progress);
     let owner = Owner { export: "empty".to_owned(), epoch: Epoch(1), chunks: 0 };
-    let merge = Merge::begin(Restart { log, rewound: None }, owner, Arc::default()).unwrap();
+    let merge = Merge::begin(begun(log, None), owner, Arc::default()).unwrap();
     assert!(!merge.copying());
     let mut told = None;
     merge.pending().settle(Sequence(0), |_, added| told = Some(added.progress.snapshot()));
