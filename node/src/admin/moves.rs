@@ -90,8 +90,10 @@ async fn move_all(
     if plan.reader != 0 && entry(control, id)?.reader != plan.reader {
         let command = MoveShard { shard: Some(id), epoch: plan.epoch, reader: plan.reader };
         propose(control, command::Kind::MoveShard(command)).await?;
+        let (to, epoch) = (plan.reader, plan.epoch);
+        // This node may apply it a moment later than the leader.
+        until(control, id, |shard| shard.moving_to == to || shard.epoch > epoch).await?;
         tell("the move is recorded".to_owned(), plan.epoch).await;
-        let to = plan.reader;
         until(control, id, |shard| shard.in_sync.contains(&to) || shard.moving_to == 0).await?;
         tell("the new reader's copy is in sync".to_owned(), plan.epoch).await;
         let shard = until(control, id, |shard| shard.epoch > plan.epoch || shard.moving_to == 0);

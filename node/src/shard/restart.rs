@@ -42,7 +42,8 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
         && log.tail().next > Sequence(captured.sequence)
         && (shard.anew != epoch.0 || log.made() == epoch)
     {
-        let unrecorded = unrecorded(&log, &captured)?;
+        let known = means.control.read(|state| recorded(state.gaps_of(id), &captured));
+        let unrecorded = unrecorded(&log, &known)?;
         log.take_over(epoch, unrecorded.progress.clone(), others)?;
         log.set_stable(Sequence(captured.sequence));
         let next = log.tail().next;
@@ -68,6 +69,24 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     let log = means.spool.begin(id, epoch, Sequence(last).next(), progress.clone())?;
     log.take_over(epoch, progress.clone(), others)?;
     Ok(Restart { log, rewound, unrecorded: Added { progress, ..Added::default() } })
+}
+
+/// The newest that is recorded of a log: what was captured of it, or, if it was
+/// begun anew since, where it begins.
+pub(super) fn recorded<'a>(
+    gaps: impl Iterator<Item = &'a Gap>,
+    captured: &Checkpoint,
+) -> Checkpoint {
+    let lost = gaps.filter(|gap| gap.kind() == GapKind::SpoolLost).last();
+    match lost {
+        Some(gap) if gap.epoch > captured.epoch => Checkpoint {
+            sequence: gap.upto,
+            progress: gap.progress.clone(),
+            epoch: gap.epoch,
+            ..Checkpoint::default()
+        },
+        _ => captured.clone(),
+    }
 }
 
 /// What a log adds to what was recorded as captured: the batches behind that, and

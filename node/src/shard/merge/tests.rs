@@ -16,7 +16,7 @@ use tidegate_proto::Draft;
 use tidegate_proto::v1::{Checkpoint, Gap, GapKind, Operation, Shard, ShardId};
 
 use super::*;
-use crate::shard::restart::{read_on, unrecorded, unsaid};
+use crate::shard::restart::{read_on, recorded, unrecorded, unsaid};
 use crate::sources::Page;
 use crate::spool::{Spool, SpoolOptions};
 
@@ -285,7 +285,9 @@ impl<'a> World<'a> {
 
     fn sync(&mut self) {
         let captured = &mut self.captured;
+        let epoch = self.epoch.0;
         self.merge.pending().settle(self.merge.last(), |sequence, added| {
+            captured.epoch = epoch;
             captured.sequence = sequence.0;
             absorb(captured.progress.get_or_insert_default(), &added.progress);
         });
@@ -295,7 +297,8 @@ impl<'a> World<'a> {
         // The next owner's log may end behind what was recorded as captured.
         self.epoch = Epoch(self.epoch.0 + 1);
         let log = self.spool.log(self.shard.id.unwrap()).unwrap();
-        let unrecorded = unrecorded(&log, &self.captured).unwrap();
+        let known = recorded(self.gaps.iter(), &self.captured);
+        let unrecorded = unrecorded(&log, &known).unwrap();
         log.take_over(self.epoch, unrecorded.progress.clone(), BTreeSet::new()).unwrap();
         let rewound = unsaid(self.gaps.iter(), log.tail().next);
         self.merge = merge(Restart { log, rewound, unrecorded }, self.epoch);
@@ -315,7 +318,8 @@ impl<'a> World<'a> {
             (from.sequence < captured).then_some(Rewound { after: from.sequence, upto: captured });
         if let Some(Rewound { after, upto }) = rewound {
             let (kind, progress) = (GapKind::SpoolLost.into(), from.progress.clone());
-            self.gaps.push(Gap { kind, after, upto, progress, ..Gap::default() });
+            let epoch = self.epoch.0 + 1;
+            self.gaps.push(Gap { kind, after, upto, progress, epoch, ..Gap::default() });
         }
         self.epoch = Epoch(self.epoch.0 + 1);
         let first = Sequence(captured).next();
