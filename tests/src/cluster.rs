@@ -24,6 +24,8 @@ pub async fn alone() -> MutexGuard<'static, ()> {
 #[derive(Debug)]
 pub struct Cluster {
     folder: tempfile::TempDir,
+    /// Where the binaries lie.
+    binaries: PathBuf,
     nodes: Vec<Node>,
 }
 
@@ -41,13 +43,23 @@ impl Cluster {
     ///
     /// If the binaries are not built, or the nodes do not come up.
     pub async fn start(size: usize) -> Self {
+        Self::start_from(&binaries(), size).await
+    }
+
+    /// As [`Cluster::start`], with the binaries that lie in a folder.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie there, or the nodes do not come up.
+    pub async fn start_from(binaries: &Path, size: usize) -> Self {
+        let binaries = binaries.to_owned();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let nodes = (0..size).map(|_| Node {
             address: free_address(),
             metrics: free_address(),
             process: None,
         });
-        let mut cluster = Self { nodes: nodes.collect(), folder };
+        let mut cluster = Self { nodes: nodes.collect(), folder, binaries };
         for number in 0..size {
             cluster.start_node(number);
             cluster.until("the node answers", |it| it.up() > number).await;
@@ -69,7 +81,7 @@ impl Cluster {
             .open(self.folder.path().join(format!("node{number}.log")))
             .expect("a log file");
         let node = &mut self.nodes[number];
-        let mut command = tokio::process::Command::new(binary("tidegated"));
+        let mut command = tokio::process::Command::new(self.binaries.join("tidegated"));
         command.args(["run", "--name", &format!("node{number}"), "--listen", &node.address]);
         command.args(["--metrics-listen", &node.metrics, "--data"]).arg(data);
         if number == 0 {
@@ -91,6 +103,24 @@ impl Cluster {
         process.kill().await.expect("the node is ended");
     }
 
+    /// Sends a node's process a signal: STOP freezes it, CONT thaws it.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn signal(&self, number: usize, name: &str) {
+        let process = self.nodes[number].process.as_ref().and_then(Child::id);
+        let id = process.expect("the node runs").to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.expect("kill is there").success(), "no signal for node{number}");
+    }
+
+    /// Where each node listens.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.address.clone()).collect()
+    }
+
     /// The folder of the cluster, for files of the test.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -104,7 +134,7 @@ impl Cluster {
     /// If the binary is not built.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        Command::new(binary("tidegate"))
+        Command::new(self.binaries.join("tidegate"))
             .args(["--output", "json", "--endpoint", &self.endpoints()])
             .args(arguments)
             .stdin(Stdio::null())
@@ -137,7 +167,7 @@ impl Cluster {
     #[must_use]
     pub fn follow(&self, export: &str, into: &Path) -> Child {
         let out = std::fs::File::create(into).expect("a file");
-        let mut command = tokio::process::Command::new(binary("tidegate"));
+        let mut command = tokio::process::Command::new(self.binaries.join("tidegate"));
         command.args(["--endpoint", &self.endpoints(), "feed", "tail", export]);
         command.args(["--from", "earliest", "--format", "json"]);
         let process = command.stdout(out).stderr(Stdio::null()).kill_on_drop(true).spawn();
@@ -196,13 +226,17 @@ impl Cluster {
         all.collect::<Vec<_>>().join(",")
     }
 
-    fn up(&self) -> usize {
+    /// How many nodes the cluster counts as up.
+    #[must_use]
+    pub fn up(&self) -> usize {
         let status = self.json(&["status"]);
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
         nodes.iter().filter(|node| node["state"] == "up").count()
     }
 
-    fn logs(&self) -> String {
+    /// The ends of the nodes' logs.
+    #[must_use]
+    pub fn logs(&self) -> String {
         let mut all = String::new();
         for number in 0..self.nodes.len() {
             let path = self.folder.path().join(format!("node{number}.log"));
@@ -222,9 +256,18 @@ impl Cluster {
 /// If the test does not lie in a target folder.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
+    binaries().join(name)
+}
+
+/// The folder of this workspace's binaries, above the test's own.
+///
+/// # Panics
+///
+/// If the test does not lie in a target folder.
+#[must_use]
+pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
-    let folder = test.ancestors().nth(2).expect("target/debug/deps");
-    folder.join(name)
+    test.ancestors().nth(2).expect("target/debug/deps").to_owned()
 }
 
 /// A loopback address nobody listens on right now.
