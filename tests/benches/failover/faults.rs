@@ -37,15 +37,15 @@ pub(crate) struct Gap {
 pub(crate) async fn run(rig: &mut Rig, fault: Fault, rounds: usize) -> Outcome<Vec<Gap>> {
     let mut gaps = Vec::new();
     for round in 0..rounds {
-        let found = one(rig, fault, round % NODES).await;
+        // Downwards, since the subscriber goes upwards: not every node that fails serves it.
+        let node = (NODES - round % NODES) % NODES;
+        let found = one(rig, fault, node).await;
         let found = found.map_err(|error| format!("round {}: {error}", round + 1))?;
-        let mut worst = found.iter().map(|gap| gap.ms).fold(0.0, f64::max);
-        worst = worst.round();
+        let worst = found.iter().map(|gap| gap.ms).fold(0.0, f64::max).round();
         let owned = found.iter().filter(|gap| gap.owned).count();
         let first = found.first();
         let leader = if first.is_some_and(|gap| gap.leader) { ", the leader" } else { "" };
         let served = if first.is_some_and(|gap| gap.served) { ", served the feed" } else { "" };
-        let node = round % NODES;
         crate::say(&format!(
             "  {fault:?} {}: node{node} with {owned} shards{leader}{served}: {worst} ms at worst",
             round + 1

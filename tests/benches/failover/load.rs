@@ -37,15 +37,16 @@ impl Load {
     }
 
     /// The export file. No sink: the feed is what is measured. What is retained is
-    /// little, so that a copy on another node is made soon.
+    /// little, so that a copy on another node is made soon; but a source that
+    /// nothing holds back must not leave its subscriber behind.
     pub(crate) fn spec(&self) -> String {
         let DatagenConfig { shards, keys, document_bytes, rate_per_second, .. } = &self.config;
+        let retained: u64 = if *rate_per_second == 0 { 4 << 30 } else { 128 << 20 };
         format!(
             "name = \"{EXPORT}\"\n\
              [source]\nkind = \"datagen\"\nshards = {shards}\nkeys = {keys}\n\
              document-bytes = {document_bytes}\nrate-per-second = {rate_per_second}\n\
-             [retention]\nbytes = {}\n",
-            32 << 20
+             [retention]\nbytes = {retained}\n"
         )
     }
 }

@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// It runs on a thread of its own, so that nothing else delays its clock.
 pub(crate) struct Subscriber {
     shared: Arc<Shared>,
-    thread: JoinHandle<Outcome<()>>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -40,9 +40,15 @@ struct Shared {
     /// Which endpoint it is at.
     node: AtomicUsize,
     stop: AtomicBool,
+    /// Why it has given up; empty while it runs.
+    failure: Mutex<String>,
 }
 
 impl Shared {
+    fn failure(&self) -> MutexGuard<'_, String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,8 +64,12 @@ impl Subscriber {
         let shared = Arc::new(Shared::default());
         let its = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(run(&its, &addresses))
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let ended =
+                runtime.map_err(Into::into).and_then(|it| it.block_on(run(&its, &addresses)));
+            if let Err(error) = ended {
+                *its.failure() = error.to_string();
+            }
         });
         Self { shared, thread }
     }
@@ -89,18 +99,19 @@ impl Subscriber {
         self.shared.node.load(Ordering::Relaxed)
     }
 
-    /// Fails if it has ended, which it does only for a change lost or doubled.
+    /// Fails if it has given up, as it does for a change lost or doubled; says which.
     pub(crate) fn alive(&self) -> Outcome<()> {
-        match self.thread.is_finished() {
-            true => Err("the subscriber has given up; it says why at the end".into()),
-            false => Ok(()),
-        }
+        let failure = self.shared.failure().clone();
+        if failure.is_empty() { Ok(()) } else { Err(failure.into()) }
     }
 
     /// Ends it; what it has seen, or what was wrong with it.
     pub(crate) fn finish(self) -> Outcome<Seen> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| "the subscriber panicked")??;
+        self.thread.join().map_err(|_| "the subscriber panicked")?;
+        if !self.shared.failure().is_empty() {
+            return Err(self.shared.failure().clone().into());
+        }
         Ok(std::mem::take(&mut *self.shared.seen()))
     }
 }
