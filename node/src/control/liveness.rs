@@ -66,6 +66,7 @@ mod tests {
         let mut liveness = Liveness::default();
         let start = Instant::now();
         let up = [(NodeId(1), 10), (NodeId(2), 20)];
+        assert!(liveness.silent(up, start, PATIENCE).is_empty());
         assert!(look(&mut liveness, &up, start, start + PATIENCE / 2).is_empty());
         liveness.heard(NodeId(1), 10, start + PATIENCE / 2);
         let silent = look(&mut liveness, &up, start + PATIENCE / 2, start + PATIENCE);
