@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench cluster deps
+.PHONY: help demo test verify fix bench bench-failover cluster deps
 
 # Only tests whose name holds this.
 F ?=
@@ -12,7 +12,7 @@ F ?=
 N ?= 3
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps:
 	@./deploy/install-deps.sh
@@ -38,6 +38,9 @@ fix: ## Mend format and simple lints; writes
 bench: deps ## Measure (deploy/bench.sh; not written yet)
 	@test -x deploy/bench.sh || { echo "there is no deploy/bench.sh yet: nothing to measure with"; exit 1; }
 	./deploy/bench.sh
+
+bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LOAD= changes a second
+	./deploy/bench-failover.sh
 
 cluster: ## Run N=3 nodes on loopback in ./.cluster; end them with deploy/cluster.sh down
 	cargo build --workspace --bins

@@ -26,6 +26,8 @@ pub async fn alone() -> MutexGuard<'static, ()> {
 #[derive(Debug)]
 pub struct Cluster {
     folder: tempfile::TempDir,
+    /// Where the binaries lie.
+    binaries: PathBuf,
     nodes: Vec<Node>,
 }
 
@@ -55,12 +57,27 @@ impl Cluster {
     pub async fn start_in(parent: &Path, size: usize, settings: &str) -> Self {
         let folder = tempfile::tempdir_in(parent).expect("a temporary folder");
         std::fs::write(folder.path().join(SETTINGS), settings).expect("a file");
+        Self::launch(folder, binaries(), size).await
+    }
+
+    /// As [`Cluster::start`], with the binaries that lie in a folder.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie there, or the nodes do not come up.
+    pub async fn start_from(binaries: &Path, size: usize) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join(SETTINGS), "").expect("a file");
+        Self::launch(folder, binaries.to_owned(), size).await
+    }
+
+    async fn launch(folder: tempfile::TempDir, binaries: PathBuf, size: usize) -> Self {
         let nodes = (0..size).map(|_| Node {
             address: free_address(),
             metrics: free_address(),
             process: None,
         });
-        let mut cluster = Self { nodes: nodes.collect(), folder };
+        let mut cluster = Self { nodes: nodes.collect(), folder, binaries };
         for number in 0..size {
             cluster.start_node(number);
             cluster.until("the node answers", |it| it.up() > number).await;
@@ -91,7 +108,7 @@ impl Cluster {
             .open(self.folder.path().join(format!("node{number}.log")))
             .expect("a log file");
         let node = &mut self.nodes[number];
-        let mut command = tokio::process::Command::new(binary("tidegated"));
+        let mut command = tokio::process::Command::new(self.binaries.join("tidegated"));
         command.args(["run", "--name", name, "--listen", &node.address, "--config"]);
         command.arg(self.folder.path().join(SETTINGS));
         command.args(["--metrics-listen", &node.metrics, "--data"]).arg(data);
@@ -138,6 +155,24 @@ impl Cluster {
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
+    /// Sends a node's process a signal: STOP freezes it, CONT thaws it.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn signal(&self, number: usize, name: &str) {
+        let process = self.nodes[number].process.as_ref().and_then(Child::id);
+        let id = process.expect("the node runs").to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.expect("kill is there").success(), "no signal for node{number}");
+    }
+
+    /// Where each node listens.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.address.clone()).collect()
+    }
+
     /// The folder of the cluster, for files of the test.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -151,7 +186,7 @@ impl Cluster {
     /// If the binary is not built.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        cli(&self.endpoints(), arguments, Stdio::null())
+        cli_of(&self.binaries, &self.endpoints(), arguments, Stdio::null())
     }
 
     /// As [`Cluster::cli`], its answer as JSON; null if it failed.
@@ -179,7 +214,7 @@ impl Cluster {
     #[must_use]
     pub fn follow(&self, export: &str, into: &Path) -> Child {
         let out = std::fs::File::create(into).expect("a file");
-        let mut command = tokio::process::Command::new(binary("tidegate"));
+        let mut command = tokio::process::Command::new(self.binaries.join("tidegate"));
         command.args(["--endpoint", &self.endpoints(), "feed", "tail", export]);
         command.args(["--from", "earliest", "--format", "json"]);
         let process = command.stdout(out).stderr(Stdio::null()).kill_on_drop(true).spawn();
@@ -248,7 +283,9 @@ impl Cluster {
         nodes.iter().filter(|node| node["state"] == "up").count()
     }
 
-    fn logs(&self) -> String {
+    /// The ends of the nodes' logs.
+    #[must_use]
+    pub fn logs(&self) -> String {
         let mut all = String::new();
         for number in 0..self.nodes.len() {
             let text = self.log(number);
@@ -267,7 +304,11 @@ impl Cluster {
 /// If the binary is not built.
 #[must_use]
 pub fn cli(endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Output {
-    Command::new(binary("tidegate"))
+    cli_of(&binaries(), endpoints, arguments, input)
+}
+
+fn cli_of(binaries: &Path, endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Output {
+    Command::new(binaries.join("tidegate"))
         .args(["--output", "json", "--endpoint", endpoints])
         .args(arguments)
         .stdin(input)
@@ -282,9 +323,18 @@ pub fn cli(endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Outp
 /// If the test does not lie in a target folder.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
+    binaries().join(name)
+}
+
+/// The folder of this workspace's binaries, above the test's own.
+///
+/// # Panics
+///
+/// If the test does not lie in a target folder.
+#[must_use]
+pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
-    let folder = test.ancestors().nth(2).expect("target/debug/deps");
-    folder.join(name)
+    test.ancestors().nth(2).expect("target/debug/deps").to_owned()
 }
 
 /// A loopback address nobody listens on right now.

@@ -215,6 +215,14 @@ impl Control {
         }
     }
 
+    /// As [`Control::propose`], but only as the leader: what a node that leads no
+    /// longer makes of its own silence must not reach the one that does.
+    pub(super) async fn decide(&self, kind: command::Kind) -> Result<Outcome> {
+        let command =
+            Command { version: COMMAND_VERSION, proposed_ms: clock::now_ms(), kind: Some(kind) };
+        self.write_here(&command).await.map(|(_, outcome)| outcome)
+    }
+
     pub(super) async fn propose_command(&self, command: Command) -> Result<Outcome> {
         if self.leads() {
             return self.write_here(&command).await.map(|(_, outcome)| outcome);

@@ -9,10 +9,12 @@ use tokio::time::Instant;
 /// When each node was last heard, as far as this leader knows.
 ///
 /// A new leader has heard nobody: it gives everyone the full patience from the
-/// moment it began to lead.
+/// moment it began to lead. So does one that stood still itself: it could hear nobody.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     heard: BTreeMap<NodeId, (u64, Instant)>,
+    /// When it was last asked who is silent.
+    looked: Option<Instant>,
 }
 
 impl Liveness {
@@ -29,6 +31,10 @@ impl Liveness {
         now: Instant,
         patience: Duration,
     ) -> Vec<(NodeId, u64)> {
+        let looked = self.looked.replace(now);
+        if looked.is_some_and(|looked| now.duration_since(looked) >= patience / 2) {
+            self.heard.clear();
+        }
         let mut silent = Vec::new();
         for (node, run) in up {
             let heard = self.heard.entry(node).or_insert((run, now));
@@ -45,6 +51,7 @@ impl Liveness {
     /// This node leads no longer; what it heard is no one's business.
     pub(super) fn forget(&mut self) {
         self.heard.clear();
+        self.looked = None;
     }
 }
 
@@ -60,8 +67,10 @@ mod tests {
         let start = Instant::now();
         let up = [(NodeId(1), 10), (NodeId(2), 20)];
         assert!(liveness.silent(up, start, PATIENCE).is_empty());
+        assert!(look(&mut liveness, &up, start, start + PATIENCE / 2).is_empty());
         liveness.heard(NodeId(1), 10, start + PATIENCE / 2);
-        assert_eq!(liveness.silent(up, start + PATIENCE, PATIENCE), [(NodeId(2), 20)]);
+        let silent = look(&mut liveness, &up, start + PATIENCE / 2, start + PATIENCE);
+        assert_eq!(silent, [(NodeId(2), 20)]);
         liveness.forget();
         assert!(liveness.silent(up, start + PATIENCE * 9, PATIENCE).is_empty());
     }
@@ -72,10 +81,35 @@ mod tests {
         let start = Instant::now();
         liveness.heard(NodeId(1), 10, start);
         let late = start + PATIENCE * 5;
-        assert!(liveness.silent([(NodeId(1), 11)], late, PATIENCE).is_empty());
-        assert_eq!(
-            liveness.silent([(NodeId(1), 11)], late + PATIENCE, PATIENCE),
-            [(NodeId(1), 11)]
-        );
+        let up = [(NodeId(1), 11)];
+        assert!(liveness.silent(up, late, PATIENCE).is_empty());
+        assert_eq!(look(&mut liveness, &up, late, late + PATIENCE), up);
+    }
+
+    #[test]
+    fn a_leader_that_stood_still_itself_blames_nobody() {
+        let mut liveness = Liveness::default();
+        let start = Instant::now();
+        let up = [(NodeId(1), 10)];
+        liveness.heard(NodeId(1), 10, start);
+        assert!(liveness.silent(up, start, PATIENCE).is_empty());
+        let thawed = start + PATIENCE * 10;
+        assert!(liveness.silent(up, thawed, PATIENCE).is_empty());
+        assert_eq!(look(&mut liveness, &up, thawed, thawed + PATIENCE), up);
+    }
+
+    /// Looks ten times in each patience, as a leader does; what the last look gave.
+    fn look(
+        liveness: &mut Liveness,
+        up: &[(NodeId, u64)],
+        from: Instant,
+        upto: Instant,
+    ) -> Vec<(NodeId, u64)> {
+        let (mut at, mut silent) = (from, Vec::new());
+        while at < upto {
+            at += PATIENCE / 10;
+            silent = liveness.silent(up.iter().copied(), at, PATIENCE);
+        }
+        silent
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn keep(control: Control) {
         for (node, run) in lost(&control) {
             tracing::warn!(%node, "lost; declared down");
             let down = NodeDown { node: node.0, run };
-            if let Err(error) = control.propose(command::Kind::NodeDown(down)).await {
+            if let Err(error) = control.decide(command::Kind::NodeDown(down)).await {
                 tracing::warn!(error = %error, %node, "declare a node down; trying again");
             }
         }

@@ -1,0 +1,199 @@
+//! A subscriber that goes on at another node when its own fails.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidegate_proto::v1::feed_client::FeedClient;
+use tidegate_proto::v1::subscribe_request::Kind;
+use tidegate_proto::v1::subscribe_start::From;
+use tidegate_proto::v1::{FeedFormat, SubscribeRequest, SubscribeStart};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic::transport::Endpoint;
+
+use crate::Outcome;
+use crate::load::EXPORT;
+use crate::seen::Seen;
+
+/// Bytes that may be on their way to it.
+const CREDIT: u64 = 32 << 20;
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// A node that says nothing for so long is left: under load there is always something.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Between two nodes.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// It runs on a thread of its own, so that nothing else delays its clock.
+pub(crate) struct Subscriber {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: Mutex<Seen>,
+    /// Which endpoint it is at.
+    node: AtomicUsize,
+    stop: AtomicBool,
+    /// Why it has given up; empty while it runs.
+    failure: Mutex<String>,
+}
+
+impl Shared {
+    fn failure(&self) -> MutexGuard<'_, String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Subscriber {
+    /// Follows the export from its oldest change on.
+    pub(crate) fn start(addresses: Vec<String>) -> Self {
+        let shared = Arc::new(Shared::default());
+        let its = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let ended =
+                runtime.map_err(Into::into).and_then(|it| it.block_on(run(&its, &addresses)));
+            if let Err(error) = ended {
+                *its.failure() = error.to_string();
+            }
+        });
+        Self { shared, thread }
+    }
+
+    /// From now on the largest gaps count anew.
+    pub(crate) fn begin_round(&self) {
+        self.shared.seen().begin_round();
+    }
+
+    /// The largest gap of each shard since.
+    pub(crate) fn gaps(&self) -> BTreeMap<String, Duration> {
+        self.shared.seen().gaps(Instant::now())
+    }
+
+    /// What a shard's gap usually is.
+    pub(crate) fn usual(&self, shard: &str) -> Duration {
+        self.shared.seen().usual(shard)
+    }
+
+    /// The last sequence of each shard.
+    pub(crate) fn sequences(&self) -> BTreeMap<String, u64> {
+        self.shared.seen().sequences()
+    }
+
+    /// The number of the node it is at.
+    pub(crate) fn node(&self) -> usize {
+        self.shared.node.load(Ordering::Relaxed)
+    }
+
+    /// Fails if it has given up, as it does for a change lost or doubled; says which.
+    pub(crate) fn alive(&self) -> Outcome<()> {
+        let failure = self.shared.failure().clone();
+        if failure.is_empty() { Ok(()) } else { Err(failure.into()) }
+    }
+
+    /// Ends it; what it has seen, or what was wrong with it.
+    pub(crate) fn finish(self) -> Outcome<Seen> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| "the subscriber panicked")?;
+        if !self.shared.failure().is_empty() {
+            return Err(self.shared.failure().clone().into());
+        }
+        Ok(std::mem::take(&mut *self.shared.seen()))
+    }
+}
+
+/// Why a subscription ended.
+enum End {
+    /// Another node may go on.
+    Left,
+    /// Nobody can.
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+async fn run(shared: &Shared, addresses: &[String]) -> Outcome<()> {
+    for node in (0..addresses.len()).cycle() {
+        if shared.stopped() {
+            break;
+        }
+        shared.node.store(node, Ordering::Relaxed);
+        match follow(shared, &addresses[node]).await {
+            End::Left => sleep(PAUSE).await,
+            End::Failed(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn follow(shared: &Shared, address: &str) -> End {
+    let (requests, outbound) = mpsc::channel(64);
+    let start = SubscribeRequest { kind: Some(Kind::Start(start(shared))) };
+    let (Ok(()), Ok(endpoint)) =
+        (requests.try_send(start), Endpoint::from_shared(format!("http://{address}")))
+    else {
+        return End::Failed("the first request cannot be made".into());
+    };
+    let opened = timeout(SILENCE, async {
+        let channel = endpoint.tcp_nodelay(true).connect().await.ok()?;
+        let mut client = FeedClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Some(client.subscribe(ReceiverStream::new(outbound)).await)
+    });
+    let mut responses = match opened.await {
+        Ok(Some(Ok(responses))) => responses.into_inner(),
+        Ok(Some(Err(status))) => return ended(&status),
+        Ok(None) | Err(_) => return End::Left,
+    };
+    let mut owed = 0;
+    while !shared.stopped() {
+        let response = match timeout(SILENCE, responses.message()).await {
+            Ok(Ok(Some(response))) => response,
+            Ok(Err(status)) => return ended(&status),
+            Ok(Ok(None)) | Err(_) => return End::Left,
+        };
+        owed += response.frames.iter().map(|it| it.len() as u64).sum::<u64>();
+        if let Err(error) = shared.seen().take(response, Instant::now()) {
+            return End::Failed(error);
+        }
+        if owed >= CREDIT / 4 {
+            let credit = SubscribeRequest { kind: Some(Kind::CreditBytes(owed)) };
+            // If nobody takes it, the next response says so.
+            drop(requests.send(credit).await);
+            owed = 0;
+        }
+    }
+    End::Left
+}
+
+fn start(shared: &Shared) -> SubscribeStart {
+    let token = shared.seen().token.clone();
+    let from = if token.is_empty() { From::Earliest(true) } else { From::Token(token) };
+    SubscribeStart {
+        export: EXPORT.to_owned(),
+        from: Some(from),
+        format: FeedFormat::Frames.into(),
+        credit_bytes: CREDIT,
+        ..SubscribeStart::default()
+    }
+}
+
+/// What was seen and is no longer there, and data that is damaged, are losses; a
+/// node that starts or ends is not.
+fn ended(status: &tonic::Status) -> End {
+    if matches!(status.code(), Code::OutOfRange | Code::DataLoss | Code::InvalidArgument) {
+        return End::Failed(status.message().to_owned().into());
+    }
+    End::Left
+}
