@@ -26,7 +26,8 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use crate::bench::{Outcome, require};
+use crate::bench::{Outcome, float, require, timed};
+use crate::machine::pinned;
 use crate::node::channel;
 
 /// Bytes of an opaque blob.
@@ -59,10 +60,6 @@ impl Bare {
         let mut address = String::new();
         BufReader::new(out).read_line(&mut address)?;
         Ok(Self { process, address: address.trim().to_owned() })
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
     }
 }
 
@@ -120,6 +117,13 @@ pub(crate) async fn read_raw(address: &str, bytes: u64) -> Outcome<()> {
         read += u64::try_from(taken)?;
     }
     require(read == bytes, "a raw connection brings no more")
+}
+
+/// Megabytes per second of a raw connection, read on `core`.
+pub(crate) async fn raw_rate(core: u32, address: &str, bytes: u64) -> Outcome<f64> {
+    let address = address.to_owned();
+    let read = move || timed(async move { read_raw(&address, bytes).await });
+    Ok(float(bytes) / 1e6 / pinned(core, read).await?.0)
 }
 
 /// Takes at least `bytes` in opaque blobs over gRPC.
@@ -190,8 +194,7 @@ impl Documents for Typed {
         let bytes = usize::try_from(wish.limit_bytes).unwrap_or(usize::MAX);
         let changes = wish.after[..].try_into().map(u64::from_be_bytes);
         let changes = changes.map_err(|_| Status::invalid_argument("say how many changes"))?;
-        let document =
-            EncodedDocument { dictionary: Bytes::new(), value: vec![7; bytes].into() };
+        let document = EncodedDocument { dictionary: Bytes::new(), value: vec![7; bytes].into() };
         let stored = StoredDocument {
             collection: "orders".to_owned(),
             key: "order-0000000001".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -40,6 +41,7 @@ pub(crate) struct Goal {
 /// Runs sides, keeps what they gave.
 pub(crate) struct Bench {
     pub(crate) rounds: usize,
+    patience: Duration,
     report: Report,
     /// What disturbed the row under way.
     disturbed: Option<String>,
@@ -48,16 +50,18 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(rounds: usize, report: Report) -> Outcome<Self> {
+    /// Each row waits at most `patience` for the machine to be quiet.
+    pub(crate) fn new(rounds: usize, patience: Duration, report: Report) -> Outcome<Self> {
         let scratch = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
-        Ok(Self { rounds: rounds.max(1), report, disturbed: None, scratch, folders: 0 })
+        let rounds = rounds.max(1);
+        Ok(Self { rounds, patience, report, disturbed: None, scratch, folders: 0 })
     }
 
     /// Starts a row: its old lines go, and the machine gets time to calm down.
     pub(crate) async fn begin(&mut self, row: &str) -> Outcome<()> {
         self.report.say(&format!("\n{row}"));
         self.report.forget(row);
-        self.disturbed = machine::settle().await?;
+        self.disturbed = machine::settle(self.patience).await?;
         if let Some(why) = self.disturbed.clone() {
             self.report.say(&format!("  {why}"));
         }

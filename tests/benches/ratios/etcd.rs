@@ -80,10 +80,8 @@ impl Etcd {
     async fn put(&self, channel: &Channel, number: usize) -> Outcome<()> {
         let mut grpc = Grpc::new(channel.clone());
         grpc.ready().await?;
-        let request = PutRequest {
-            key: format!("shard-{number}").into(),
-            value: vec![7; 64].into(),
-        };
+        let request =
+            PutRequest { key: format!("shard-{number}").into(), value: vec![7; 64].into() };
         let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
         let codec = ProstCodec::<PutRequest, PutResponse>::default();
         grpc.unary(tonic::Request::new(request), path, codec).await?;

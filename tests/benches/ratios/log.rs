@@ -104,11 +104,8 @@ impl Log {
             };
             Captured { shard: Some(*shard), epoch: 1, checkpoint: Some(checkpoint) }
         });
-        let command = Checkpoints {
-            node: self.node,
-            captured: captured.collect(),
-            delivered: Vec::new(),
-        };
+        let command =
+            Checkpoints { node: self.node, captured: captured.collect(), delivered: Vec::new() };
         let answer = self.propose(command::Kind::Checkpoints(command)).await?;
         let Some(outcome::Kind::Checkpoints(taken)) = answer.kind else {
             return Err("checkpoints were not answered as such".into());
@@ -138,8 +135,7 @@ impl Log {
     }
 
     async fn propose(&self, kind: command::Kind) -> Outcome<Answer> {
-        let command =
-            Command { version: COMMAND_VERSION, proposed_ms: 0, kind: Some(kind) };
+        let command = Command { version: COMMAND_VERSION, proposed_ms: 0, kind: Some(kind) };
         let request =
             ProposeRequest { cluster_id: self.cluster_id.clone(), command: Some(command) };
         let answer = self.client.clone().propose(request).await?.into_inner();

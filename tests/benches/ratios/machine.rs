@@ -10,8 +10,6 @@ use crate::bench::{Outcome, float};
 const TICKS: f64 = 100.0;
 /// Load of the last minute below which the machine counts as quiet.
 const QUIET: f64 = 0.5;
-/// How long a row waits for that.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Seconds of processor time a process has used, user and system, all threads.
 pub(crate) fn cpu_seconds(pid: u32) -> Outcome<f64> {
@@ -57,9 +55,10 @@ where
     tokio::task::spawn_blocking(run).await?
 }
 
-/// Waits until the machine is quiet; what to say if it does not become so.
-pub(crate) async fn settle() -> Outcome<Option<String>> {
-    let until = Instant::now() + PATIENCE;
+/// Waits until the machine is quiet, at most `patience`; what to say if it does
+/// not become so.
+pub(crate) async fn settle(patience: Duration) -> Outcome<Option<String>> {
+    let until = Instant::now() + patience;
     loop {
         let load = load()?;
         if load < QUIET {

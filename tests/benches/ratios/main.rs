@@ -17,6 +17,7 @@ mod subscriber;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -35,6 +36,9 @@ struct Flags {
     /// Rounds of each ratio
     #[arg(long, env = "ROUNDS", default_value_t = 7)]
     rounds: usize,
+    /// Seconds each row waits for a load below 0.5
+    #[arg(long, env = "PATIENCE", default_value_t = 60)]
+    patience: u64,
     /// Folder of latest.md and latest.json
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/bench"))]
     into: PathBuf,
@@ -84,7 +88,8 @@ async fn measure(flags: Flags) -> Outcome<()> {
         return Err(format!("there is no row {unknown}; there are {}", ROWS.join(", ")).into());
     }
     let report = Report::open(flags.into, machine::describe()?, flags.measured);
-    let mut bench = Bench::new(flags.rounds, report)?;
+    let patience = Duration::from_secs(flags.patience);
+    let mut bench = Bench::new(flags.rounds, patience, report)?;
     let mut failed = Vec::new();
     for row in ROWS {
         if !wanted.is_empty() && !wanted.iter().any(|it| it == row) {

@@ -12,7 +12,7 @@ use tidegate_tests::cluster::{binary, free_address};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::bench::{Outcome, float};
+use crate::bench::Outcome;
 use crate::machine;
 
 /// How long anything may take before a row gives up on it.
@@ -181,9 +181,4 @@ pub(crate) fn captured(shards: &[Shard]) -> u64 {
 /// Changes delivered to `sink` over all of `shards`.
 pub(crate) fn delivered(shards: &[Shard], sink: &str) -> u64 {
     shards.iter().filter_map(|shard| Some(shard.delivered.get(sink)?.sequence)).sum()
-}
-
-/// Bytes of batches captured over all of `shards`.
-pub(crate) fn captured_bytes(shards: &[Shard]) -> f64 {
-    float(shards.iter().filter_map(|shard| Some(shard.captured.as_ref()?.bytes)).sum::<u64>())
 }

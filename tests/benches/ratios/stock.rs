@@ -69,8 +69,11 @@ fn small(document_bytes: usize, changes: u64) -> Outcome<Stock> {
             .skip(usize::try_from(n % 17)?)
             .take(document_bytes.saturating_sub(48))
             .collect::<String>();
-        let json =
-            format!(r#"{{"number":{n},"total":{}.25,"open":{},"note":"{note}"}}"#, n % 977, n % 2 == 0);
+        let json = format!(
+            r#"{{"number":{n},"total":{}.25,"open":{},"note":"{note}"}}"#,
+            n % 977,
+            n % 2 == 0
+        );
         let encoded = document::encode(&document::parse_json(json.as_bytes())?)?;
         let hash = content_hash(&encoded.dictionary, &encoded.value);
         state.insert(key.as_bytes().to_vec(), hash);
@@ -95,7 +98,8 @@ fn small(document_bytes: usize, changes: u64) -> Outcome<Stock> {
 
 fn encode(out: &BatchBuilder, frames: &mut Vec<Frame>) {
     let first = frames.last().map_or(Sequence(1), |frame| frame.last().next());
-    let progress = Progress { stream: first.0.to_be_bytes().to_vec().into(), ..Progress::default() };
+    let progress =
+        Progress { stream: first.0.to_be_bytes().to_vec().into(), ..Progress::default() };
     let stamp = Stamp { epoch: Epoch(1), first, progress, clock: first.0, ..Stamp::default() };
     frames.push(out.encode(stamp, Codec::Zstd));
 }

@@ -68,7 +68,9 @@ pub(crate) async fn drain(wish: Wish) -> Outcome<Seen> {
         let bytes = take(&mut seen, response?, wish.effort)?;
         owed += bytes;
         if owed >= CREDIT / 4 {
-            requests.send(SubscribeRequest { kind: Some(Kind::CreditBytes(owed)) }).await?;
+            let credit = SubscribeRequest { kind: Some(Kind::CreditBytes(owed)) };
+            // A server that has sent all there is takes no more.
+            drop(requests.send(credit).await);
             owed = 0;
         }
     }

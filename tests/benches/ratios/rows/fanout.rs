@@ -70,10 +70,12 @@ pub(crate) async fn run(bench: &mut Bench) -> Outcome<()> {
     };
     let raw = async || {
         let address = tcp.address.clone();
-        let read = move || timed(async move {
-            let one = |_| bare::read_raw(&address, bytes);
-            try_join_all((0..MANY).map(one)).await
-        });
+        let read = move || {
+            timed(async move {
+                let one = |_| bare::read_raw(&address, bytes);
+                try_join_all((0..MANY).map(one)).await
+            })
+        };
         Ok(float(bytes) * float(MANY) / 1e6 / pinned(CLIENT, read).await?.0)
     };
     bench.pair(&AGGREGATE, async || feed(MANY).await, raw).await?;
@@ -99,7 +101,12 @@ async fn cpu(bench: &mut Bench) -> Outcome<()> {
         let bytes = float(alone.1.bytes);
         first.push(alone.0 / bytes * 1e9);
         others.push((together.0 - alone.0).max(0.0) / (bytes * float(FEW)) * 1e9);
-        bench.say(&format!("P6.cpu {}: {:.2} to {:.2} ns/B", round + 1, others[round], first[round]));
+        bench.say(&format!(
+            "P6.cpu {}: {:.2} to {:.2} ns/B",
+            round + 1,
+            others[round],
+            first[round]
+        ));
     }
     node.stop().await?;
     bench.line(&CPU, &others, &first, "the first pays for capture, spool and checkpoints too")
@@ -135,16 +142,11 @@ async fn one(wish: Wish) -> Outcome<Seen> {
 /// So many subscribers at once on the clients' core; the last one only makes
 /// the effort that is wished for.
 async fn several(wish: Wish, count: usize) -> Outcome<(f64, Vec<Seen>)> {
-    pinned(CLIENT, move || {
-        timed(async move {
-            let one = |number: usize| {
-                let effort = if number + 1 == count { wish.effort } else { Effort::Take };
-                drain(Wish { effort, ..wish.clone() })
-            };
-            try_join_all((0..count).map(one)).await
-        })
-    })
-    .await
+    let one = move |number: usize| {
+        let effort = if number + 1 == count { wish.effort } else { Effort::Take };
+        drain(Wish { effort, ..wish.clone() })
+    };
+    pinned(CLIENT, move || timed(try_join_all((0..count).map(one)))).await
 }
 
 /// A subscriber in a process of its own, stopped in the middle.

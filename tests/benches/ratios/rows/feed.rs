@@ -17,8 +17,12 @@ use crate::subscriber::{Effort, Seen, Wish, drain};
 
 const BLOBS: Goal = goal("P5.blobs", "feed to bare tonic streaming 64 KiB blobs", 0.85, "MB/s");
 const RAW: Goal = goal("P5.raw", "feed to raw TCP", 0.75, "MB/s");
-const TYPED: Goal =
-    goal("P5.decoded", "feed, decoded, to bare tonic with 1000 typed changes a message", 0.8, "changes/s");
+const TYPED: Goal = goal(
+    "P5.decoded",
+    "feed, decoded, to bare tonic with 1000 typed changes a message",
+    0.8,
+    "changes/s",
+);
 
 const CHANGES: u64 = 1_500_000;
 const DOCUMENT_BYTES: u64 = 1024;
@@ -61,11 +65,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Outcome<()> {
         Ok(float(bytes) / 1e6 / pinned(CLIENT, read).await?.0)
     };
     bench.pair(&BLOBS, rate, blobs).await?;
-    let raw = async || {
-        let address = tcp.address.clone();
-        let read = move || timed(async move { bare::read_raw(&address, bytes).await });
-        Ok(float(bytes) / 1e6 / pinned(CLIENT, read).await?.0)
-    };
+    let raw = async || bare::raw_rate(CLIENT, &tcp.address, bytes).await;
     bench.pair(&RAW, rate, raw).await?;
     let decoded = async || {
         let (seconds, seen) = feed(Effort::Decode).await?;
@@ -73,9 +73,8 @@ pub(crate) async fn run(bench: &mut Bench) -> Outcome<()> {
     };
     let typed = async || {
         let address = grpc.address.clone();
-        let read = move || {
-            timed(async move { bare::read_typed(&address, CHANGES, DOCUMENT_BYTES).await })
-        };
+        let read =
+            move || timed(async move { bare::read_typed(&address, CHANGES, DOCUMENT_BYTES).await });
         Ok(float(CHANGES) / pinned(CLIENT, read).await?.0)
     };
     bench.pair(&TYPED, decoded, typed).await?;

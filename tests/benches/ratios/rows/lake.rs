@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::UInt64Type;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
-use parquet::arrow::ProjectionMask;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -32,11 +32,15 @@ use crate::node::{Node, Start, delivered, generated};
 use crate::stock::{self, State, Stock};
 
 const SINK_1K: Goal = goal("P3.sink-1k", "lake sink, 1 KB documents, to a bare ArrowWriter", 0.85);
-const SINK_100: Goal = goal("P3.sink-100", "lake sink, 100 B documents, to a bare ArrowWriter", 0.60);
+const SINK_100: Goal =
+    goal("P3.sink-100", "lake sink, 100 B documents, to a bare ArrowWriter", 0.60);
 const WHOLE_1K: Goal =
     goal("P3.whole-1k", "datagen to lake in one node, 1 KB documents, to a bare ArrowWriter", 0.85);
-const WHOLE_320: Goal =
-    goal("P3.whole-320", "datagen to lake in one node, 320 B documents, to a bare ArrowWriter", 0.60);
+const WHOLE_320: Goal = goal(
+    "P3.whole-320",
+    "datagen to lake in one node, 320 B documents, to a bare ArrowWriter",
+    0.60,
+);
 /// The core both sides have.
 const CORE: u32 = 1;
 const CORES: &str = "1";
@@ -76,10 +80,9 @@ async fn sink(bench: &mut Bench, goal: &Goal, document_bytes: usize, rows: u64) 
 
 /// Seconds from the first batch to the last manifest.
 async fn write(stock: Arc<Stock>, folder: PathBuf) -> Outcome<f64> {
-    let table = toml::from_str(&format!("path = {:?}\ntarget-file-bytes = {FILE_BYTES}\n", folder))?;
+    let table = toml::from_str(&format!("path = {folder:?}\ntarget-file-bytes = {FILE_BYTES}\n"))?;
     let spec = SinkSpec { name: "lake".to_owned(), kind: "lake".to_owned(), table };
-    let shard =
-        SinkShard { export: "bench".to_owned(), shard: "0".to_owned(), epoch: Epoch(1) };
+    let shard = SinkShard { export: "bench".to_owned(), shard: "0".to_owned(), epoch: Epoch(1) };
     let mut sink = sinks::open(&sinks::parse(&spec)?, &shard).await?.sink;
     let work = async {
         for frame in &stock.frames {
@@ -115,7 +118,13 @@ async fn whole(bench: &mut Bench, goal: &Goal, document_bytes: usize, rows: u64)
         let bare = ready.as_ref().ok_or("there are record batches")?;
         ours.push(float(rows) / seconds);
         theirs.push(bare.rate(rows).await?);
-        bench.say(&format!("{} {}: {:.0} to {:.0}", goal.id, round + 1, ours[round], theirs[round]));
+        bench.say(&format!(
+            "{} {}: {:.0} to {:.0}",
+            goal.id,
+            round + 1,
+            ours[round],
+            theirs[round]
+        ));
     }
     node.stop().await?;
     bench.line(goal, &ours, &theirs, "with capture, spool and checkpoints on the same core")
@@ -165,16 +174,11 @@ impl Ready {
     /// Rows per second of the bare writer; its files must be as large as ours.
     async fn rate(&self, rows: u64) -> Outcome<f64> {
         let files = Arc::clone(&self.files);
-        let (seconds, bytes) = pinned(CORE, move || {
-            timed(async move {
-                let mut bytes = 0;
-                for batches in files.iter() {
-                    bytes += encode(batches)?;
-                }
-                Ok(bytes)
-            })
-        })
-        .await?;
+        let all = async move || {
+            let encoded: Outcome<Vec<usize>> = files.iter().map(|file| encode(file)).collect();
+            Ok(encoded?.into_iter().sum::<usize>())
+        };
+        let (seconds, bytes) = pinned(CORE, move || timed(all())).await?;
         let same = (float(bytes) / float(self.bytes) - 1.0).abs() <= 0.01;
         require(same, &format!("the bare writer's files have {bytes} bytes, ours {}", self.bytes))?;
         Ok(float(rows) / seconds)
@@ -183,9 +187,8 @@ impl Ready {
 
 fn encode(batches: &[RecordBatch]) -> Outcome<usize> {
     let schema = batches.first().ok_or("a file has rows")?.schema();
-    let options = ArrowWriterOptions::new()
-        .with_properties(properties()?)
-        .with_skip_arrow_metadata(true);
+    let options =
+        ArrowWriterOptions::new().with_properties(properties()?).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
     for batch in batches {
         writer.write(batch)?;

@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use tidegate_proto::document::{self, Value};
 use tidegate_proto::v1::documents_client::DocumentsClient;
-use tidegate_proto::v1::{DocumentWrite, EncodedDocument, WriteRequest, document_write};
+use tidegate_proto::v1::{
+    DescribeRequest, DocumentWrite, EncodedDocument, WriteRequest, document_write,
+};
 use tidegate_proto::{Key, KeyPart, content_hash};
 use tidegate_tests::cluster::{binary, free_address};
+use tokio::time::Instant;
 
 use super::feed::{CLIENT, SERVER, measured};
 use crate::bare::{self, Bare};
@@ -24,13 +27,26 @@ use crate::node::{Node, Start, captured, channel};
 use crate::stock::State;
 use crate::subscriber::{Effort, Wish};
 
-const FIXED: Goal = goal("P10.fixed", "feed: a of ns/event = a + b·n, to 250 ns", 1.0, Better::Lower, "ns");
-const SLOPE: Goal = goal("P10.slope", "feed: b of ns/event = a + b·n, to memcpy", 3.0, Better::Lower, "ns/B");
-const DECODED: Goal =
-    goal("P10.decoded", "feed, decoded: b of ns/event = a + b·n, to memcpy", 3.0, Better::Lower, "ns/B");
-const RAW: Goal = goal("P10.raw-64k", "feed of 64 KB documents to raw TCP", 0.6, Better::Higher, "MB/s");
-const LARGEST: Goal =
-    goal("P10.largest", "feed of 16 MB documents: those that arrive whole", 1.0, Better::Higher, "documents");
+const FIXED: Goal =
+    goal("P10.fixed", "feed: a of ns/event = a + b·n, to 250 ns", 1.0, Better::Lower, "ns");
+const SLOPE: Goal =
+    goal("P10.slope", "feed: b of ns/event = a + b·n, to memcpy", 3.0, Better::Lower, "ns/B");
+const DECODED: Goal = goal(
+    "P10.decoded",
+    "feed, decoded: b of ns/event = a + b·n, to memcpy",
+    3.0,
+    Better::Lower,
+    "ns/B",
+);
+const RAW: Goal =
+    goal("P10.raw-64k", "feed of 64 KB documents to raw TCP", 0.6, Better::Higher, "MB/s");
+const LARGEST: Goal = goal(
+    "P10.largest",
+    "feed of 16 MB documents: those that arrive whole",
+    1.0,
+    Better::Higher,
+    "documents",
+);
 /// What a may be, in nanoseconds.
 const FIXED_NS: f64 = 250.0;
 /// Bytes of a document's value, and how many there are.
@@ -38,6 +54,8 @@ const SIZES: [(usize, u64); 5] =
     [(100, 400_000), (1 << 10, 150_000), (16 << 10, 10_000), (64 << 10, 3_000), (1 << 20, 200)];
 const RAW_SIZE: usize = 64 << 10;
 const LARGEST_SIZE: (usize, u64) = (16_000_000, 4);
+/// How long a store may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of documents in one write.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -71,13 +89,12 @@ pub(crate) async fn run(bench: &mut Bench) -> Outcome<()> {
             let size = float(store.bytes);
             let seconds = store.take(&node, Effort::Take).await?;
             taken.push((size, seconds * 1e9 / float(store.count)));
-            decoded.push((size, store.take(&node, Effort::Decode).await? * 1e9 / float(store.count)));
+            decoded
+                .push((size, store.take(&node, Effort::Decode).await? * 1e9 / float(store.count)));
             if store.bytes == RAW_SIZE {
                 let bytes = u64::try_from(store.bytes)? * store.count;
-                let address = tcp.address.clone();
-                let read = move || timed(async move { bare::read_raw(&address, bytes).await });
                 found[4].push(float(bytes) / 1e6 / seconds);
-                raw.push(float(bytes) / 1e6 / pinned(CLIENT, read).await?.0);
+                raw.push(bare::raw_rate(CLIENT, &tcp.address, bytes).await?);
             }
         }
         let ((a, b), (_, decoded)) = (fit(&taken), fit(&decoded));
@@ -123,6 +140,11 @@ impl Store {
 
     async fn write(&mut self) -> Outcome<()> {
         let mut client = DocumentsClient::new(channel(&self.address)?);
+        let started = Instant::now();
+        while client.describe(DescribeRequest {}).await.is_err() {
+            require(started.elapsed() < PATIENCE, "a document store comes up")?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let mut random = Random(self.count);
         let mut writes = Vec::new();
         for n in 0..self.count {
@@ -137,18 +159,17 @@ impl Store {
                 value: encoded.value.into(),
             };
             let kind = Some(document_write::Kind::Document(document));
-            writes.push(DocumentWrite { collection: "sized".to_owned(), key, kind, if_revision: None });
-            if writes.len() * self.bytes >= WRITE_BYTES || writes.len() == 1000 || n + 1 == self.count {
-                let request = WriteRequest { writes: std::mem::take(&mut writes) };
-                let mut tries = 0;
-                // The store may not listen yet.
-                while let Err(status) = client.write(request.clone()).await {
-                    tries += 1;
-                    if status.code() != tonic::Code::Unavailable || tries == 100 {
-                        return Err(status.into());
-                    }
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+            writes.push(DocumentWrite {
+                collection: "sized".to_owned(),
+                key,
+                kind,
+                if_revision: None,
+            });
+            if writes.len() * self.bytes >= WRITE_BYTES
+                || writes.len() == 1000
+                || n + 1 == self.count
+            {
+                client.write(WriteRequest { writes: std::mem::take(&mut writes) }).await?;
             }
         }
         Ok(())
@@ -165,7 +186,10 @@ impl Store {
     /// Seconds for all of its documents, through the node's feed.
     async fn take(&self, node: &Node, effort: Effort) -> Outcome<f64> {
         let (seconds, seen) = measured(self.wish(node, effort)).await?;
-        require(seen.changes == self.count && seen.tiling.last == self.count, "every document comes")?;
+        require(
+            seen.changes == self.count && seen.tiling.last == self.count,
+            "every document comes",
+        )?;
         Ok(seconds)
     }
 }

@@ -95,21 +95,9 @@ async fn put(stock: Arc<Stock>, dir: PathBuf) -> Outcome<f64> {
     options.create_if_missing(true);
     let db = Arc::new(DB::open(&options, dir)?);
     let (written, appended) = (watch::Sender::new(0), Arc::new(Notify::new()));
-    let mut synced = {
-        let (synced, receiver) = watch::channel(0);
-        let (db, appended, mut written) = (Arc::clone(&db), Arc::clone(&appended), written.subscribe());
-        tokio::spawn(async move {
-            loop {
-                appended.notified().await;
-                let (upto, db) = (*written.borrow_and_update(), Arc::clone(&db));
-                let flushed = tokio::task::spawn_blocking(move || db.flush_wal(true)).await;
-                if !matches!(flushed, Ok(Ok(()))) || synced.send(upto).is_err() {
-                    return;
-                }
-            }
-        });
-        receiver
-    };
+    let (sender, mut synced) = watch::channel(0);
+    let syncing = (written.subscribe(), Arc::clone(&appended));
+    tokio::spawn(keep_synced(Arc::clone(&db), syncing, sender));
     let (frames, writing) = (Arc::clone(&stock), Arc::clone(&db));
     let work = async {
         tokio::task::spawn_blocking(move || {
@@ -133,4 +121,20 @@ async fn put(stock: Arc<Stock>, dir: PathBuf) -> Outcome<f64> {
         require(found.is_some_and(|found| found[..] == frame.bytes()[..]), "RocksDB kept a batch")?;
     }
     Ok(seconds)
+}
+
+/// Syncs after writes, as the spool does, and tells up to where.
+async fn keep_synced(
+    db: Arc<DB>,
+    (mut written, appended): (watch::Receiver<u64>, Arc<Notify>),
+    synced: watch::Sender<u64>,
+) {
+    loop {
+        appended.notified().await;
+        let (upto, db) = (*written.borrow_and_update(), Arc::clone(&db));
+        let flushed = tokio::task::spawn_blocking(move || db.flush_wal(true)).await;
+        if !matches!(flushed, Ok(Ok(()))) || synced.send(upto).is_err() {
+            return;
+        }
+    }
 }
