@@ -24,6 +24,7 @@ const BACKLOG: Goal = Goal {
 const ABSOLUTE: Goal = Goal {
     id: "P11.absolute",
     what: "peak memory with a backlog of 10 GB of documents to 256 MiB",
+    goal: 1.0,
     ..BACKLOG
 };
 const DEAD: Goal = Goal {
