@@ -174,11 +174,11 @@ impl Ready {
     /// Rows per second of the bare writer; its files must be as large as ours.
     async fn rate(&self, rows: u64) -> Outcome<f64> {
         let files = Arc::clone(&self.files);
-        let all = async move || {
+        let all = async move {
             let encoded: Outcome<Vec<usize>> = files.iter().map(|file| encode(file)).collect();
             Ok(encoded?.into_iter().sum::<usize>())
         };
-        let (seconds, bytes) = pinned(CORE, move || timed(all())).await?;
+        let (seconds, bytes) = pinned(CORE, move || timed(all)).await?;
         let same = (float(bytes) / float(self.bytes) - 1.0).abs() <= 0.01;
         require(same, &format!("the bare writer's files have {bytes} bytes, ours {}", self.bytes))?;
         Ok(float(rows) / seconds)
