@@ -11,7 +11,7 @@ use tidegate_proto::v1::Shard;
 use tidegate_tests::cluster::{binary, free_address};
 use tokio::time::Instant;
 
-use crate::bench::{Bench, Better, Goal, Outcome, float, require};
+use crate::bench::{Bench, Better, Goal, Outcome, float, median, require};
 use crate::node::{Node, Start, captured, generated};
 
 const EVENT: Goal = Goal {
@@ -58,20 +58,26 @@ const IDLE_PERCENT: f64 = 0.5;
 
 pub(crate) async fn run(bench: &mut Bench) -> Outcome<()> {
     let rounds = bench.rounds.min(ROUNDS_MAX);
-    let (mut many, mut one, mut assigned) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut many, mut one, mut assigned, mut rates) = (vec![], vec![], vec![], vec![]);
     for round in 0..rounds {
-        let (event, seconds) = events(bench, EXPORTS, SHARDS_EACH).await?;
-        many.push(event);
-        assigned.push(seconds);
-        one.push(events(bench, 1, 1).await?.0);
+        let all = events(bench, EXPORTS, SHARDS_EACH).await?;
+        let single = events(bench, 1, 1).await?;
         bench.say(&format!(
-            "P9 {}: {:.1} to {:.1} µs per event, {seconds:.1} s to assign",
+            "P9 {}: {:.1} to {:.1} µs per event at {:.0} and {:.0} events/s, {:.1} s to assign",
             round + 1,
-            many[round],
-            one[round]
+            all.cost,
+            single.cost,
+            all.rate,
+            single.rate,
+            all.assigned
         ));
+        many.push(all.cost);
+        rates.push(all.rate);
+        one.push(single.cost);
+        assigned.push(all.assigned);
     }
-    bench.line(&EVENT, &many, &one, "")?;
+    let kept = format!("{:.0} of {RATE} events/s with 10,000 shards", median(&rates)?);
+    bench.line(&EVENT, &many, &one, &kept)?;
     bench.line(
         &ASSIGN,
         &assigned,
@@ -81,9 +87,16 @@ pub(crate) async fn run(bench: &mut Bench) -> Outcome<()> {
     idle(bench, rounds).await
 }
 
-/// Microseconds of processor time per event, and the seconds it took until
-/// every shard had its first checkpoint.
-async fn events(bench: &mut Bench, exports: u32, shards: u32) -> Outcome<(f64, f64)> {
+struct Events {
+    /// Microseconds of processor time each.
+    cost: f64,
+    /// How many a second, of those that were due.
+    rate: f64,
+    /// Seconds until every shard had its first checkpoint.
+    assigned: f64,
+}
+
+async fn events(bench: &mut Bench, exports: u32, shards: u32) -> Outcome<Events> {
     let mut node = Node::start(&bench.folder()?, Start::default()).await?;
     let rate = RATE / exports / shards;
     let started = Instant::now();
@@ -108,8 +121,7 @@ async fn events(bench: &mut Bench, exports: u32, shards: u32) -> Outcome<(f64, f
     let failure = failed.map_or("", |shard| &shard.failure);
     require(failed.is_none(), &format!("a shard has failed: {failure}"))?;
     let rate = float(events) / SPAN.as_secs_f64();
-    require(rate > 0.8 * f64::from(RATE), &format!("the node keeps up: {rate:.0} events/s"))?;
-    Ok((cpu * 1e6 / float(events), assigned))
+    Ok(Events { cost: cpu * 1e6 / float(events), rate, assigned })
 }
 
 async fn idle(bench: &mut Bench, rounds: usize) -> Outcome<()> {
