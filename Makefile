@@ -8,6 +8,9 @@ SHELL := bash
 
 # Only tests whose name holds this.
 F ?=
+# Only these rows of `make bench`, and how often each runs.
+ROWS ?=
+ROUNDS ?= 7
 # Nodes of `make cluster`.
 N ?= 3
 
@@ -35,9 +38,8 @@ fix: ## Mend format and simple lints; writes
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
 
-bench: deps ## Measure (deploy/bench.sh; not written yet)
-	@test -x deploy/bench.sh || { echo "there is no deploy/bench.sh yet: nothing to measure with"; exit 1; }
-	./deploy/bench.sh
+bench: deps ## Measure against bare parts, into deploy/bench/; ROWS=P3,P5 for some rows
+	ROWS=$(ROWS) ROUNDS=$(ROUNDS) ./deploy/bench.sh
 
 bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LOAD= changes a second
 	./deploy/bench-failover.sh

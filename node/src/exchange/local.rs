@@ -41,6 +41,14 @@ impl LocalFetch {
             );
             return Err(Error::new(ErrorKind::Gone, why));
         }
+        let last = Sequence(log.tail().next.0 - 1);
+        if after > last {
+            let why = format!(
+                "sequence {after} of shard {shard} is not there: its spool ends at {last}; start \
+                 from earliest or latest"
+            );
+            return Err(Error::new(ErrorKind::Gone, why));
+        }
         let stable = log.stable();
         // Half of the credit at a time, so that the next read overlaps the last.
         let chunk_bytes = usize::try_from(credit_bytes / 2).unwrap_or(usize::MAX);

@@ -15,6 +15,9 @@ use crate::feed::json::{self, Origin};
 use crate::feed::start::{Begin, Lane};
 use crate::retry::Backoff;
 
+/// How often what is not in the spool is asked for, before it is believed.
+const GONE_MAX: u32 = 20;
+
 /// What one lane hands to the feed's stream.
 #[derive(Debug, Default)]
 pub(super) struct Portion {
@@ -53,13 +56,17 @@ pub(super) async fn run(
     portions: mpsc::Sender<Result<Portion>>,
 ) {
     let mut after = lane.from;
+    let mut patience = GONE_MAX;
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100));
     loop {
         let error = match follow(&plan, number, &lane, &mut after, &portions).await {
             Ok(()) => return,
             Err(error) => error,
         };
-        if error.kind() != ErrorKind::Unavailable {
+        // What this node knows of the shard's copies may be a moment old.
+        let doubtful = error.kind() == ErrorKind::Gone && patience > 0;
+        patience -= u32::from(doubtful);
+        if error.kind() != ErrorKind::Unavailable && !doubtful {
             drop(portions.send(Err(error)).await);
             return;
         }

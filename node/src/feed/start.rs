@@ -8,6 +8,8 @@ use tidegate_proto::{Sequence, Token};
 use tidegate_raft_store::State;
 use tonic::Status;
 
+use crate::spool::AHEAD_MAX;
+
 /// One shard of a feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lane {
@@ -48,10 +50,13 @@ pub(super) fn lanes(
             continue;
         }
         let captured = Sequence(shard.captured.as_ref().map_or(0, |at| at.sequence));
+        // With copies, what was seen may be ahead of what is recorded; the log will
+        // tell whether it ends before the token.
+        let seen = if shard.copied { captured.plus(AHEAD_MAX) } else { captured };
         let from = match (&start.from, &token) {
             (Some(From::Latest(true)), _) => Begin::After(captured),
             (_, Some(sequences)) => match sequences.get(&id.index) {
-                Some(at) => Begin::After(not_ahead(*at, captured, &name)?),
+                Some(at) => Begin::After(not_ahead(*at, seen, &name)?),
                 None => Begin::Earliest,
             },
             _ => Begin::Earliest,

@@ -1,6 +1,10 @@
 //! One shard's log.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod marks;
+mod read;
+mod recent;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rocksdb::WriteBatch;
@@ -8,12 +12,12 @@ use tidegate_proto::v1::{Progress, ShardId};
 use tidegate_proto::{BatchBuilder, Epoch, Frame, NodeId, Sequence};
 use tidegate_raft_store::absorb;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::spool::begins::Begins;
-use crate::spool::copies::{Copies, Copy};
+use crate::spool::copies::Copies;
 use crate::spool::keys::Key;
+use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
 
 /// How far beyond the captured checkpoint changes may be seen that other copies
@@ -73,9 +77,7 @@ pub struct ShardLog {
 #[derive(Debug)]
 struct Inner {
     head: Head,
-    /// The newest batches, without a hole, up to the last appended.
-    recent: VecDeque<Frame>,
-    recent_bytes: usize,
+    recent: Recent,
     /// Bytes appended since this process opened the log.
     appended_bytes: u64,
     closed: bool,
@@ -106,8 +108,7 @@ impl ShardLog {
             stable: watch::Sender::new(Sequence(head.first.0 - 1)),
             inner: Mutex::new(Inner {
                 head,
-                recent: VecDeque::new(),
-                recent_bytes: 0,
+                recent: Recent::default(),
                 appended_bytes: 0,
                 closed: false,
                 owned: false,
@@ -222,7 +223,7 @@ impl ShardLog {
         inner.head = head;
         inner.appended_bytes += frame.bytes().len() as u64;
         if frame.count() > 0 {
-            inner.remember(frame.clone(), self.recent_bytes_max);
+            inner.recent.remember(frame.clone(), self.recent_bytes_max);
         }
         self.appended.send_replace(frame.last());
         self.settle(inner);
@@ -281,7 +282,7 @@ impl ShardLog {
             batch.delete_range(Key::Frame(self.shard, keep.next()).encode(), behind);
             head.next = keep.next();
             head.begins.cut_back(keep);
-            inner.forget_after(keep);
+            inner.recent.forget_after(keep);
             inner.cuts += 1;
         }
         head.epoch = epoch;
@@ -360,194 +361,6 @@ impl ShardLog {
         self.spool()?.write(batch)
     }
 
-    /// The stable batches after `after`, about `bytes_max` bytes of them; none
-    /// if there are none yet. The first may begin at or below `after`. Fails
-    /// with `Gone`, naming the oldest there is, when retention was faster.
-    pub fn read(&self, after: Sequence, bytes_max: usize) -> Result<Vec<Frame>> {
-        let stable = *self.stable.borrow();
-        self.read_upto(after, stable, bytes_max)
-    }
-
-    /// As [`ShardLog::read`], with what is not stable yet: for a copy.
-    pub fn read_appended(&self, after: Sequence, bytes_max: usize) -> Result<Vec<Frame>> {
-        let appended = *self.appended.borrow();
-        self.read_upto(after, appended, bytes_max)
-    }
-
-    fn read_upto(&self, after: Sequence, stable: Sequence, bytes_max: usize) -> Result<Vec<Frame>> {
-        let first = {
-            let inner = self.inner();
-            if after >= stable {
-                return Ok(Vec::new());
-            }
-            if let Some(frames) = inner.in_memory(after.next(), stable, bytes_max) {
-                return Ok(frames);
-            }
-            inner.head.first
-        };
-        if after.next() < first {
-            let why = format!(
-                "sequences after {after} of shard {} are no longer retained; the oldest is {first}",
-                self.shard
-            );
-            return Err(Error::new(ErrorKind::Gone, why));
-        }
-        self.spool()?.frames(self.shard, after.next(), stable, bytes_max)
-    }
-
-    /// Moves when more batches become stable; closed when the log is removed.
-    #[must_use]
-    pub fn stable(&self) -> watch::Receiver<Sequence> {
-        self.stable.subscribe()
-    }
-
-    /// Moves when more batches have reached this node's disk.
-    #[must_use]
-    pub fn synced(&self) -> watch::Receiver<Sequence> {
-        self.synced.subscribe()
-    }
-
-    /// Moves when more batches were appended, and when the end was cut off.
-    #[must_use]
-    pub fn appended_mark(&self) -> watch::Receiver<Sequence> {
-        self.appended.subscribe()
-    }
-
-    /// Moves when more batches are where they must be before their capture may
-    /// be recorded: on every copy in sync.
-    #[must_use]
-    pub fn safe(&self) -> watch::Receiver<Sequence> {
-        self.safe.subscribe()
-    }
-
-    /// The cluster has recorded that everything up to `upto` was captured; on a
-    /// copy, the owner says that it is stable.
-    pub fn set_stable(&self, upto: Sequence) {
-        let mut inner = self.inner();
-        inner.recorded = upto.max(inner.recorded);
-        self.settle(&inner);
-    }
-
-    /// Besides this node, its owner, these are recorded as in sync.
-    pub fn set_in_sync(&self, others: BTreeSet<NodeId>) {
-        let mut inner = self.inner();
-        inner.copies.set_in_sync(others);
-        self.settle(&inner);
-    }
-
-    /// Waits for this copy from now on; see [`ShardLog::set_in_sync`].
-    pub fn join_copy(&self, node: NodeId) {
-        let mut inner = self.inner();
-        inner.copies.join(node);
-        self.settle(&inner);
-    }
-
-    /// Waits for this copy no longer, unless it is recorded as in sync.
-    pub fn leave_copy(&self, node: NodeId) {
-        let mut inner = self.inner();
-        inner.copies.leave(node);
-        self.settle(&inner);
-    }
-
-    /// The copy is waited for and not recorded yet.
-    #[must_use]
-    pub fn is_joining(&self, node: NodeId) -> bool {
-        self.inner().copies.is_joining(node)
-    }
-
-    /// The copies that were ever heard under this owner.
-    #[must_use]
-    pub fn copies(&self) -> BTreeMap<NodeId, Copy> {
-        self.inner().copies.seen()
-    }
-
-    /// A copy came and has all up to `acked`; gives its connection's number.
-    /// Fails unless this node owns the shard under `epoch`.
-    pub fn copy_opened(&self, copy: (NodeId, u64), acked: Sequence, epoch: Epoch) -> Result<u64> {
-        let mut inner = self.inner();
-        if !inner.owned || inner.head.epoch != epoch {
-            return Err(self.fenced());
-        }
-        let connection = inner.copies.open(copy, acked, Instant::now());
-        self.settle(&inner);
-        Ok(connection)
-    }
-
-    /// The copy has all up to `acked`.
-    pub fn copy_acked(&self, node: NodeId, connection: u64, acked: Sequence) {
-        let mut inner = self.inner();
-        inner.copies.ack(node, connection, acked, Instant::now());
-        self.settle(&inner);
-    }
-
-    /// The copy's connection ended.
-    pub fn copy_closed(&self, node: NodeId, connection: u64) {
-        self.inner().copies.close(node, connection, Instant::now());
-    }
-
-    /// Moves the marks that follow from others.
-    fn settle(&self, inner: &Inner) {
-        let last = Sequence(inner.head.next.0 - 1);
-        let mut stable = inner.recorded;
-        if inner.owned {
-            let safe = inner.copies.safe(last, *self.synced.borrow());
-            raise(&self.safe, safe);
-            let ahead = Sequence(inner.recorded.0.saturating_add(AHEAD_MAX));
-            if inner.copies.shared() {
-                stable = stable.max(safe.min(ahead));
-            }
-        }
-        raise(&self.stable, stable.min(last));
-    }
-
-    /// Deletes whole batches up to and including `upto`; never a batch that
-    /// is not stable.
-    pub fn truncate_front(&self, upto: Sequence) -> Result<()> {
-        let spool = self.spool()?;
-        let upto = upto.min(*self.stable.borrow());
-        let first = {
-            let inner = self.inner();
-            if upto < inner.head.first {
-                return Ok(());
-            }
-            inner.head.first
-        };
-        // The batch that holds the sequence behind `upto` stays whole.
-        let keep = spool.frames(self.shard, upto.next(), Sequence(u64::MAX), 1)?;
-        let mut inner = self.inner();
-        let new_first = keep.first().map_or(inner.head.next, Frame::first);
-        if new_first <= first {
-            return Ok(());
-        }
-        inner.head.first = new_first;
-        inner.head.begins.cut_front(new_first);
-        let mut batch = WriteBatch::default();
-        batch.delete_range(
-            Key::Frame(self.shard, Sequence(0)).encode(),
-            Key::Frame(self.shard, new_first).encode(),
-        );
-        batch.put(Key::Head(self.shard).encode(), inner.head.encode());
-        spool.write(batch)
-    }
-
-    /// The last sequence not yet known to be on disk, and how often the end has
-    /// been cut off; `None` if all are.
-    pub(super) fn unsynced(&self) -> Option<(Sequence, u64)> {
-        let inner = self.inner();
-        let last = Sequence(inner.head.next.0 - 1);
-        (last > *self.synced.borrow()).then_some((last, inner.cuts))
-    }
-
-    /// Everything up to `upto` is on disk, unless the end was cut off since
-    /// that was asked: then these are other changes.
-    pub(super) fn set_synced(&self, (upto, cuts): (Sequence, u64)) {
-        let inner = self.inner();
-        if inner.cuts == cuts {
-            self.synced.send_replace(upto);
-            self.settle(&inner);
-        }
-    }
-
     /// Wakes whoever waits: there will be no more.
     pub(super) fn close(&self) {
         self.inner().closed = true;
@@ -567,53 +380,5 @@ impl ShardLog {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Marks only rise.
-fn raise(mark: &watch::Sender<Sequence>, to: Sequence) {
-    mark.send_if_modified(|at| {
-        let moved = to > *at;
-        *at = to.max(*at);
-        moved
-    });
-}
-
-impl Inner {
-    fn forget_after(&mut self, keep: Sequence) {
-        while self.recent.back().is_some_and(|frame| frame.last() > keep) {
-            if let Some(frame) = self.recent.pop_back() {
-                self.recent_bytes -= frame.bytes().len();
-            }
-        }
-    }
-
-    fn remember(&mut self, frame: Frame, bytes_max: usize) {
-        self.recent_bytes += frame.bytes().len();
-        self.recent.push_back(frame);
-        while self.recent_bytes > bytes_max && self.recent.len() > 1 {
-            if let Some(old) = self.recent.pop_front() {
-                self.recent_bytes -= old.bytes().len();
-            }
-        }
-    }
-
-    /// The frames from the one that holds `next`, if they are in memory.
-    fn in_memory(&self, next: Sequence, upto: Sequence, bytes_max: usize) -> Option<Vec<Frame>> {
-        let oldest = self.recent.front()?;
-        if next < oldest.first() {
-            return None;
-        }
-        let from = self.recent.partition_point(|frame| frame.last() < next);
-        let mut bytes = 0;
-        let mut frames = Vec::new();
-        for frame in self.recent.range(from..) {
-            if frame.last() > upto || bytes >= bytes_max {
-                break;
-            }
-            bytes += frame.bytes().len();
-            frames.push(frame.clone());
-        }
-        Some(frames)
     }
 }

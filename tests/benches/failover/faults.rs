@@ -23,6 +23,7 @@ pub(crate) enum Fault {
 
 /// What one shard's subscriber saw of one round.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "three facts, each told apart in the report")]
 pub(crate) struct Gap {
     pub(crate) ms: f64,
     /// The node read this shard.
