@@ -28,7 +28,7 @@ use crate::server;
 use crate::shard;
 use crate::shard::{Exports, Means, SupervisorHandle};
 use crate::spool::{self, Keep, Spool, SpoolOptions};
-use crate::task::Tasks;
+use crate::task::{Tasks, WorkThreads};
 use crate::telemetry;
 
 /// How long a shutdown waits for what is in flight.
@@ -41,6 +41,8 @@ pub struct Node {
     checkpointer: Arc<Checkpointer>,
     supervisor: SupervisorHandle,
     tasks: Tasks,
+    /// Ends with the node.
+    _work: WorkThreads,
     address: SocketAddr,
 }
 
@@ -62,6 +64,7 @@ impl Node {
             Error::new(ErrorKind::Config, "read the address listened on").because(error)
         })?;
         let tasks = Tasks::default();
+        let work = WorkThreads::start()?;
         let spool = Spool::open(SpoolOptions {
             dir: config.data.join("spool"),
             recent_bytes: config.limits.recent_bytes,
@@ -70,16 +73,6 @@ impl Node {
         let control = Control::start(&config, &tasks).await?;
         let exchange =
             Exchange::new(Arc::clone(&spool), control.clone(), config.limits.fetch_credit_bytes);
-        let services = services(&config, &control, &spool, &exchange, extra).await;
-        let limits = config.limits.clone();
-        tasks.spawn("grpc", async move {
-            let served = server::serve_grpc(grpc, services, &limits, std::future::pending()).await;
-            report("grpc", served);
-        });
-        let ready = readiness(control.clone());
-        tasks.spawn("http", async move {
-            report("http", server::serve_http(http, metrics, ready).await);
-        });
         let checkpointer = Arc::new(Checkpointer::new(control.clone(), Arc::clone(&spool)));
         let means = Means {
             control: control.clone(),
@@ -89,11 +82,22 @@ impl Node {
             exports: Arc::new(Exports::new(control.clone())),
             clock: Arc::new(Hybrid::default()),
             limits: Arc::new(config.limits.clone()),
+            work: work.handle(),
         };
+        let services = services(&config, &means, extra).await;
+        let limits = config.limits.clone();
+        tasks.spawn("grpc", async move {
+            let served = server::serve_grpc(grpc, services, &limits, std::future::pending()).await;
+            report("grpc", served);
+        });
+        let ready = readiness(control.clone());
+        tasks.spawn("http", async move {
+            report("http", server::serve_http(http, metrics, ready).await);
+        });
         spawn_loops(&tasks, &means);
         let supervisor = SupervisorHandle::start(means).await?;
         tracing::info!(node = %control.node(), %address, "started");
-        Ok(Self { control, checkpointer, supervisor, tasks, address })
+        Ok(Self { control, checkpointer, supervisor, tasks, _work: work, address })
     }
 
     /// The address of the gRPC endpoint.
@@ -115,13 +119,8 @@ impl Node {
     }
 }
 
-async fn services(
-    config: &NodeConfig,
-    control: &Control,
-    spool: &Arc<Spool>,
-    exchange: &Exchange,
-    extra: Option<Routes>,
-) -> Routes {
+async fn services(config: &NodeConfig, means: &Means, extra: Option<Routes>) -> Routes {
+    let Means { control, spool, exchange, work, .. } = means;
     let bytes = config.limits.message_bytes;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<AdminServer<AdminService>>().await;
@@ -130,7 +129,8 @@ async fn services(
         .max_decoding_message_size(bytes)
         .max_encoding_message_size(bytes);
     let batches = ExchangeService::new(Arc::clone(spool), control.clone());
-    let feed = FeedService::new(control.clone(), exchange.clone(), config.limits.feeds);
+    let feed =
+        FeedService::new(control.clone(), exchange.clone(), config.limits.feeds, work.clone());
     let admin = AdminService::new(control.clone(), config.data.clone(), Arc::clone(spool));
     extra
         .unwrap_or_default()

@@ -10,6 +10,7 @@ use tidegate_proto::v1::feed_server::Feed;
 use tidegate_proto::v1::subscribe_request::Kind;
 use tidegate_proto::v1::{FeedFormat, SubscribeRequest, SubscribeResponse, SubscribeStart};
 use tidegate_proto::{Sequence, Token};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -39,13 +40,15 @@ pub struct FeedService {
     control: Control,
     exchange: Exchange,
     places: Arc<Semaphore>,
+    /// Where changes are filtered and encoded.
+    work: Handle,
 }
 
 impl FeedService {
-    /// At most `feeds_max` subscriptions at a time.
+    /// At most `feeds_max` subscriptions at a time, served on the threads of `work`.
     #[must_use]
-    pub fn new(control: Control, exchange: Exchange, feeds_max: usize) -> Self {
-        Self { control, exchange, places: Arc::new(Semaphore::new(feeds_max)) }
+    pub fn new(control: Control, exchange: Exchange, feeds_max: usize, work: Handle) -> Self {
+        Self { control, exchange, places: Arc::new(Semaphore::new(feeds_max)), work }
     }
 
     /// A token may come from a node that has heard more of the log than this
@@ -112,7 +115,7 @@ impl Feed for FeedService {
         };
         let subscription = self.open_patiently(&start).await?;
         let (responses, stream) = mpsc::channel(1);
-        tokio::spawn(async move {
+        self.work.spawn(async move {
             let _counted = telemetry::feed_open();
             if let Err(error) = subscription.serve(requests, &responses).await {
                 // The subscriber may be gone already.

@@ -93,7 +93,8 @@ impl Work {
         let span = tracing::info_span!("shard", role = %role, epoch = %terms.epoch);
         self.started = tokio::time::Instant::now();
         let work = async move {
-            let inner = tokio::spawn(perform(means, role, terms, stop).in_current_span());
+            let threads = means.work.clone();
+            let inner = threads.spawn(perform(means, role, terms, stop).in_current_span());
             let _ends_with_us = AbortOnDrop(inner.abort_handle());
             let outcome = inner.await.unwrap_or_else(|error| {
                 Err(Error::new(ErrorKind::Unavailable, "the task panicked").because(error))

@@ -31,6 +31,8 @@ pub use supervisor::{Supervisor, SupervisorHandle};
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use crate::checkpoint::Checkpointer;
 use crate::clock::Hybrid;
 use crate::config::Limits;
@@ -55,4 +57,6 @@ pub struct Means {
     pub clock: Arc<Hybrid>,
     /// Bounds.
     pub limits: Arc<Limits>,
+    /// Where the work runs, apart from what keeps the node in the cluster.
+    pub work: Handle,
 }

@@ -139,6 +139,8 @@ impl Reader {
                 chunks = None;
             }
             self.merge.release(|seen| stream.passed(seen))?;
+            // A source at full speed would keep its thread from all others.
+            tokio::task::yield_now().await;
             // An idle step appends nothing: if all is safe already, so is this.
             self.report(*safe.borrow_and_update());
             while self.merge.pending().len() > UNSAFE_MAX && !*stop.borrow() {

@@ -177,6 +177,7 @@ impl Writer {
                         let last = frame.last();
                         self.write(frame).await?;
                         fetch.acknowledge(last);
+                        tokio::task::yield_now().await;
                     }
                     if self.flush_at.is_some_and(|at| at <= Instant::now()) {
                         self.flush().await?;
