@@ -35,6 +35,9 @@ impl Liveness {
         if looked.is_some_and(|looked| now.duration_since(looked) >= patience / 2) {
             self.heard.clear();
         }
+        let up: Vec<_> = up.into_iter().collect();
+        // Who was declared down and is up again is given all patience again.
+        self.heard.retain(|node, _| up.iter().any(|(id, _)| id == node));
         let mut silent = Vec::new();
         for (node, run) in up {
             let heard = self.heard.entry(node).or_insert((run, now));
@@ -96,6 +99,18 @@ mod tests {
         let thawed = start + PATIENCE * 10;
         assert!(liveness.silent(up, thawed, PATIENCE).is_empty());
         assert_eq!(look(&mut liveness, &up, thawed, thawed + PATIENCE), up);
+    }
+
+    #[test]
+    fn a_node_that_is_up_again_is_not_blamed_for_when_it_was_down() {
+        let mut liveness = Liveness::default();
+        let start = Instant::now();
+        let up = [(NodeId(1), 10)];
+        liveness.heard(NodeId(1), 10, start);
+        assert_eq!(look(&mut liveness, &up, start, start + PATIENCE), up);
+        let down = look(&mut liveness, &[], start + PATIENCE, start + PATIENCE * 2);
+        assert!(down.is_empty(), "nobody is up");
+        assert!(liveness.silent(up, start + PATIENCE * 2, PATIENCE).is_empty());
     }
 
     /// Looks ten times in each patience, as a leader does; what the last look gave.

@@ -243,12 +243,15 @@ impl ShardLog {
         if epoch < inner.head.epoch {
             return Err(self.fenced());
         }
+        // A reader that starts again under its epoch keeps the copies' connections.
+        if !inner.owned || inner.head.epoch != epoch {
+            inner.copies.forget();
+        }
         inner.head.epoch = epoch;
         inner.head.progress = progress;
         inner.owned = true;
         // As a copy it took the owner's word for it.
         inner.recorded = Sequence(0);
-        inner.copies.forget();
         inner.copies.set_in_sync(others);
         let mut batch = WriteBatch::default();
         batch.put(Key::Head(self.shard).encode(), inner.head.encode());

@@ -280,6 +280,21 @@ fn with_others_in_sync_what_all_of_them_have_is_seen_at_once() {
 }
 
 #[test]
+fn an_owner_that_starts_again_under_its_epoch_still_hears_its_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 0);
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let b = NodeId(2);
+    let connection = log.copy_opened((b, 1), Sequence(0), Epoch(1)).unwrap();
+    log.take_over(Epoch(1), at("0"), [b].into()).unwrap();
+    log.append(&frame(1, 1, 5), &at("1"), None).unwrap();
+    log.copy_acked(b, connection, Sequence(5));
+    assert_eq!(*log.stable().borrow(), Sequence(5));
+    log.take_over(Epoch(2), at("1"), [b].into()).unwrap();
+    assert!(log.copies().is_empty(), "to another owner they come anew");
+}
+
+#[test]
 fn what_is_seen_is_never_far_ahead_of_what_is_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);
