@@ -10,9 +10,9 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tidegate_proto::v1::DESCRIPTORS;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,14 +44,14 @@ pub async fn serve_grpc(
         .build_v1()
         .map_err(|error| Error::new(ErrorKind::Corrupt, "serve reflection").because(error))?;
     Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES * 2)
         .max_concurrent_streams(limits.streams_per_connection)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .add_routes(services.add_service(reflection))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        // Without it, each answer waits 40 ms for the other side's acknowledgement.
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
         .await
         .map_err(|error| Error::new(ErrorKind::Unavailable, "serve gRPC").because(error))
 }
