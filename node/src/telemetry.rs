@@ -26,6 +26,10 @@ const DELIVERED_BYTES: &str = "tidegate_delivered_bytes_total";
 const DELIVERY_LAG: &str = "tidegate_delivery_lag_seconds";
 /// Changes sent to feed subscribers. Labels: export.
 const FED_BYTES: &str = "tidegate_feed_bytes_total";
+/// Bytes of batches that came from another region, as sent. Labels: from.
+const REGION_SENT: &str = "tidegate_region_bytes_total";
+/// What they would have been without compression. Labels: from.
+const REGION_RAW: &str = "tidegate_region_raw_bytes_total";
 /// Feeds being served right now.
 const FEEDS: &str = "tidegate_feeds";
 /// 1 while this node leads.
@@ -72,6 +76,8 @@ fn describe() {
     describe_counter!(DELIVERED_BYTES, Unit::Bytes, "bytes of the batches delivered");
     describe_histogram!(DELIVERY_LAG, Unit::Seconds, "from capture to proof of durability");
     describe_counter!(FED_BYTES, Unit::Bytes, "bytes sent to feed subscribers");
+    describe_counter!(REGION_SENT, Unit::Bytes, "batches from another region, as sent");
+    describe_counter!(REGION_RAW, Unit::Bytes, "batches from another region, uncompressed");
     describe_gauge!(FEEDS, "feeds being served");
     describe_gauge!(LEADER, "1 while this node leads");
     describe_gauge!(APPLIED, "the last entry of the checkpoint log applied here");
@@ -104,6 +110,12 @@ pub fn delivered(export: &str, sink: &str, records: u64, bytes: u64, lag_ms: i64
 /// `bytes` were sent to a subscriber of `export`.
 pub fn fed(export: &str, bytes: u64) {
     counter!(FED_BYTES, "export" => export.to_owned()).increment(bytes);
+}
+
+/// Batches came from another region: `sent` bytes that stand for `raw`.
+pub fn crossed(from: &str, sent: u64, raw: u64) {
+    counter!(REGION_SENT, "from" => from.to_owned()).increment(sent);
+    counter!(REGION_RAW, "from" => from.to_owned()).increment(raw);
 }
 
 /// A feed began; it ends when the value is dropped.

@@ -57,7 +57,7 @@ impl Exchange {
             cluster_id: control.identity().cluster_id.clone(),
             shard: Some(shard),
             epoch: epoch.0,
-            after: log.map_or(0, |log| log.tail().next.0 - 1),
+            after: log.map_or(0, |log| log.last().0),
             credit_bytes: self.credit_bytes(),
             copy: Some(copy),
         };
@@ -73,7 +73,7 @@ pub(super) fn meet(log: &ShardLog, open: &FetchOpen, copy: &CopyOpen) -> Result<
     let theirs = Begins::new(begins).ok_or_else(|| {
         Error::new(ErrorKind::Config, "the epochs of a copy must rise, and so must their begins")
     })?;
-    let (first, last) = (log.first(), Sequence(log.tail().next.0 - 1));
+    let (first, last) = (log.first(), log.last());
     let from = first.max(Sequence(copy.first));
     let upto = last.min(Sequence(open.after));
     let anew = CopyStart { keep: first.0 - 1, anew: true };

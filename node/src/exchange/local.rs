@@ -11,6 +11,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::fetch::{Fetch, Fetched, OLDEST};
 use crate::spool::{ShardLog, Spool};
 
+/// What a node sends to another that fetches from it.
+#[async_trait]
+pub(super) trait Outflow: Send {
+    /// What is to be sent next. Without `room` no batches; waits if that leaves
+    /// nothing. Dropping the call loses nothing.
+    async fn next(&mut self, room: bool) -> Result<Fetched>;
+
+    /// The receiver has all up to `upto`.
+    fn acked(&self, upto: Sequence);
+}
+
 /// Reads a log of this process. Serves local writers and feeds, and the
 /// exchange service.
 #[derive(Debug)]
@@ -41,7 +52,7 @@ impl LocalFetch {
             );
             return Err(Error::new(ErrorKind::Gone, why));
         }
-        let last = Sequence(log.tail().next.0 - 1);
+        let last = log.last();
         if after > last {
             let why = format!(
                 "sequence {after} of shard {shard} is not there: its spool ends at {last}; start \
@@ -91,9 +102,46 @@ impl CopyFeed {
         let chunk_bytes = usize::try_from(credit_bytes / 2).unwrap_or(usize::MAX);
         Ok(Self { log, epoch, after, stable, appended, chunk_bytes, node, connection })
     }
+}
 
-    /// The next batches; none if only the stable mark moved.
-    pub(super) async fn next(&mut self, room: bool) -> Result<Fetched> {
+impl Drop for CopyFeed {
+    fn drop(&mut self) {
+        self.log.copy_closed(self.node, self.connection);
+    }
+}
+
+#[async_trait]
+impl Fetch for LocalFetch {
+    async fn next(&mut self) -> Result<Fetched> {
+        loop {
+            self.still_held()?;
+            let stable = *self.stable.borrow_and_update();
+            let frames = self.log.read(self.after, self.chunk_bytes)?;
+            if let Some(last) = frames.last() {
+                self.after = last.last();
+                return Ok(Fetched { frames, stable });
+            }
+            if self.stable.changed().await.is_err() {
+                return Err(not_held(self.log.shard(), self.epoch));
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, _upto: Sequence) {}
+}
+
+#[async_trait]
+impl Outflow for LocalFetch {
+    async fn next(&mut self, room: bool) -> Result<Fetched> {
+        if room { Fetch::next(self).await } else { std::future::pending().await }
+    }
+
+    fn acked(&self, _upto: Sequence) {}
+}
+
+#[async_trait]
+impl Outflow for CopyFeed {
+    async fn next(&mut self, room: bool) -> Result<Fetched> {
         loop {
             if !self.log.owned_under(self.epoch) {
                 return Err(not_held(self.log.shard(), self.epoch));
@@ -123,36 +171,9 @@ impl CopyFeed {
         }
     }
 
-    /// The copy has all up to `upto`.
-    pub(super) fn acked(&self, upto: Sequence) {
+    fn acked(&self, upto: Sequence) {
         self.log.copy_acked(self.node, self.connection, upto);
     }
-}
-
-impl Drop for CopyFeed {
-    fn drop(&mut self) {
-        self.log.copy_closed(self.node, self.connection);
-    }
-}
-
-#[async_trait]
-impl Fetch for LocalFetch {
-    async fn next(&mut self) -> Result<Fetched> {
-        loop {
-            self.still_held()?;
-            let stable = *self.stable.borrow_and_update();
-            let frames = self.log.read(self.after, self.chunk_bytes)?;
-            if let Some(last) = frames.last() {
-                self.after = last.last();
-                return Ok(Fetched { frames, stable });
-            }
-            if self.stable.changed().await.is_err() {
-                return Err(not_held(self.log.shard(), self.epoch));
-            }
-        }
-    }
-
-    fn acknowledge(&mut self, _upto: Sequence) {}
 }
 
 pub(super) fn not_held(shard: ShardId, epoch: Epoch) -> Error {

@@ -12,6 +12,7 @@ use crate::control::Control;
 use crate::control::explain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::fetch::{Fetch, Fetched};
+use crate::telemetry;
 
 /// Acknowledgements on their way; more would only repeat what the last says.
 const REQUESTS_MAX: usize = 16;
@@ -20,6 +21,8 @@ const REQUESTS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct RemoteFetch {
     address: String,
+    /// The region it fetches from, if that is another.
+    abroad: Option<String>,
     requests: mpsc::Sender<FetchRequest>,
     responses: Streaming<FetchResponse>,
     /// What was received and not acknowledged: last sequence and size.
@@ -42,6 +45,7 @@ impl RemoteFetch {
             responses.map_err(|status| retryable(explain(address, "fetch", &status)))?;
         Ok(Self {
             address: address.to_owned(),
+            abroad: abroad(control, address),
             requests,
             responses: responses.into_inner(),
             held: VecDeque::new(),
@@ -104,14 +108,20 @@ impl RemoteFetch {
     pub(super) async fn receive(&mut self) -> Result<Fetched> {
         let message = self.message().await?;
         let mut frames = Vec::with_capacity(message.frames.len());
+        let (mut sent, mut raw) = (0, 0);
         for bytes in message.frames {
             // A damaged frame is fetched again.
             let frame = Frame::parse(bytes).map_err(|error| {
                 let why = format!("a batch from {} arrived damaged", self.address);
                 Error::new(ErrorKind::Unavailable, why).because(error)
             })?;
-            self.held.push_back((frame.last(), frame.bytes().len() as u64));
+            let bytes = frame.bytes().len() as u64;
+            (sent, raw) = (sent + bytes, raw + u64::from(frame.raw_bytes()));
+            self.held.push_back((frame.last(), bytes));
             frames.push(frame);
+        }
+        if let Some(from) = self.abroad.as_ref().filter(|_| sent > 0) {
+            telemetry::crossed(from, sent, raw);
         }
         Ok(Fetched { frames, stable: Sequence(message.stable) })
     }
@@ -137,6 +147,14 @@ impl Fetch for RemoteFetch {
         }
         self.say_what_fits();
     }
+}
+
+fn abroad(control: &Control, address: &str) -> Option<String> {
+    control.read(|state| {
+        let here = &state.node(control.node().0)?.region;
+        let there = &state.nodes().find(|node| node.address == address)?.region;
+        (here != there).then(|| there.clone())
+    })
 }
 
 /// Reading changes nothing, so an unknown outcome is as good as none.

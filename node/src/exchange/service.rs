@@ -17,8 +17,8 @@ use crate::control::Control;
 use crate::control::status;
 use crate::error::Error;
 use crate::exchange::copy::meet;
-use crate::exchange::fetch::{Fetch, Fetched};
-use crate::exchange::local::{CopyFeed, LocalFetch, not_held};
+use crate::exchange::fetch::Fetched;
+use crate::exchange::local::{CopyFeed, LocalFetch, Outflow, not_held};
 use crate::spool::Spool;
 
 /// Responses made before the transport has taken the one before.
@@ -81,20 +81,17 @@ impl Exchange for ExchangeService {
             return Err(Status::invalid_argument("a fetch starts with `open`"));
         };
         let (responses, stream) = mpsc::channel(RESPONSES_MAX);
-        if let Some(copy) = &open.copy {
-            let (feed, start) = self.open_copy(&open, copy)?;
-            let first = FetchResponse { start: Some(start), ..FetchResponse::default() };
-            responses.try_send(Ok(first)).map_err(|_| Status::internal("the fetch ended"))?;
-            tokio::spawn(async move {
-                if let Err(error) = keep_copy(feed, requests, open.credit_bytes, &responses).await {
-                    drop(responses.send(Err(status(&error))).await);
-                }
-            });
-            return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
-        }
-        let fetch = self.open(&open)?;
+        let outflow: Box<dyn Outflow> = match &open.copy {
+            Some(copy) => {
+                let (feed, start) = self.open_copy(&open, copy)?;
+                let first = FetchResponse { start: Some(start), ..FetchResponse::default() };
+                responses.try_send(Ok(first)).map_err(|_| Status::internal("the fetch ended"))?;
+                Box::new(feed)
+            }
+            None => Box::new(self.open(&open)?),
+        };
         tokio::spawn(async move {
-            if let Err(error) = pump(fetch, requests, open.credit_bytes, &responses).await {
+            if let Err(error) = pump(outflow, requests, open.credit_bytes, &responses).await {
                 // The receiver may be gone already; then nobody needs to know.
                 drop(responses.send(Err(status(&error))).await);
             }
@@ -103,10 +100,9 @@ impl Exchange for ExchangeService {
     }
 }
 
-/// As [`pump`], for a copy: its acknowledgements are taken, and the stable mark is
-/// told even without credit.
-async fn keep_copy(
-    mut feed: CopyFeed,
+/// Sends what there is, batches only while there is credit, until either side ends.
+async fn pump(
+    mut outflow: Box<dyn Outflow>,
     mut requests: Streaming<FetchRequest>,
     credit_bytes: u64,
     responses: &mpsc::Sender<Result<FetchResponse, Status>>,
@@ -115,15 +111,14 @@ async fn keep_copy(
     loop {
         tokio::select! {
             request = requests.message() => match request {
-                Ok(Some(request)) => {
-                    credit += granted(&request);
-                    if let Some(fetch_request::Kind::Acknowledged(upto)) = request.kind {
-                        feed.acked(Sequence(upto));
-                    }
-                }
+                Ok(Some(request)) => match request.kind {
+                    Some(fetch_request::Kind::CreditBytes(bytes)) => credit += i128::from(bytes),
+                    Some(fetch_request::Kind::Acknowledged(upto)) => outflow.acked(Sequence(upto)),
+                    Some(fetch_request::Kind::Open(_)) | None => {}
+                },
                 Ok(None) | Err(_) => return Ok(()),
             },
-            fetched = feed.next(credit > 0) => {
+            fetched = outflow.next(credit > 0) => {
                 let fetched = fetched?;
                 credit -= bytes_of(&fetched);
                 if responses.send(Ok(response(&fetched))).await.is_err() {
@@ -141,36 +136,4 @@ fn bytes_of(fetched: &Fetched) -> i128 {
 fn response(fetched: &Fetched) -> FetchResponse {
     let frames = fetched.frames.iter().map(|frame| frame.bytes().clone()).collect();
     FetchResponse { frames, stable: fetched.stable.0, start: None }
-}
-
-/// Sends batches while there is credit, until either side ends.
-async fn pump(
-    mut fetch: LocalFetch,
-    mut requests: Streaming<FetchRequest>,
-    credit_bytes: u64,
-    responses: &mpsc::Sender<Result<FetchResponse, Status>>,
-) -> Result<(), Error> {
-    let mut credit = i128::from(credit_bytes);
-    loop {
-        tokio::select! {
-            request = requests.message() => match request {
-                Ok(Some(request)) => credit += granted(&request),
-                Ok(None) | Err(_) => return Ok(()),
-            },
-            fetched = fetch.next(), if credit > 0 => {
-                let fetched = fetched?;
-                credit -= bytes_of(&fetched);
-                if responses.send(Ok(response(&fetched))).await.is_err() {
-                    return Ok(());
-                }
-            }
-        }
-    }
-}
-
-fn granted(request: &FetchRequest) -> i128 {
-    match request.kind {
-        Some(fetch_request::Kind::CreditBytes(bytes)) => i128::from(bytes),
-        Some(fetch_request::Kind::Acknowledged(_) | fetch_request::Kind::Open(_)) | None => 0,
-    }
 }

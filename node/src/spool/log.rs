@@ -11,7 +11,7 @@ use rocksdb::WriteBatch;
 use tidegate_proto::v1::{Progress, ShardId};
 use tidegate_proto::{BatchBuilder, Epoch, Frame, NodeId, Sequence};
 use tidegate_raft_store::absorb;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::spool::begins::Begins;
@@ -71,6 +71,9 @@ pub struct ShardLog {
     synced: watch::Sender<Sequence>,
     safe: watch::Sender<Sequence>,
     stable: watch::Sender<Sequence>,
+    /// For whoever looks after the copies: something was appended, or a copy came
+    /// or went.
+    stirred: Notify,
     recent_bytes_max: usize,
 }
 
@@ -88,6 +91,12 @@ struct Inner {
     copies: Copies,
     /// The last sequence the cluster recorded as captured.
     recorded: Sequence,
+}
+
+impl Inner {
+    fn last(&self) -> Sequence {
+        Sequence(self.head.next.0 - 1)
+    }
 }
 
 impl ShardLog {
@@ -116,6 +125,7 @@ impl ShardLog {
                 copies: Copies::default(),
                 recorded: Sequence(0),
             }),
+            stirred: Notify::new(),
             recent_bytes_max,
         }
     }
@@ -131,6 +141,18 @@ impl ShardLog {
     pub fn tail(&self) -> Tail {
         let head = &self.inner().head;
         Tail { epoch: head.epoch, next: head.next, progress: head.progress.clone() }
+    }
+
+    /// What the next change gets.
+    #[must_use]
+    pub fn next(&self) -> Sequence {
+        self.inner().head.next
+    }
+
+    /// The last sequence given; before the first change, the one before it.
+    #[must_use]
+    pub fn last(&self) -> Sequence {
+        self.inner().last()
     }
 
     /// The oldest sequence still there; the next one if there is none.
@@ -157,21 +179,16 @@ impl ShardLog {
     ) -> Result<()> {
         let spool = self.spool()?;
         spool.check_room()?;
-        let mut inner = self.inner();
+        let inner = self.inner();
         if frame.epoch() != inner.head.epoch || !inner.owned || inner.closed {
             return Err(self.fenced());
         }
         assert_eq!(frame.first(), inner.head.next, "batches follow each other without a hole");
         let mut batch = WriteBatch::default();
-        let head = self.put(&inner.head, frame, Some(delta), &mut batch);
         for pending in touched.into_iter().flat_map(BatchBuilder::pending) {
             batch.put(Key::Touched(self.shard, pending.collection, pending.key).encode(), []);
         }
-        spool.write(batch)?;
-        self.appended(&mut inner, head, frame);
-        drop(inner);
-        spool.notify_appended();
-        Ok(())
+        self.commit(&spool, inner, frame, (Some(delta), batch))
     }
 
     /// Appends a batch that the owner of `under` sent to this copy. Not yet on
@@ -180,7 +197,7 @@ impl ShardLog {
     pub fn append_copy(&self, frame: &Frame, under: Epoch) -> Result<()> {
         let spool = self.spool()?;
         spool.check_room()?;
-        let mut inner = self.inner();
+        let inner = self.inner();
         if under != inner.head.epoch || inner.owned || inner.closed {
             return Err(self.fenced());
         }
@@ -189,44 +206,39 @@ impl ShardLog {
             let why = format!("the owner of shard {} sent {first} to a copy at {next}", self.shard);
             return Err(Error::new(ErrorKind::Unavailable, why));
         }
-        let mut batch = WriteBatch::default();
-        let head = self.put(&inner.head, frame, None, &mut batch);
-        spool.write(batch)?;
-        self.appended(&mut inner, head, frame);
-        drop(inner);
-        spool.notify_appended();
-        Ok(())
+        self.commit(&spool, inner, frame, (None, WriteBatch::default()))
     }
 
-    /// Adds a batch and the head behind it to what is to be written.
-    fn put(
+    /// Writes a batch and the head behind it, beside what is in `write` already.
+    fn commit(
         &self,
-        head: &Head,
+        spool: &Spool,
+        mut inner: MutexGuard<'_, Inner>,
         frame: &Frame,
-        delta: Option<&Progress>,
-        batch: &mut WriteBatch,
-    ) -> Head {
-        let mut head = head.clone();
+        (delta, mut write): (Option<&Progress>, WriteBatch),
+    ) -> Result<()> {
+        let mut head = inner.head.clone();
         head.next = frame.last().next();
         if let Some(delta) = delta {
             absorb(&mut head.progress, delta);
         }
         if frame.count() > 0 {
             head.begins.note(frame.epoch(), frame.first());
-            batch.put(Key::Frame(self.shard, frame.first()).encode(), frame.bytes());
+            write.put(Key::Frame(self.shard, frame.first()).encode(), frame.bytes());
         }
-        batch.put(Key::Head(self.shard).encode(), head.encode());
-        head
-    }
-
-    fn appended(&self, inner: &mut Inner, head: Head, frame: &Frame) {
+        write.put(Key::Head(self.shard).encode(), head.encode());
+        spool.write(write)?;
         inner.head = head;
         inner.appended_bytes += frame.bytes().len() as u64;
         if frame.count() > 0 {
             inner.recent.remember(frame.clone(), self.recent_bytes_max);
         }
         self.appended.send_replace(frame.last());
-        self.settle(inner);
+        self.settle(&inner);
+        self.stirred.notify_one();
+        drop(inner);
+        spool.notify_appended();
+        Ok(())
     }
 
     /// Takes the log over for the owner of `epoch`, who stands at `progress` and
@@ -294,7 +306,7 @@ impl ShardLog {
         inner.head = head;
         inner.owned = false;
         inner.copies.forget();
-        let last = Sequence(inner.head.next.0 - 1);
+        let last = inner.last();
         for mark in [&self.appended, &self.synced, &self.safe] {
             mark.send_if_modified(|at| {
                 let moved = *at > last;

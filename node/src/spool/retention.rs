@@ -79,7 +79,7 @@ pub async fn run(spool: Arc<Spool>, keep: impl Fn(ShardId) -> Option<Keep> + Sen
         for shard in held {
             let (Some(log), Some(keep)) = (spool.log(shard), keep(shard)) else { continue };
             let marks = marks.entry(shard).or_default();
-            marks.note(Mark { at: now, next: log.tail().next, bytes: log.appended_bytes() });
+            marks.note(Mark { at: now, next: log.next(), bytes: log.appended_bytes() });
             let Some(upto) = marks.cut(&keep, now) else { continue };
             if let Err(error) = log.truncate_front(upto) {
                 tracing::warn!(error = %error, %shard, "retention");

@@ -71,6 +71,12 @@ impl ShardLog {
         self.inner().copies.is_joining(node)
     }
 
+    /// Waits until something was appended, or a copy came or went, since the last
+    /// call ended. For one caller.
+    pub async fn stirred(&self) {
+        self.stirred.notified().await;
+    }
+
     /// The copies that were ever heard under this owner.
     #[must_use]
     pub fn copies(&self) -> BTreeMap<NodeId, Copy> {
@@ -86,6 +92,7 @@ impl ShardLog {
         }
         let connection = inner.copies.open(copy, acked, Instant::now());
         self.settle(&inner);
+        self.stirred.notify_one();
         Ok(connection)
     }
 
@@ -99,11 +106,12 @@ impl ShardLog {
     /// The copy's connection ended.
     pub fn copy_closed(&self, node: NodeId, connection: u64) {
         self.inner().copies.close(node, connection, Instant::now());
+        self.stirred.notify_one();
     }
 
     /// Moves the marks that follow from others.
     pub(super) fn settle(&self, inner: &Inner) {
-        let last = Sequence(inner.head.next.0 - 1);
+        let last = inner.last();
         let mut stable = inner.recorded;
         if inner.owned {
             let safe = inner.copies.safe(last, *self.synced.borrow());
@@ -120,7 +128,7 @@ impl ShardLog {
     /// been cut off; `None` if all are.
     pub(in crate::spool) fn unsynced(&self) -> Option<(Sequence, u64)> {
         let inner = self.inner();
-        let last = Sequence(inner.head.next.0 - 1);
+        let last = inner.last();
         (last > *self.synced.borrow()).then_some((last, inner.cuts))
     }
 
