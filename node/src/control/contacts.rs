@@ -1,6 +1,7 @@
 //! What this node has heard of the others by itself: a pure core.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tidegate_proto::NodeId;
 use tokio::time::Instant;
@@ -15,7 +16,11 @@ const REFUSALS: u32 = 2;
 /// as with silence, what rests on it is safe if it is wrong: an old owner's
 /// epoch is refused everywhere.
 #[derive(Debug, Default)]
-pub(super) struct Contacts(BTreeMap<NodeId, Contact>);
+pub(super) struct Contacts {
+    nodes: BTreeMap<NodeId, Contact>,
+    /// When a leader last called this node.
+    led: Option<Instant>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Contact {
@@ -27,26 +32,44 @@ struct Contact {
 impl Contacts {
     /// `node` answered in its run `run`.
     pub(super) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
-        self.0.insert(node, Contact { run, heard: now, refusals: 0 });
+        self.nodes.insert(node, Contact { run, heard: now, refusals: 0 });
     }
 
     /// Nobody listens at the address of `node`. True when it counts as gone
     /// since this call.
     pub(super) fn refused(&mut self, node: NodeId) -> bool {
-        let Some(contact) = self.0.get_mut(&node) else { return false };
+        let Some(contact) = self.nodes.get_mut(&node) else { return false };
         contact.refusals += 1;
         contact.refusals == REFUSALS
     }
 
     /// The run of `node` that is gone, if it is.
     pub(super) fn gone(&self, node: NodeId) -> Option<u64> {
-        let contact = self.0.get(&node).filter(|contact| contact.refusals >= REFUSALS);
+        let contact = self.nodes.get(&node).filter(|contact| contact.refusals >= REFUSALS);
         contact.map(|contact| contact.run)
+    }
+
+    /// The leader called this node.
+    pub(super) fn led(&mut self, now: Instant) {
+        self.led = Some(now);
+    }
+
+    /// No leader has called this node for `patience`, though one did before.
+    pub(super) fn leader_silent(&self, now: Instant, patience: Duration) -> bool {
+        self.led.is_some_and(|led| now.duration_since(led) >= patience)
+    }
+
+    /// `node` was there once, and is gone or has not answered for `patience`.
+    pub(super) fn absent(&self, node: NodeId, now: Instant, patience: Duration) -> bool {
+        let contact = self.nodes.get(&node);
+        contact.is_some_and(|contact| {
+            contact.refusals >= REFUSALS || now.duration_since(contact.heard) >= patience
+        })
     }
 
     /// When `node` last answered.
     pub(super) fn last(&self, node: NodeId) -> Option<Instant> {
-        self.0.get(&node).map(|contact| contact.heard)
+        self.nodes.get(&node).map(|contact| contact.heard)
     }
 }
 
@@ -67,5 +90,20 @@ mod tests {
         assert_eq!(contacts.gone(node), Some(7));
         contacts.heard(node, 8, Instant::now());
         assert_eq!(contacts.gone(node), None);
+    }
+
+    #[test]
+    fn one_that_does_not_answer_is_absent_and_a_leader_that_calls_is_not_silent() {
+        let mut contacts = Contacts::default();
+        let (node, start, patience) = (NodeId(3), Instant::now(), Duration::from_secs(1));
+        assert!(!contacts.absent(node, start, patience), "it was never there");
+        assert!(!contacts.leader_silent(start + patience, patience), "there was none");
+        contacts.heard(node, 7, start);
+        contacts.led(start);
+        assert!(!contacts.absent(node, start + patience / 2, patience));
+        assert!(contacts.absent(node, start + patience, patience));
+        assert!(contacts.leader_silent(start + patience, patience));
+        contacts.led(start + patience);
+        assert!(!contacts.leader_silent(start + patience, patience));
     }
 }

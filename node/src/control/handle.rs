@@ -1,7 +1,7 @@
 //! The node's one door to consensus.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::Raft;
@@ -190,9 +190,7 @@ impl Control {
     /// gave. An error of kind `Unknown` means that it may yet be applied:
     /// commands are written so that proposing the same again is safe.
     pub async fn propose(&self, kind: command::Kind) -> Result<Outcome> {
-        let command =
-            Command { version: COMMAND_VERSION, proposed_ms: clock::now_ms(), kind: Some(kind) };
-        self.propose_command(command).await
+        self.propose_command(command(kind)).await
     }
 
     /// As [`Control::propose`], but a refusal is an error of kind `Config`, a
@@ -218,9 +216,7 @@ impl Control {
     /// As [`Control::propose`], but only as the leader: what a node that leads no
     /// longer makes of its own silence must not reach the one that does.
     pub(super) async fn decide(&self, kind: command::Kind) -> Result<Outcome> {
-        let command =
-            Command { version: COMMAND_VERSION, proposed_ms: clock::now_ms(), kind: Some(kind) };
-        self.write_here(&command).await.map(|(_, outcome)| outcome)
+        self.write_here(&command(kind)).await.map(|(_, outcome)| outcome)
     }
 
     pub(super) async fn propose_command(&self, command: Command) -> Result<Outcome> {
@@ -273,12 +269,11 @@ impl Control {
             return Err(no_leader("this node does not lead; try again"));
         }
         let now = Instant::now();
-        let mut liveness = self.0.liveness.lock().unwrap_or_else(PoisonError::into_inner);
         let up = self.read(|state| {
             state.node(node.0).is_some_and(|it| it.run == run && it.state() == NodeState::Up)
         });
         if up {
-            liveness.heard(node, run, now);
+            self.liveness().heard(node, run, now);
         }
         Ok(up)
     }
@@ -298,12 +293,12 @@ impl Control {
         &self.0.raft
     }
 
-    pub(super) fn liveness(&self) -> &Mutex<Liveness> {
-        &self.0.liveness
+    pub(super) fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.0.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn contacts(&self) -> &Mutex<Contacts> {
-        &self.0.contacts
+    pub(super) fn contacts(&self) -> MutexGuard<'_, Contacts> {
+        self.0.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn suspicion(&self) -> &Notify {
@@ -332,6 +327,10 @@ impl Control {
         let member = metrics.membership_config.membership().get_node(&leader);
         member.map(|peer| peer.address.clone()).ok_or_else(|| no_leader("the leader is not known"))
     }
+}
+
+fn command(kind: command::Kind) -> Command {
+    Command { version: COMMAND_VERSION, proposed_ms: clock::now_ms(), kind: Some(kind) }
 }
 
 fn no_leader(why: &str) -> Error {

@@ -1,7 +1,6 @@
 //! The leader's care for who belongs to the group and who is down.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -28,7 +27,7 @@ pub(super) async fn keep(control: Control) {
         }
         if !control.leads() {
             leader_before = control.leadership().leader.or(leader_before);
-            control.liveness().lock().unwrap_or_else(PoisonError::into_inner).forget();
+            control.liveness().forget();
             continue;
         }
         if let Some(before) = leader_before.take() {
@@ -50,11 +49,11 @@ pub(super) async fn keep(control: Control) {
 /// Nodes held for up that were not heard for too long, or whose process is gone.
 fn lost(control: &Control) -> Vec<(NodeId, u64)> {
     let up = up(control);
-    let contacts = control.contacts().lock().unwrap_or_else(PoisonError::into_inner);
+    let contacts = control.contacts();
     let gone = |(node, run): &(NodeId, u64)| contacts.gone(*node) == Some(*run);
     let mut lost: Vec<_> = up.iter().copied().filter(gone).collect();
     let rest = up.into_iter().filter(|it| !gone(it));
-    let mut liveness = control.liveness().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut liveness = control.liveness();
     lost.extend(liveness.silent(rest, Instant::now(), control.times().down()));
     lost
 }
@@ -73,9 +72,9 @@ fn blame(control: &Control, before: NodeId) {
     else {
         return;
     };
-    let contacts = control.contacts().lock().unwrap_or_else(PoisonError::into_inner);
+    let contacts = control.contacts();
     if let Some(last) = contacts.last(before) {
-        let mut liveness = control.liveness().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut liveness = control.liveness();
         liveness.heard(before, run, last);
     }
 }

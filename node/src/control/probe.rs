@@ -1,7 +1,6 @@
 //! Looks whether the other nodes' processes are there, and what follows if one is not.
 
 use std::collections::BTreeMap;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -10,7 +9,6 @@ use tidegate_proto::v1::{NodeState, PingRequest};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use crate::control::contacts::Contacts;
 use crate::control::handle::Control;
 
 /// Between the candidacies of two nodes, so that the first has time to win.
@@ -57,14 +55,18 @@ async fn probe(control: Control, node: NodeId, address: String) {
     loop {
         match timeout(control.times().down(), ping(&control, &address)).await {
             Ok(Ok(run)) => {
-                contacts(&control).heard(node, run, Instant::now());
+                control.contacts().heard(node, run, Instant::now());
                 hurry = HURRIES;
                 tokio::time::sleep(every).await;
                 continue;
             }
-            Ok(Err(true)) if contacts(&control).refused(node) => {
+            Ok(Err(true)) if control.contacts().refused(node) => {
                 tracing::warn!(%node, "nobody listens at its address any more");
                 control.suspicion().notify_one();
+                tokio::spawn(replace_leader(control.clone(), node));
+            }
+            // It may hang, or only be out of our reach: if it leads, its own calls tell.
+            Err(_) if control.contacts().leader_silent(Instant::now(), control.times().down()) => {
                 tokio::spawn(replace_leader(control.clone(), node));
             }
             Ok(Err(_)) | Err(_) => {}
@@ -96,14 +98,15 @@ fn is_refusal(status: &tonic::Status) -> bool {
     false
 }
 
-/// If `gone` led, the others need not wait until it has been silent for long:
-/// they stand for election in turn.
+/// If `gone` led, the others need not wait for Raft's own timers: they stand for
+/// election in turn.
 async fn replace_leader(control: Control, gone: NodeId) {
     for _ in 0..ELECTIONS_MAX {
         let leader = control.leadership().leader;
         let led = leader.is_none() || leader == Some(gone);
         let voters = control.voters();
-        if !led || !voters.contains(&control.node()) || contacts(&control).gone(gone).is_none() {
+        let absent = control.contacts().absent(gone, Instant::now(), control.times().down());
+        if !led || !absent || !voters.contains(&control.node()) {
             return;
         }
         let before_us = voters.iter().filter(|id| **id < control.node() && **id != gone).count();
@@ -120,8 +123,4 @@ async fn replace_leader(control: Control, gone: NodeId) {
         }
         tokio::time::sleep(TURN * 3).await;
     }
-}
-
-fn contacts(control: &Control) -> MutexGuard<'_, Contacts> {
-    control.contacts().lock().unwrap_or_else(PoisonError::into_inner)
 }

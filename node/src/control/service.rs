@@ -9,6 +9,7 @@ use tidegate_proto::v1::{
     HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, PingRequest, PingResponse,
     ProposeRequest, ProposeResponse, RaftMessage,
 };
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::control::handle::Control;
@@ -71,6 +72,7 @@ impl Raft for RaftService {
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         let request = self.open(request.get_ref())?;
+        self.0.contacts().led(Instant::now());
         let answer = self.0.raft().append_entries(request).await;
         self.close(&stop_if_fatal(answer)?)
     }
@@ -86,6 +88,7 @@ impl Raft for RaftService {
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         let request = self.open(request.get_ref())?;
+        self.0.contacts().led(Instant::now());
         let answer = self.0.raft().install_snapshot(request).await;
         self.close(&stop_if_fatal(answer)?)
     }
