@@ -11,8 +11,10 @@ use tokio::time::Instant;
 use crate::control::Control;
 use crate::spool::{Copy, ShardLog};
 
-/// How often the owner looks.
+/// How often the owner looks while something is under way.
 const ROUND: Duration = Duration::from_millis(50);
+/// How often it looks while nothing is: for what the cluster has decided since.
+const REST: Duration = Duration::from_secs(2);
 /// A copy whose connection ended comes back within this, or is dropped.
 const GONE: Duration = Duration::from_millis(200);
 /// A copy comes within this after an owner started, or is dropped.
@@ -33,6 +35,17 @@ struct Sight {
     /// Up to here, captures may have been reported already.
     safe: Sequence,
     appended: Sequence,
+}
+
+impl Sight {
+    /// All copies are in sync, there, and have everything.
+    fn rests(&self) -> bool {
+        let whole = |node: &NodeId| {
+            let copy = self.seen.get(node);
+            copy.is_some_and(|copy| copy.connected && copy.acked >= self.appended)
+        };
+        self.copies == self.in_sync && self.joining.is_empty() && self.copies.iter().all(whole)
+    }
 }
 
 /// What one round decides.
@@ -107,15 +120,12 @@ fn decide(sight: &Sight, delays: &Delays) -> Decision {
 /// Looks after the copies of `log` for as long as this node owns it under `epoch`.
 pub(super) async fn keep(control: Control, log: Arc<ShardLog>, epoch: Epoch) {
     let started = Instant::now();
-    let mut rounds = tokio::time::interval(ROUND);
-    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut delays = Delays::default();
     // Once proposed, a copy is waited for until the cluster says otherwise: the
     // proposal may yet be applied.
     let mut proposed = BTreeSet::new();
     loop {
-        rounds.tick().await;
-        let Some((sight, runs)) = look(&control, &log, epoch, started) else { return };
+        let Some(sight) = look(&control, &log, epoch, started) else { return };
         log.set_in_sync(sight.in_sync.clone());
         delays.note(&sight);
         let decision = decide(&sight, &delays);
@@ -126,41 +136,42 @@ pub(super) async fn keep(control: Control, log: Arc<ShardLog>, epoch: Epoch) {
             log.leave_copy(*node);
         }
         if decision.in_sync == sight.in_sync {
+            if sight.rests() {
+                // Ends early when there may be something to do.
+                drop(tokio::time::timeout(REST, log.stirred()).await);
+            }
+            tokio::time::sleep(ROUND).await;
             continue;
         }
         proposed.extend(decision.in_sync.difference(&sight.in_sync).copied());
         tracing::info!(shard = %log.shard(), in_sync = ?decision.in_sync, "copies in sync");
         let in_sync = decision.in_sync.iter().copied().chain([control.node()]);
-        let copies = in_sync.map(|node| {
-            let seen = sight.seen.get(&node).map(|copy| copy.run);
-            let run = seen.or_else(|| runs.get(&node).copied()).unwrap_or(0);
-            InSync { node: node.0, run }
+        let copies = control.read(|state| {
+            let run_of = |node: NodeId| state.node(node.0).map_or(0, |node| node.run);
+            let copies = in_sync.map(|node| {
+                let seen = sight.seen.get(&node).map(|copy| copy.run);
+                InSync { node: node.0, run: seen.unwrap_or_else(|| run_of(node)) }
+            });
+            copies.collect()
         });
-        let command =
-            SetInSync { shard: Some(log.shard()), epoch: epoch.0, copies: copies.collect() };
+        let command = SetInSync { shard: Some(log.shard()), epoch: epoch.0, copies };
         if let Err(error) = control.insist(command::Kind::SetInSync(command)).await {
             tracing::debug!(error = %error, shard = %log.shard(), "record copies; trying again");
         }
+        tokio::time::sleep(ROUND).await;
     }
 }
 
-fn look(
-    control: &Control,
-    log: &ShardLog,
-    epoch: Epoch,
-    started: Instant,
-) -> Option<(Sight, BTreeMap<NodeId, u64>)> {
+fn look(control: &Control, log: &ShardLog, epoch: Epoch, started: Instant) -> Option<Sight> {
     let me = control.node();
     let others =
         |nodes: &[u64]| nodes.iter().map(|id| NodeId(*id)).filter(|id| *id != me).collect();
     let id: ShardId = log.shard();
-    let (copies, in_sync, runs) = control.read(|state| {
+    let (copies, in_sync): (BTreeSet<NodeId>, _) = control.read(|state| {
         let shard = state.shard(id).filter(|shard| shard.epoch == epoch.0)?;
-        let runs = state.nodes().map(|node| (NodeId(node.id), node.run)).collect();
-        Some((others(&shard.copies), others(&shard.in_sync), runs))
+        Some((others(&shard.copies), others(&shard.in_sync)))
     })?;
-    let copies: BTreeSet<NodeId> = copies;
-    let sight = Sight {
+    Some(Sight {
         now: Instant::now(),
         started,
         joining: copies.iter().copied().filter(|node| log.is_joining(*node)).collect(),
@@ -169,8 +180,7 @@ fn look(
         seen: log.copies(),
         safe: *log.safe().borrow(),
         appended: *log.appended_mark().borrow(),
-    };
-    Some((sight, runs))
+    })
 }
 
 #[cfg(test)]
