@@ -1,5 +1,7 @@
 //! An export file.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::config::table;
@@ -35,6 +37,9 @@ pub struct ExportSpec {
     /// The `[spool]` table.
     #[serde(default)]
     pub spool: SpoolConfig,
+    /// The `[regions]` table.
+    #[serde(default)]
+    pub regions: RegionsConfig,
 }
 
 /// One `[[sink]]` table.
@@ -102,12 +107,27 @@ pub struct SpoolConfig {
     /// Default 2, at most 5. With 1, what a killed node had captured and no sink
     /// had yet is read again from the source.
     pub copies: usize,
+    /// Regions the copies are spread over, as far as there are so many. Default 1:
+    /// near the source, but for one in each region that has a writer. With 2, the
+    /// loss of a region loses no spool, and every change waits for another region.
+    pub regions: usize,
 }
 
 impl Default for SpoolConfig {
     fn default() -> Self {
-        Self { copies: 2 }
+        Self { copies: 2, regions: 1 }
     }
+}
+
+/// Where source and sinks are, as regions of nodes. What is left out may be
+/// read or written anywhere.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RegionsConfig {
+    /// Where the store is: its shards are read there, as long as a node is up there.
+    pub source: Option<String>,
+    /// Where sinks are, by their names: they are written there.
+    pub sinks: BTreeMap<String, String>,
 }
 
 impl ExportSpec {
@@ -125,6 +145,9 @@ impl ExportSpec {
         if !(1..=COPIES_MAX).contains(&spec.spool.copies) {
             return Err(refuse(&format!("[spool] copies must be from 1 to {COPIES_MAX}")));
         }
+        if !(1..=spec.spool.copies).contains(&spec.spool.regions) {
+            return Err(refuse("[spool] regions must be from 1 to the number of copies"));
+        }
         spec.source_kind()?;
         let sinks = spec.sinks()?;
         if sinks.len() > SINKS_MAX {
@@ -135,6 +158,14 @@ impl ExportSpec {
             if sinks[..at].iter().any(|other| other.name == sink.name) {
                 return Err(refuse(&format!("two sinks are named \"{}\"; rename one", sink.name)));
             }
+        }
+        let unknown = |name: &&String| !sinks.iter().any(|sink| sink.name == **name);
+        if let Some(name) = spec.regions.sinks.keys().find(unknown) {
+            let there: Vec<_> = sinks.iter().map(|sink| sink.name.as_str()).collect();
+            let there = there.join(", ");
+            return Err(refuse(&format!(
+                "[regions] sinks names \"{name}\", which is no sink; there are: {there}"
+            )));
         }
         Ok(spec)
     }
@@ -210,5 +241,8 @@ mod tests {
         assert!(refused(&format!("{GOOD}\n[[sink]]\nkind = \"lake\"")).contains("two sinks"));
         assert!(refused(&GOOD.replace("kind = \"embedded\"", "")).contains("[source] needs"));
         assert!(refused("name = 5").contains("line 1"));
+        let regions = format!("{GOOD}\n[regions]\nsinks = {{ like = \"eu\" }}");
+        assert!(refused(&regions).contains("\"like\", which is no sink; there are: lake"));
+        assert!(refused(&format!("{GOOD}\n[spool]\nregions = 3")).contains("number of copies"));
     }
 }

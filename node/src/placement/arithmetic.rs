@@ -2,6 +2,14 @@
 
 use std::collections::BTreeSet;
 
+pub use balance::{Shift, balance};
+use copies::copies;
+use loads::Loads;
+
+mod balance;
+mod copies;
+mod loads;
+
 /// What there is to place, and where things are now. Nodes are numbers below
 /// `nodes.len()`.
 #[derive(Clone, Debug)]
@@ -19,6 +27,11 @@ pub struct Site {
     pub life: Life,
     /// It is to be left alone: no new work, and what it has goes elsewhere.
     pub cordoned: bool,
+    /// It came up a moment ago and may go again: nothing is moved to it that
+    /// runs elsewhere.
+    pub fresh: bool,
+    /// The number of its region.
+    pub region: u32,
 }
 
 /// Whether a node is there.
@@ -45,6 +58,10 @@ impl Site {
     fn may(self) -> bool {
         self.up() && !self.cordoned
     }
+
+    fn in_region(self, region: Option<u32>) -> bool {
+        region.is_none_or(|region| region == self.region)
+    }
 }
 
 /// A shard as it is.
@@ -52,8 +69,10 @@ impl Site {
 pub struct Now {
     /// Its reader's node, if it has one.
     pub reader: Option<usize>,
-    /// Per sink, its writer's node.
-    pub writers: Vec<Option<usize>>,
+    /// Its source's region, if it matters.
+    pub region: Option<u32>,
+    /// Per sink, its writer.
+    pub writers: Vec<Writer>,
     /// Its load, in thousandths of a core; at least 1 is counted.
     pub load: u32,
     /// The nodes that keep its spool.
@@ -64,6 +83,17 @@ pub struct Now {
     pub moving_to: Option<usize>,
     /// How many copies are wanted, the reader's included; at least 1 is counted.
     pub wanted: usize,
+    /// Over how many regions they are spread, as far as there are so many.
+    pub spread: usize,
+}
+
+/// What takes a shard to one sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Writer {
+    /// Its node, if it has one.
+    pub at: Option<usize>,
+    /// The sink's region, if it matters.
+    pub region: Option<u32>,
 }
 
 /// A shard as it should be.
@@ -81,124 +111,82 @@ pub struct Wanted {
 /// copies in sync are waited for.
 #[must_use]
 pub fn place(problem: &Problem) -> Vec<Option<Wanted>> {
+    let nodes = &problem.nodes;
     let mut loads = Loads::new(problem);
     let mut order: Vec<usize> = (0..problem.shards.len()).collect();
     order.sort_by_key(|at| std::cmp::Reverse(weight(&problem.shards[*at])));
     let mut readers = vec![None; problem.shards.len()];
     for at in order {
-        readers[at] = reader(problem, &problem.shards[at], &mut loads);
+        let now = &problem.shards[at];
+        readers[at] = reader(nodes, now, &loads);
+        if let Some(node) = readers[at].filter(|node| now.reader != Some(*node)) {
+            loads.work[node] += weight(now);
+        }
     }
     let shards = problem.shards.iter().zip(readers);
     let wanted = shards.map(|(now, reader)| {
         let reader = reader?;
-        let writers = now.writers.iter().map(|writer| {
-            let stays = writer.filter(|node| site(&problem.nodes, *node).may());
-            stays.unwrap_or(reader)
-        });
-        let writers = writers.collect();
-        let copies = copies(problem, now, reader, &mut loads);
+        let writers: Vec<_> =
+            now.writers.iter().map(|it| writer(nodes, now, (it, reader), &mut loads)).collect();
+        let copies = copies(nodes, now, (reader, &writers), &mut loads);
         Some(Wanted { reader, writers, copies })
     });
     wanted.collect()
 }
 
-/// How much each node has to do, and how many copies it keeps.
-struct Loads {
-    work: Vec<u64>,
-    copies: Vec<u64>,
-}
-
-impl Loads {
-    /// What stays where it is.
-    fn new(problem: &Problem) -> Self {
-        let mut loads =
-            Self { work: vec![0; problem.nodes.len()], copies: vec![0; problem.nodes.len()] };
-        for now in &problem.shards {
-            if let Some(node) = now.reader.filter(|node| site(&problem.nodes, *node).may()) {
-                loads.work[node] += weight(now);
-            }
-            for node in now.copies.iter().filter(|node| **node < problem.nodes.len()) {
-                loads.copies[*node] += 1;
-            }
-        }
-        loads
-    }
-}
-
-fn reader(problem: &Problem, now: &Now, loads: &mut Loads) -> Option<usize> {
-    let ready = |node: &usize| site(&problem.nodes, *node).may() && now.in_sync.contains(node);
-    if let Some(node) = now.moving_to.filter(ready) {
-        return Some(node);
-    }
-    if let Some(node) = now.reader.filter(|node| site(&problem.nodes, *node).may()) {
-        return Some(node);
-    }
-    let all = || 0..problem.nodes.len();
-    let may = |node: &usize| site(&problem.nodes, *node).may();
+/// It stays where it may, unless it is moved or away from its source and a copy
+/// is ready. A new owner is in sync; without one, those in sync that went a
+/// moment ago are waited for, and then the spool is begun anew.
+fn reader(nodes: &[Site], now: &Now, loads: &Loads) -> Option<usize> {
+    let may = |node: &usize| site(nodes, *node).may();
     let whole = |node: &usize| now.in_sync.contains(node);
-    let least = |nodes: Vec<usize>| nodes.into_iter().min_by_key(|node| loads.work[*node]);
-    let mut chosen = least(all().filter(may).filter(whole).collect());
-    if chosen.is_none() && !now.in_sync.is_empty() {
-        // Nobody else has all of it: it stays, or its copies are waited for.
-        let stays = now.reader.filter(|node| site(&problem.nodes, *node).up() && whole(node));
-        let waits = now.in_sync.iter().any(|node| {
-            let site = site(&problem.nodes, *node);
-            site.up() || site.awaited()
-        });
-        if stays.is_some() || waits {
-            return stays.or_else(|| {
-                least(all().filter(whole).filter(|node| site(&problem.nodes, *node).up()).collect())
-            });
-        }
+    let away = |node: &usize| !site(nodes, *node).in_region(now.region);
+    let least = |nodes_of: &dyn Fn(&usize) -> bool| {
+        // What has never run anywhere has nothing to lose with a node that may go again.
+        let doubtful = |node: &usize| site(nodes, *node).fresh && !now.in_sync.is_empty();
+        let rank = |node: &usize| (away(node), doubtful(node), loads.work[*node]);
+        (0..nodes.len()).filter(nodes_of).min_by_key(rank)
+    };
+    if let Some(node) = now.moving_to.filter(may).filter(whole) {
+        return Some(node);
     }
-    chosen = chosen.or_else(|| least(all().filter(may).collect()));
-    if let Some(node) = chosen {
+    if let Some(node) = now.reader.filter(may) {
+        let home = |it: &usize| may(it) && whole(it) && !away(it) && !site(nodes, *it).fresh;
+        let home = if away(&node) { least(&home) } else { None };
+        return Some(home.unwrap_or(node));
+    }
+    let next = least(&|node| may(node) && whole(node));
+    // One that is to be left, rather than one that lacks changes.
+    let left = |node: &usize| site(nodes, *node).up() && whole(node);
+    let next = next.or_else(|| now.reader.filter(left)).or_else(|| least(&left));
+    if next.is_some() || now.in_sync.iter().any(|node| site(nodes, *node).awaited()) {
+        return next;
+    }
+    least(&may)
+}
+
+/// It stays where it may, unless it is away from its sink and a node there is
+/// to be had. Without a region, it goes where the reader is.
+fn writer(
+    nodes: &[Site],
+    now: &Now,
+    (writer, reader): (&Writer, usize),
+    loads: &mut Loads,
+) -> usize {
+    let may = |node: &usize| site(nodes, *node).may();
+    let near = |node: &usize| site(nodes, *node).in_region(writer.region);
+    let stays = writer.at.filter(may);
+    if let Some(node) = stays.filter(near) {
+        return node;
+    }
+    let settled = |node: &usize| stays.is_none() || !site(nodes, *node).fresh;
+    let rank = |node: &usize| (*node != reader, !now.in_sync.contains(node), loads.work[*node]);
+    let there = (0..nodes.len()).filter(may).filter(near).filter(settled);
+    let there = there.filter(|_| writer.region.is_some()).min_by_key(rank);
+    if let Some(node) = there {
         loads.work[node] += weight(now);
     }
-    chosen
-}
-
-/// Copies stay where they may; those on nodes that are to be left go once enough
-/// others are in sync; what lacks goes where least are.
-fn copies(problem: &Problem, now: &Now, reader: usize, loads: &mut Loads) -> BTreeSet<usize> {
-    let stays = |node: &usize| {
-        let site = site(&problem.nodes, *node);
-        site.may() || (site.awaited() && !site.cordoned)
-    };
-    let room = (0..problem.nodes.len()).filter(stays).count();
-    let wanted = now.wanted.max(1).min(room.max(1));
-    let mut copies: BTreeSet<usize> = now.copies.iter().copied().filter(stays).collect();
-    let target = now.moving_to.filter(|node| site(&problem.nodes, *node).may());
-    copies.extend([reader].into_iter().chain(target).filter(|node| stays(node)));
-    while copies.len() < wanted {
-        let free = 0..problem.nodes.len();
-        let free = free.filter(|node| site(&problem.nodes, *node).may() && !copies.contains(node));
-        let Some(node) = free.min_by_key(|node| loads.copies[*node]) else { break };
-        loads.copies[node] += 1;
-        copies.insert(node);
-    }
-    let in_sync = |copies: &BTreeSet<usize>| copies.intersection(&now.in_sync).count();
-    // More than wanted: those that are behind go first, then those on busy nodes.
-    while copies.len() > wanted {
-        let bound = |node: &usize| *node == reader || Some(*node) == target;
-        let spare = copies.iter().copied().filter(|node| !bound(node));
-        let rank = |node: &usize| (!now.in_sync.contains(node), loads.copies[*node]);
-        let Some(node) = spare.max_by_key(rank) else { break };
-        let mut less = copies.clone();
-        less.remove(&node);
-        if in_sync(&less) < wanted.min(in_sync(&copies)) {
-            break;
-        }
-        copies = less;
-    }
-    // A reader may be on a node that is to be left.
-    copies.insert(reader);
-    if in_sync(&copies) < wanted {
-        // Not yet without them.
-        let leaving = now.copies.iter().copied().filter(|node| site(&problem.nodes, *node).up());
-        copies.extend(leaving.filter(|node| now.in_sync.contains(node)));
-    }
-    copies
+    there.or(stays).unwrap_or(reader)
 }
 
 fn site(nodes: &[Site], node: usize) -> Site {

@@ -1,16 +1,17 @@
 //! The leader's placement loop.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tidegate_proto::v1::{Assign, MoveShard, Node, NodeState, SetCopies, Shard, command};
+use tidegate_proto::v1::{Assign, MoveShard, Node, NodeState, SetCopies, Shard, ShardId, command};
 use tidegate_raft_store::State;
 use tokio::time::Instant;
 
 use crate::config::ExportSpec;
 use crate::control::Control;
-use crate::placement::arithmetic::{Life, Now, Problem, Site, place};
+use crate::placement::arithmetic::{Life, Now, Problem, Site, Writer, balance, place};
 
 /// How often the loop looks even if it was not told of a change.
 const ROUND: Duration = Duration::from_secs(1);
@@ -18,6 +19,8 @@ const ROUND: Duration = Duration::from_secs(1);
 const PROPOSALS_MAX: usize = 128;
 /// How long what a node keeps is waited for after it went down.
 const AWAITED: Duration = Duration::from_secs(10);
+/// A node that has been up this long again gets what runs well elsewhere.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Compares wanted with actual and proposes the difference, for as long as the
 /// node lives; only while it leads.
@@ -25,10 +28,13 @@ pub async fn run(control: Control) {
     let mut topology = control.topology();
     let mut planner = Planner::default();
     loop {
-        // Ends early when something changed; an error means the log is closing.
-        drop(tokio::time::timeout(ROUND, topology.changed()).await);
+        // An error means the log is closing.
+        let changed = tokio::time::timeout(ROUND, topology.changed()).await.is_ok();
         if !control.leads() {
             planner = Planner::default();
+            continue;
+        }
+        if planner.rests && !changed {
             continue;
         }
         let now = Instant::now();
@@ -50,33 +56,47 @@ pub async fn run(control: Control) {
 /// What the loop remembers from round to round.
 #[derive(Debug, Default)]
 struct Planner {
-    /// Since when nodes have been seen down.
+    /// Since when nodes have been seen down, and up again.
     down: BTreeMap<u64, Instant>,
-    /// Copies wanted, by export and version.
-    copies: BTreeMap<(u64, u64), usize>,
+    back: BTreeMap<u64, Instant>,
+    /// What exports ask for, by id and version.
+    policies: BTreeMap<(u64, u64), Arc<Policy>>,
+    /// Regions by their numbers.
+    regions: Vec<String>,
+    /// There is nothing to do before the state changes.
+    rests: bool,
+}
+
+/// What an export's file says about where its shards go, regions as numbers.
+#[derive(Debug, Default)]
+struct Policy {
+    copies: usize,
+    spread: usize,
+    source: Option<u32>,
+    sinks: BTreeMap<String, u32>,
 }
 
 impl Planner {
     /// The commands that would make the state as placement wants it.
     fn steps(&mut self, state: &State, now: Instant) -> Vec<command::Kind> {
         let nodes: Vec<_> = state.nodes().collect();
-        let number: BTreeMap<u64, usize> =
-            nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
         let shards: Vec<_> = state.shards().filter(|shard| ready(state, shard)).collect();
-        self.copies.retain(|(id, version), _| {
-            state.export(*id).is_some_and(|export| export.version == *version)
-        });
-        let problem = Problem {
-            nodes: nodes.iter().map(|node| self.site(node, now)).collect(),
-            shards: shards.iter().map(|shard| self.now(state, shard, &number)).collect(),
+        let all_ready = shards.len() == state.shards().count();
+        let problem = self.problem(state, (&nodes, &shards), now);
+        let settled = |site: &Site| match site.life {
+            Life::Up => !site.fresh,
+            Life::Awaited => false,
+            Life::Gone => true,
         };
+        self.rests = all_ready && problem.nodes.iter().all(settled);
         let id = |at: &usize| nodes[*at].id;
         let mut steps = Vec::new();
         for ((shard, now), wanted) in shards.iter().zip(&problem.shards).zip(place(&problem)) {
             let Some(wanted) = wanted else { continue };
-            let writers: Vec<_> = wanted.writers.iter().map(|node| Some(*node)).collect();
+            let mut writers = now.writers.iter().zip(&wanted.writers);
+            let moves = writers.any(|(now, wanted)| now.at != Some(*wanted));
             let copies = wanted.copies.iter().map(id).collect();
-            if now.reader != Some(wanted.reader) || now.writers != writers {
+            if now.reader != Some(wanted.reader) || moves {
                 let sinks = sinks_of(state, shard).into_iter();
                 steps.push(command::Kind::Assign(Assign {
                     shard: shard.id,
@@ -94,43 +114,119 @@ impl Planner {
                 steps.push(command::Kind::SetCopies(SetCopies { shard, epoch, copies }));
             }
         }
+        self.rests &= steps.is_empty();
         steps
     }
 
+    fn problem(
+        &mut self,
+        state: &State,
+        (nodes, shards): (&[&Node], &[&Shard]),
+        now: Instant,
+    ) -> Problem {
+        let number: BTreeMap<u64, usize> =
+            nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
+        self.policies.retain(|(id, version), _| {
+            state.export(*id).is_some_and(|export| export.version == *version)
+        });
+        Problem {
+            nodes: nodes.iter().map(|node| self.site(node, now)).collect(),
+            shards: shards.iter().map(|shard| self.now(state, shard, &number)).collect(),
+        }
+    }
+
     fn site(&mut self, node: &Node, now: Instant) -> Site {
-        let cordoned = node.cordoned;
+        let (cordoned, region) = (node.cordoned, self.region(&node.region));
         if up(node) {
-            self.down.remove(&node.id);
-            return Site { life: Life::Up, cordoned };
+            if self.down.remove(&node.id).is_some() {
+                self.back.insert(node.id, now);
+            }
+            let fresh = self.back.get(&node.id).is_some_and(|since| now - *since < SETTLED);
+            return Site { life: Life::Up, cordoned, fresh, region };
+        }
+        if node.state() == NodeState::Joining {
+            return Site { cordoned, region, ..Site::default() };
         }
         let since = *self.down.entry(node.id).or_insert(now);
         let life = if now - since < AWAITED { Life::Awaited } else { Life::Gone };
-        Site { life, cordoned }
+        Site { life, cordoned, fresh: true, region }
     }
 
     fn now(&mut self, state: &State, shard: &Shard, number: &BTreeMap<u64, usize>) -> Now {
         let at = |node: &u64| number.get(node).copied();
-        let writers =
-            sinks_of(state, shard).into_iter().map(|sink| shard.writers.get(&sink).and_then(at));
+        let policy = self.policy(state, shard);
+        let writers = sinks_of(state, shard).into_iter().map(|sink| {
+            let region = policy.sinks.get(&sink).copied();
+            Writer { at: shard.writers.get(&sink).and_then(at), region }
+        });
+        let writers = writers.collect();
         Now {
             reader: at(&shard.reader),
-            writers: writers.collect(),
+            region: policy.source,
+            writers,
             load: 1,
             copies: shard.copies.iter().filter_map(at).collect(),
             in_sync: shard.in_sync.iter().filter_map(at).collect(),
             moving_to: at(&shard.moving_to),
-            wanted: self.wanted(state, shard),
+            wanted: policy.copies,
+            spread: policy.spread,
         }
     }
 
-    fn wanted(&mut self, state: &State, shard: &Shard) -> usize {
-        let export = state.export(shard.id.unwrap_or_default().export_id);
-        export.map_or(1, |export| {
-            *self.copies.entry((export.id, export.version)).or_insert_with(|| {
-                ExportSpec::parse(&export.spec).map_or(1, |spec| spec.spool.copies)
-            })
-        })
+    /// The same number for the same name, as long as this planner lives.
+    fn region(&mut self, name: &str) -> u32 {
+        let known = self.regions.iter().position(|region| region == name);
+        let at = known.unwrap_or_else(|| {
+            self.regions.push(name.to_owned());
+            self.regions.len() - 1
+        });
+        u32::try_from(at).unwrap_or(u32::MAX)
     }
+
+    fn policy(&mut self, state: &State, shard: &Shard) -> Arc<Policy> {
+        let export = state.export(shard.id.unwrap_or_default().export_id);
+        let Some(export) = export else { return Arc::default() };
+        let version = (export.id, export.version);
+        if let Some(known) = self.policies.get(&version) {
+            return Arc::clone(known);
+        }
+        let policy = ExportSpec::parse(&export.spec).map_or_else(
+            |_| Policy::default(),
+            |spec| Policy {
+                copies: spec.spool.copies,
+                spread: spec.spool.regions,
+                source: spec.regions.source.map(|name| self.region(&name)),
+                sinks: spec
+                    .regions
+                    .sinks
+                    .iter()
+                    .map(|(sink, name)| (sink.clone(), self.region(name)))
+                    .collect(),
+            },
+        );
+        let policy = Arc::new(policy);
+        self.policies.insert(version, Arc::clone(&policy));
+        policy
+    }
+}
+
+/// The moves of readers, as shard and node, that would even out the nodes' work.
+/// `load` tells what a shard weighs.
+#[must_use]
+pub fn even_out(state: &State, load: impl Fn(&Shard) -> u32) -> Vec<(ShardId, u64)> {
+    let nodes: Vec<_> = state.nodes().collect();
+    let shards: Vec<_> = state.shards().filter(|shard| !ended(shard)).collect();
+    let mut problem = Planner::default().problem(state, (&nodes, &shards), Instant::now());
+    for (now, shard) in problem.shards.iter_mut().zip(&shards) {
+        now.load = load(shard);
+    }
+    let shifts = balance(&problem).into_iter();
+    shifts.map(|it| (shards[it.shard].id.unwrap_or_default(), nodes[it.to].id)).collect()
+}
+
+fn ended(shard: &Shard) -> bool {
+    let progress = shard.captured.as_ref().and_then(|at| at.progress.as_ref());
+    progress.is_some_and(|progress| progress.ended)
 }
 
 fn up(node: &Node) -> bool {
@@ -145,10 +241,7 @@ fn ready(state: &State, shard: &Shard) -> bool {
         let known = state
             .shards_of(id.export_id)
             .find(|other| other.spec.as_ref().is_some_and(|spec| spec.name == *parent));
-        known.is_none_or(|parent| {
-            let progress = parent.captured.as_ref().and_then(|at| at.progress.as_ref());
-            progress.is_some_and(|progress| progress.ended)
-        })
+        known.is_none_or(ended)
     })
 }
 

@@ -2,25 +2,31 @@ use proptest::prelude::*;
 
 use super::*;
 
-const UP: Site = Site { life: Life::Up, cordoned: false };
+const UP: Site = Site { life: Life::Up, cordoned: false, fresh: false, region: 0 };
 
 fn sites() -> impl Strategy<Value = Vec<Site>> {
     let site = prop_oneof![
         4 => Just(UP),
+        1 => Just(Site { fresh: true, ..UP }),
         1 => Just(Site { cordoned: true, ..UP }),
         1 => Just(Site::default()),
-        1 => Just(Site { life: Life::Awaited, cordoned: false }),
+        1 => Just(Site { life: Life::Awaited, ..UP }),
     ];
+    let site = (site, 0..3u32).prop_map(|(site, region)| Site { region, ..site });
     proptest::collection::vec(site, 1..6)
 }
 
 fn problems() -> impl Strategy<Value = Problem> {
     let node = proptest::option::of(0..6usize);
     let set = || proptest::collection::btree_set(0..6usize, 0..4);
-    let writers = proptest::collection::vec(node.clone(), 0..3);
-    let shard = (node.clone(), writers, 0..500u32, set(), set(), node, 1..4usize).prop_map(
-        |(reader, writers, load, copies, in_sync, moving_to, wanted)| {
-            let mut now = Now { reader, writers, load, copies, in_sync, moving_to, wanted };
+    let region = || proptest::option::weighted(0.4, 0..3u32);
+    let writer = (node.clone(), region()).prop_map(|(at, region)| Writer { at, region });
+    let writers = proptest::collection::vec(writer, 0..3);
+    let copies = (set(), set(), 1..4usize, 0..3usize);
+    let shard = (node.clone(), region(), writers, 0..500u32, copies, node).prop_map(
+        |(reader, region, writers, load, (copies, in_sync, wanted, spread), moving_to)| {
+            let mut now =
+                Now { reader, region, writers, load, copies, in_sync, moving_to, wanted, spread };
             // As the state has it: who reads is in sync and keeps a copy.
             if let Some(reader) = reader {
                 now.copies.insert(reader);
@@ -45,7 +51,12 @@ fn problems() -> impl Strategy<Value = Problem> {
 fn settled(now: &Now, wanted: &Wanted, in_sync: BTreeSet<usize>) -> Now {
     Now {
         reader: Some(wanted.reader),
-        writers: wanted.writers.iter().map(|node| Some(*node)).collect(),
+        writers: now
+            .writers
+            .iter()
+            .zip(&wanted.writers)
+            .map(|(now, node)| Writer { at: Some(*node), ..*now })
+            .collect(),
         // An assignment ends a move.
         moving_to: now.moving_to.filter(|_| now.reader == Some(wanted.reader)),
         copies: wanted.copies.clone(),
@@ -76,12 +87,17 @@ proptest! {
             let Some(wanted) = wanted else { continue };
             let may = |node: usize| site(&problem.nodes, node).may();
             let moved = now.moving_to == Some(wanted.reader);
+            let at = |node| site(&problem.nodes, node);
+            let went_home = |region: Option<u32>, from: usize, to: usize| {
+                !at(from).in_region(region) && at(to).in_region(region) && !at(to).fresh
+            };
             if let Some(reader) = now.reader.filter(|node| may(*node) && !moved) {
-                prop_assert_eq!(wanted.reader, reader);
+                let stays = wanted.reader == reader;
+                prop_assert!(stays || went_home(now.region, reader, wanted.reader));
             }
             for (now, wanted) in now.writers.iter().zip(&wanted.writers) {
-                if let Some(writer) = now.filter(|node| may(*node)) {
-                    prop_assert_eq!(*wanted, writer);
+                if let Some(writer) = now.at.filter(|node| may(*node)) {
+                    prop_assert!(*wanted == writer || went_home(now.region, writer, *wanted));
                 }
             }
         }
@@ -94,7 +110,9 @@ proptest! {
         for now in &mut problem.shards {
             let may = now.reader.filter(|node| site(&problem.nodes, *node).may());
             (now.reader, now.moving_to, now.in_sync) = (may, None, may.into_iter().collect());
+            (now.region, now.writers) = (None, Vec::new());
         }
+        problem.nodes.iter_mut().for_each(|site| site.fresh = false);
         let placed = place(&problem);
         prop_assert_eq!(placed.len(), problem.shards.len());
         let mut work = vec![0; problem.nodes.len()];
@@ -176,7 +194,7 @@ fn a_copy_is_not_given_up_because_its_node_is_away_for_a_moment() {
         wanted: 2,
         ..Now::default()
     };
-    let away = Site { life: Life::Awaited, cordoned: false };
+    let away = Site { life: Life::Awaited, ..UP };
     let problem = Problem { nodes: vec![away, away, UP], shards: vec![now] };
     assert_eq!(place(&problem).remove(0).unwrap().copies, [0, 2].into());
 }
@@ -215,11 +233,53 @@ fn the_next_owner_is_in_sync_and_the_dead_ones_copy_is_waited_for_a_while() {
         ..Now::default()
     };
     let place = |life| {
-        let nodes = vec![Site { life, cordoned: false }, UP, UP];
+        let nodes = vec![Site { life, ..UP }, UP, UP];
         place(&Problem { nodes, shards: vec![now.clone()] }).remove(0).unwrap()
     };
     let soon = place(Life::Awaited);
     assert_eq!((soon.reader, soon.copies), (2, [0, 2].into()));
     let late = place(Life::Gone);
     assert_eq!((late.reader, late.copies), (2, [1, 2].into()));
+}
+
+/// Two nodes in each of three regions.
+fn three_regions() -> Vec<Site> {
+    (0..6).map(|node| Site { region: node / 2, ..UP }).collect()
+}
+
+#[test]
+fn a_shard_is_read_near_its_source_and_written_near_its_sinks_and_crosses_once() {
+    let sinks = [Some(2), Some(2), None];
+    let writers = sinks.map(|region| Writer { at: None, region });
+    let now = Now { region: Some(1), writers: writers.into(), wanted: 2, ..Now::default() };
+    let placed = place(&Problem { nodes: three_regions(), shards: vec![now] });
+    let placed = placed[0].clone().unwrap();
+    assert_eq!(placed.reader / 2, 1);
+    assert_eq!([placed.writers[0] / 2, placed.writers[1] / 2], [2, 2]);
+    assert_eq!(placed.writers[2], placed.reader);
+    assert_eq!(placed.copies, [placed.reader, placed.writers[0]].into(), "one copy over there");
+}
+
+#[test]
+fn a_lost_regions_shards_go_on_elsewhere_and_come_home_when_it_has_settled() {
+    let mut nodes = three_regions();
+    let start = Now { region: Some(0), wanted: 2, spread: 2, ..Now::default() };
+    let follow = |nodes: &[Site], now: &Now| {
+        let placed = place(&Problem { nodes: nodes.to_vec(), shards: vec![now.clone()] });
+        let wanted = placed[0].clone().unwrap();
+        settled(now, &wanted, wanted.copies.clone())
+    };
+    let first = follow(&nodes, &start);
+    assert_eq!(first.reader, Some(0));
+    nodes[..2].iter_mut().for_each(|site| site.life = Life::Gone);
+    let away = follow(&nodes, &first);
+    assert!(away.reader > Some(1) && away.copies.len() == 2, "{away:?}");
+    nodes[..2].iter_mut().for_each(|site| *site = Site { fresh: true, region: 0, ..UP });
+    assert_eq!(follow(&nodes, &away).reader, away.reader, "it may go again");
+    nodes[..2].iter_mut().for_each(|site| site.fresh = false);
+    let copied = follow(&nodes, &away);
+    assert_eq!(copied.reader, away.reader, "first a copy");
+    let home = follow(&nodes, &copied);
+    assert!(home.reader < Some(2), "then the reader: {home:?}");
+    assert_eq!(follow(&nodes, &home), home);
 }
