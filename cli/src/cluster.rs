@@ -4,8 +4,10 @@ use tidegate_proto::v1::admin_client::AdminClient;
 use tidegate_proto::v1::{
     ApplyRequest, Check, CordonNodeRequest, DeleteExportRequest, DoctorRequest, Export,
     ExportState, Gap, ListExportsRequest, ListGapsRequest, ListNodesRequest, ListNodesResponse,
-    ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse, PlanRequest,
-    PlanResponse, RemoveNodeRequest, SetExportStateRequest, StatusRequest, StatusResponse,
+    ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
+    PlanRebalanceRequest, PlanRequest, PlanResponse, PlannedMove, Rate, RemoveNodeRequest,
+    SetExportRateRequest, SetExportStateRequest, SplitShardRequest, SplitShardResponse,
+    StatusRequest, StatusResponse,
 };
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -68,6 +70,13 @@ impl Cluster {
         answer.await.map(|_| ())
     }
 
+    /// Limits an export's capture; without a rate, its file is followed again.
+    pub(crate) async fn set_export_rate(&mut self, name: &str, rate: Option<Rate>) -> Result<()> {
+        let request = || SetExportRateRequest { name: name.to_owned(), rate };
+        let answer = self.endpoints.ask(|it| async { admin(it).set_export_rate(request()).await });
+        answer.await.map(|_| ())
+    }
+
     /// Removes an export with its shards, spools and checkpoints.
     pub(crate) async fn delete_export(&mut self, name: &str) -> Result<()> {
         let request = || DeleteExportRequest { name: name.to_owned() };
@@ -87,6 +96,21 @@ impl Cluster {
         request: MoveShardRequest,
     ) -> Result<Streaming<MoveShardResponse>> {
         self.endpoints.ask(|it| async { admin(it).move_shard(request.clone()).await }).await
+    }
+
+    /// Splits a shard; gives the steps as they happen.
+    pub(crate) async fn split_shard(
+        &mut self,
+        request: SplitShardRequest,
+    ) -> Result<Streaming<SplitShardResponse>> {
+        self.endpoints.ask(|it| async { admin(it).split_shard(request.clone()).await }).await
+    }
+
+    /// The moves that would even out the nodes' work.
+    pub(crate) async fn plan_rebalance(&mut self) -> Result<Vec<PlannedMove>> {
+        let request = || PlanRebalanceRequest {};
+        let answer = self.endpoints.ask(|it| async { admin(it).plan_rebalance(request()).await });
+        Ok(answer.await?.moves)
     }
 
     /// Keeps work off a node, or lets it have some again.

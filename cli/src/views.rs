@@ -10,6 +10,7 @@ use tidegate_proto::v1::{
     StatusResponse,
 };
 
+use crate::human;
 use crate::progress::{self, SnapshotProgress};
 use crate::time;
 
@@ -70,6 +71,26 @@ pub(crate) struct ExportView {
     pub(crate) sinks: Vec<String>,
     pub(crate) shards: u32,
     pub(crate) created_ms: i64,
+    /// The limits an operator set; absent if the file is followed.
+    pub(crate) rate: Option<RateView>,
+}
+
+/// Limits per shard and second; 0 for none.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct RateView {
+    pub(crate) changes: u32,
+    pub(crate) rows: u32,
+}
+
+impl RateView {
+    /// `100 changes/s, any number of rows/s`, of each shard.
+    pub(crate) fn text(self) -> String {
+        let limit = |limit: u32, what: &str| match limit {
+            0 => format!("any number of {what}/s"),
+            limit => format!("{} {what}/s", human::count(u64::from(limit))),
+        };
+        format!("{}, {} per shard", limit(self.changes, "changes"), limit(self.rows, "rows"))
+    }
 }
 
 impl From<&Export> for ExportView {
@@ -86,6 +107,7 @@ impl From<&Export> for ExportView {
             sinks: export.sinks.iter().map(|it| format!("{} ({})", it.name, it.kind)).collect(),
             shards: export.shards,
             created_ms: export.created_ms,
+            rate: export.rate.map(|it| RateView { changes: it.changes, rows: it.rows }),
         }
     }
 }

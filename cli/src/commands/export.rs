@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use tidegate_proto::v1::ExportState;
+use tidegate_proto::v1::{ExportState, Rate};
 
 use crate::args::Common;
 use crate::cluster::Cluster;
@@ -13,7 +13,7 @@ use crate::output::{self, Format};
 use crate::progress::{self, SnapshotProgress};
 use crate::table::{self, Rows};
 use crate::time;
-use crate::views::{ExportView, Names, ShardView};
+use crate::views::{ExportView, Names, RateView, ShardView};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ExportCommand {
@@ -42,6 +42,27 @@ A failed shard says in `tidegate shard list` what to mend first.")]
         /// Name of the export
         export: String,
     },
+    /// Limit how fast an export is captured, or take the limit back
+    #[command(after_help = "Examples:
+  tidegate export rate orders --rows 500       go easy on the source while the snapshot is read
+  tidegate export rate orders --changes 10000
+  tidegate export rate orders --reset          as the export's file says
+
+Limits are per shard and second, and hold until they are set otherwise, through
+failovers too. A source that forgets its log goes on forgetting it.")]
+    Rate {
+        /// Name of the export
+        export: String,
+        /// Changes of the stream; 0 for any number
+        #[arg(long, required_unless_present_any = ["rows", "reset"])]
+        changes: Option<u32>,
+        /// Rows of the snapshot; 0 for any number
+        #[arg(long)]
+        rows: Option<u32>,
+        /// Follow the export's file again
+        #[arg(long, conflicts_with_all = ["changes", "rows"])]
+        reset: bool,
+    },
     /// Remove an export, its spool and its checkpoints; what sinks have stays
     #[command(after_help = "Example:\n  tidegate export delete orders --yes")]
     Delete {
@@ -68,7 +89,7 @@ struct ExportDetailView {
 #[derive(Debug, Serialize)]
 struct DoneView {
     export: String,
-    /// `active`, `paused` or `deleted`.
+    /// `active`, `paused`, `deleted`, or what became of its rate.
     state: &'static str,
 }
 
@@ -93,6 +114,12 @@ pub(crate) async fn run(
         ExportCommand::Resume { export } => {
             cluster.set_export_state(&export, ExportState::Active).await?;
             done(export, "active", format)
+        }
+        ExportCommand::Rate { export, changes, rows, reset } => {
+            let rate =
+                (!reset).then(|| Rate { changes: changes.unwrap_or(0), rows: rows.unwrap_or(0) });
+            cluster.set_export_rate(&export, rate).await?;
+            done(export, if reset { "as fast as its file says" } else { "limited" }, format)
         }
         ExportCommand::Delete { export } => delete(cluster, export, common).await,
     }
@@ -159,6 +186,7 @@ fn detail(view: &ExportDetailView) -> String {
         ("state", export.state.to_owned()),
         ("source", export.source.clone()),
         ("sinks", export.sinks.join(", ")),
+        ("rate", export.rate.map_or_else(String::new, RateView::text)),
         ("created", time::age(export.created_ms, time::now_ms())),
         ("snapshot", format!("{} ({})", snapshot.state, human::percent(snapshot.share))),
         ("captured", format!("{} changes", human::count(records))),

@@ -7,6 +7,7 @@ pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod gap;
 pub(crate) mod node;
+pub(crate) mod rebalance;
 pub(crate) mod shard;
 pub(crate) mod snapshot;
 pub(crate) mod status;

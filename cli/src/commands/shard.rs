@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
-use tidegate_proto::v1::{MoveShardRequest, MoveShardResponse};
+use tidegate_proto::v1::{
+    MoveShardRequest, MoveShardResponse, SplitShardRequest, SplitShardResponse,
+};
+use tonic::Status;
 
 use crate::cluster::Cluster;
+use crate::commands::rebalance;
 use crate::failure::{Failure, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -52,6 +56,30 @@ pub(crate) enum ShardCommand {
         #[arg(long = "writer", value_name = "SINK=NODE", value_parser = sink_and_node)]
         writers: Vec<(String, String)>,
     },
+    /// Split a shard in two
+    ///
+    /// Its reader ends it at a change; two new shards, each with half of its keys, go
+    /// on from there. A key's changes keep their order, at sinks and in feeds. Only for
+    /// sources whose shards are ranges, and after the snapshot.
+    #[command(after_help = "Example:\n  tidegate shard split orders/slots-00-31")]
+    Split {
+        /// The shard: EXPORT/SHARD
+        #[arg(value_parser = export_and_shard)]
+        shard: (String, String),
+    },
+    /// Even out the work of the nodes
+    ///
+    /// Looks for a second how much each shard captures, and moves readers from nodes
+    /// with much to nodes with little, one after the other, each as `shard move` does.
+    /// Shards stay in their source's region, and nothing goes to a cordoned node.
+    #[command(after_help = "Examples:
+  tidegate shard rebalance --dry-run
+  tidegate shard rebalance")]
+    Rebalance {
+        /// Only show what would be moved
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 fn export_and_shard(text: &str) -> std::result::Result<(String, String), String> {
@@ -64,8 +92,9 @@ fn sink_and_node(text: &str) -> std::result::Result<(String, String), String> {
     Ok((sink.to_owned(), node.to_owned()))
 }
 
+/// What became of a move.
 #[derive(Debug, Serialize)]
-struct ReceiptView {
+pub(super) struct ReceiptView {
     shard: String,
     steps: Vec<StepView>,
 }
@@ -107,34 +136,66 @@ pub(crate) async fn run(command: ShardCommand, mut cluster: Cluster, format: For
             let reader = reader.unwrap_or_default();
             let writers = writers.into_iter().collect();
             let request = MoveShardRequest { export, shard, reader, writers };
-            move_shard(&mut cluster, request, format).await
+            let receipt = move_shard(&mut cluster, request, format).await?;
+            match format {
+                Format::Table => Ok(()),
+                Format::Json => output::show(format, &receipt, |_| String::new()),
+            }
         }
+        ShardCommand::Split { shard: (export, shard) } => {
+            let receipt = split_shard(&mut cluster, export, shard, format).await?;
+            match format {
+                Format::Table => Ok(()),
+                Format::Json => output::show(format, &receipt, |_| String::new()),
+            }
+        }
+        ShardCommand::Rebalance { dry_run } => rebalance::run(&mut cluster, dry_run, format).await,
     }
 }
 
-/// Prints each step as it happens, or all of them as one document at the end.
-async fn move_shard(
+/// Moves a shard; for people, prints each step as it happens.
+pub(super) async fn move_shard(
     cluster: &mut Cluster,
     request: MoveShardRequest,
     format: Format,
-) -> Result<()> {
+) -> Result<ReceiptView> {
     let shard = format!("{}/{}", request.export, request.shard);
     let mut answers = cluster.move_shard(request).await?;
     let mut steps = Vec::new();
-    loop {
-        let answer = answers.message().await;
-        let answer = answer.map_err(|status| Failure::failed(status.message()))?;
-        let Some(MoveShardResponse { step, after_us, epoch }) = answer else { break };
-        if format == Format::Table {
-            let after = time::duration(Duration::from_micros(after_us));
-            output::line(&format!("{after:>9}  epoch {epoch}  {step}"))?;
-        }
-        steps.push(StepView { step, after_us, epoch });
+    while let Some(answer) = answers.message().await.map_err(|it| broken(&it))? {
+        let MoveShardResponse { step, after_us, epoch } = answer;
+        steps.push(told(StepView { step, after_us, epoch }, format)?);
     }
-    match format {
-        Format::Table => Ok(()),
-        Format::Json => output::show(format, &ReceiptView { shard, steps }, |_| String::new()),
+    Ok(ReceiptView { shard, steps })
+}
+
+async fn split_shard(
+    cluster: &mut Cluster,
+    export: String,
+    shard: String,
+    format: Format,
+) -> Result<ReceiptView> {
+    let named = format!("{export}/{shard}");
+    let mut answers = cluster.split_shard(SplitShardRequest { export, shard }).await?;
+    let mut steps = Vec::new();
+    while let Some(answer) = answers.message().await.map_err(|it| broken(&it))? {
+        let SplitShardResponse { step, after_us, epoch } = answer;
+        steps.push(told(StepView { step, after_us, epoch }, format)?);
     }
+    Ok(ReceiptView { shard: named, steps })
+}
+
+fn broken(status: &Status) -> Failure {
+    Failure::failed(status.message())
+}
+
+/// For people, prints the step when it happens.
+fn told(step: StepView, format: Format) -> Result<StepView> {
+    if format == Format::Table {
+        let after = time::duration(Duration::from_micros(step.after_us));
+        output::line(&format!("{after:>9}  epoch {}  {}", step.epoch, step.step))?;
+    }
+    Ok(step)
 }
 
 async fn view(cluster: &mut Cluster, export: &str) -> Result<ShardsView> {

@@ -1,7 +1,11 @@
 //! What an operator can see and do; the `Admin` service. Any node answers.
 
+mod balance;
 mod moves;
+mod names;
 mod plan;
 mod service;
+mod split;
+mod steps;
 
 pub use service::AdminService;

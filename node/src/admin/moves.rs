@@ -1,23 +1,16 @@
 //! Moving a shard, step by step.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use tidegate_proto::v1::{
     Assign, MoveShard, MoveShardRequest, MoveShardResponse, Shard, ShardId, command,
 };
 use tidegate_raft_store::State;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
+use crate::admin::names;
+use crate::admin::steps::{Steps, entry, propose, until};
 use crate::control::Control;
-use crate::control::status;
-
-/// How long a copy may take to get in sync before the call gives the move up.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-type Steps = mpsc::Sender<Result<MoveShardResponse, Status>>;
 
 /// A move with its names looked up.
 #[derive(Debug)]
@@ -32,35 +25,17 @@ pub(super) struct Move {
 /// Looks up what a request names, and refuses what makes no sense.
 pub(super) fn resolve(state: &State, request: &MoveShardRequest) -> Result<Move, Status> {
     let MoveShardRequest { export, shard, reader, writers } = request;
-    let known = state.export_named(export).ok_or_else(|| {
-        Status::not_found(format!(
-            "there is no export \"{export}\"; `tidegate export list` shows them"
-        ))
-    })?;
-    let named = |it: &&Shard| {
-        let id = it.id.unwrap_or_default();
-        it.spec.as_ref().is_some_and(|spec| spec.name == *shard) || id.to_string() == *shard
-    };
-    let found = state.shards_of(known.id).find(named).ok_or_else(|| {
-        Status::not_found(format!(
-            "export \"{export}\" has no shard \"{shard}\"; see `tidegate shard list {export}`"
-        ))
-    })?;
-    let node = |name: &String| {
-        let node = state.nodes().find(|node| node.name == *name).map(|node| node.id);
-        node.ok_or_else(|| {
-            Status::not_found(format!("there is no node \"{name}\"; see `tidegate node list`"))
-        })
-    };
+    let known = names::export(state, export)?;
+    let found = names::shard(state, known, shard)?;
     let mut moved = HashMap::new();
     for (sink, name) in writers {
         if !known.sinks.iter().any(|it| it.name == *sink) {
             let why = format!("export \"{export}\" has no sink \"{sink}\"");
             return Err(Status::not_found(why));
         }
-        moved.insert(sink.clone(), node(name)?);
+        moved.insert(sink.clone(), names::node(state, name)?);
     }
-    let reader = if reader.is_empty() { 0 } else { node(reader)? };
+    let reader = if reader.is_empty() { 0 } else { names::node(state, reader)? };
     if reader == 0 && moved.is_empty() {
         return Err(Status::invalid_argument("name a reader, a writer, or both"));
     }
@@ -68,23 +43,13 @@ pub(super) fn resolve(state: &State, request: &MoveShardRequest) -> Result<Move,
 }
 
 /// Carries a move out and tells each step.
-pub(super) async fn carry_out(control: Control, plan: Move, steps: Steps) {
-    let started = Instant::now();
-    if let Err(error) = move_all(&control, plan, &steps, started).await {
-        // Whoever asked may have hung up.
-        drop(steps.send(Err(error)).await);
-    }
-}
-
-async fn move_all(
+pub(super) async fn carry_out(
     control: &Control,
     mut plan: Move,
-    steps: &Steps,
-    started: Instant,
+    steps: &Steps<MoveShardResponse>,
 ) -> Result<(), Status> {
     let tell = async |step: String, epoch: u64| {
-        let after_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        drop(steps.send(Ok(MoveShardResponse { step, after_us, epoch })).await);
+        steps.tell(|after_us| MoveShardResponse { step, after_us, epoch }).await;
     };
     let id = plan.id;
     if plan.reader != 0 && entry(control, id)?.reader != plan.reader {
@@ -132,35 +97,4 @@ async fn move_all(
     until(control, id, delivering).await?;
     tell("delivers to every sink under the new epoch".to_owned(), epoch).await;
     Ok(())
-}
-
-async fn propose(control: &Control, kind: command::Kind) -> Result<(), Status> {
-    control.insist(kind).await.map(drop).map_err(|error| status(&error))
-}
-
-fn entry(control: &Control, id: ShardId) -> Result<Shard, Status> {
-    let shard = control.read(|state| state.shard(id).cloned());
-    shard.ok_or_else(|| Status::not_found("the shard was deleted"))
-}
-
-/// Waits until the shard, as this node knows it, is as wanted.
-async fn until(
-    control: &Control,
-    id: ShardId,
-    done: impl Fn(&Shard) -> bool,
-) -> Result<Shard, Status> {
-    let mut changed = control.changed();
-    let end = Instant::now() + PATIENCE;
-    loop {
-        changed.borrow_and_update();
-        let shard = entry(control, id)?;
-        if done(&shard) {
-            return Ok(shard);
-        }
-        let waited = timeout_at(end, changed.changed()).await;
-        if waited.is_err() {
-            let why = "this takes long; look at `tidegate shard show`: the move goes on";
-            return Err(Status::deadline_exceeded(why));
-        }
-    }
 }

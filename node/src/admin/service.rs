@@ -7,20 +7,23 @@ use std::time::Duration;
 use tidegate_proto::v1::admin_server::Admin;
 use tidegate_proto::v1::{
     ApplyRequest, ApplyResponse, Check, CordonNodeRequest, CordonNodeResponse, DeleteExportRequest,
-    DeleteExportResponse, DoctorRequest, DoctorResponse, ExportDelete, ExportSetState,
-    ListExportsRequest, ListExportsResponse, ListGapsRequest, ListGapsResponse, ListNodesRequest,
-    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
-    NodeCordon, NodeRemove, PlanRequest, PlanResponse, Refused, RefusedKind, RemoveNodeRequest,
-    RemoveNodeResponse, SetExportStateRequest, SetExportStateResponse, StatusRequest,
-    StatusResponse, command, outcome,
+    DeleteExportResponse, DoctorRequest, DoctorResponse, ExportDelete, ExportSetRate,
+    ExportSetState, ListExportsRequest, ListExportsResponse, ListGapsRequest, ListGapsResponse,
+    ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest,
+    MoveShardResponse, NodeCordon, NodeRemove, PlanRebalanceRequest, PlanRebalanceResponse,
+    PlanRequest, PlanResponse, Refused, RefusedKind, RemoveNodeRequest, RemoveNodeResponse,
+    SetExportRateRequest, SetExportRateResponse, SetExportStateRequest, SetExportStateResponse,
+    SplitShardRequest, SplitShardResponse, StatusRequest, StatusResponse, command, outcome,
 };
-use tidegate_raft_store::State;
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::admin::balance;
 use crate::admin::moves;
+use crate::admin::names;
 use crate::admin::plan;
+use crate::admin::split;
+use crate::admin::steps::Steps;
 use crate::clock;
 use crate::control::Control;
 use crate::control::status;
@@ -28,8 +31,6 @@ use crate::spool::Spool;
 
 /// How long a question waits for a node that has just started.
 const CATCH_UP: Duration = Duration::from_secs(3);
-/// Steps of a move made before the caller has taken the one before.
-const STEPS_MAX: usize = 16;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -70,12 +71,7 @@ impl AdminService {
     }
 
     fn node_named(&self, name: &str) -> Result<u64, Status> {
-        let id = self
-            .control
-            .read(|state| state.nodes().find(|node| node.name == name).map(|node| node.id));
-        id.ok_or_else(|| {
-            Status::not_found(format!("there is no node \"{name}\"; see `tidegate node list`"))
-        })
+        self.control.read(|state| names::node(state, name))
     }
 
     fn own_checks(&self) -> Vec<Check> {
@@ -174,6 +170,15 @@ impl Admin for AdminService {
         Ok(Response::new(SetExportStateResponse {}))
     }
 
+    async fn set_export_rate(
+        &self,
+        request: Request<SetExportRateRequest>,
+    ) -> Answer<SetExportRateResponse> {
+        let SetExportRateRequest { name, rate } = request.into_inner();
+        self.act(command::Kind::ExportSetRate(ExportSetRate { name, rate })).await?;
+        Ok(Response::new(SetExportRateResponse {}))
+    }
+
     async fn delete_export(
         &self,
         request: Request<DeleteExportRequest>,
@@ -187,7 +192,7 @@ impl Admin for AdminService {
         self.current().await?;
         let name = request.into_inner().export;
         let shards = self.control.read(|state| {
-            let only = of_export(state, &name)?;
+            let only = names::only(state, &name)?;
             let shards = state.shards().filter(|shard| only.is_none_or(|id| of(shard.id) == id));
             Ok::<_, Status>(shards.cloned().collect())
         })?;
@@ -210,9 +215,36 @@ impl Admin for AdminService {
     ) -> Answer<Self::MoveShardStream> {
         let request = request.into_inner();
         let plan = self.control.read(|state| moves::resolve(state, &request))?;
-        let (steps, stream) = mpsc::channel(STEPS_MAX);
-        tokio::spawn(moves::carry_out(self.control.clone(), plan, steps));
+        let (steps, stream) = Steps::begin();
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            steps.end(moves::carry_out(&control, plan, &steps).await).await;
+        });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type SplitShardStream = ReceiverStream<Result<SplitShardResponse, Status>>;
+
+    async fn split_shard(
+        &self,
+        request: Request<SplitShardRequest>,
+    ) -> Answer<Self::SplitShardStream> {
+        let request = request.into_inner();
+        let plan = self.control.read(|state| split::resolve(state, &request))?;
+        let (steps, stream) = Steps::begin();
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            steps.end(split::carry_out(&control, plan, &steps).await).await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn plan_rebalance(
+        &self,
+        _: Request<PlanRebalanceRequest>,
+    ) -> Answer<PlanRebalanceResponse> {
+        self.current().await?;
+        Ok(Response::new(balance::plan(&self.control).await))
     }
 
     async fn cordon_node(&self, request: Request<CordonNodeRequest>) -> Answer<CordonNodeResponse> {
@@ -232,7 +264,7 @@ impl Admin for AdminService {
         self.current().await?;
         let name = request.into_inner().export;
         let gaps = self.control.read(|state| {
-            let only = of_export(state, &name)?;
+            let only = names::only(state, &name)?;
             let gaps = state.gaps().filter(|gap| only.is_none_or(|id| of(gap.shard) == id));
             Ok::<_, Status>(gaps.cloned().collect())
         })?;
@@ -274,19 +306,6 @@ fn room(spool: &Spool) -> Check {
 
 fn of(shard: Option<tidegate_proto::v1::ShardId>) -> u64 {
     shard.unwrap_or_default().export_id
-}
-
-/// The id of the export to look at; `None` for all.
-fn of_export(state: &State, name: &str) -> Result<Option<u64>, Status> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let export = state.export_named(name);
-    export.map(|export| Some(export.id)).ok_or_else(|| {
-        Status::not_found(format!(
-            "there is no export \"{name}\"; `tidegate export list` shows them"
-        ))
-    })
 }
 
 fn refusal(refused: &Refused) -> Status {

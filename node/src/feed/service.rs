@@ -10,6 +10,7 @@ use tidegate_proto::v1::feed_server::Feed;
 use tidegate_proto::v1::subscribe_request::Kind;
 use tidegate_proto::v1::{FeedFormat, SubscribeRequest, SubscribeResponse, SubscribeStart};
 use tidegate_proto::{Sequence, Token};
+use tidegate_raft_store::State;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -92,7 +93,8 @@ impl FeedService {
             control: self.control.clone(),
             start: start.clone(),
             plan,
-            lanes,
+            lanes: Vec::new(),
+            waiting: lanes,
             token,
             credit: i128::from(credit),
             _place: place,
@@ -139,7 +141,9 @@ struct Subscription {
     control: Control,
     start: SubscribeStart,
     plan: Plan,
+    /// Those that run, by their numbers, and those that wait for others.
     lanes: Vec<Lane>,
+    waiting: Vec<Lane>,
     token: Token,
     credit: i128,
     _place: OwnedSemaphorePermit,
@@ -153,18 +157,19 @@ impl Subscription {
     ) -> Result<(), Status> {
         let (sender, mut portions) = mpsc::channel(PORTIONS_MAX);
         let mut tasks = JoinSet::new();
-        for (number, lane) in self.lanes.iter().cloned().enumerate() {
-            tasks.spawn(lane::run(self.plan.clone(), number, lane, sender.clone()));
-        }
+        self.begin_lanes(&mut tasks, &sender);
         // A feed that follows keeps it, for shards that appear later.
-        let mut sender = Some(sender).filter(|_| !self.start.until_now);
+        let mut sender = Some(sender).filter(|_| self.expects_lanes());
         let mut topology = self.control.topology();
         let mut closed = false;
         loop {
             tokio::select! {
                 changed = topology.changed(), if sender.is_some() => {
                     match &sender {
-                        Some(sender) if changed.is_ok() => self.add_lanes(&mut tasks, sender)?,
+                        Some(sender) if changed.is_ok() => {
+                            self.find_lanes()?;
+                            self.begin_lanes(&mut tasks, sender);
+                        }
                         _ => sender = None,
                     }
                 }
@@ -176,6 +181,11 @@ impl Subscription {
                 portion = portions.recv(), if self.credit > 0 => match portion {
                     Some(Ok(portion)) => {
                         let response = self.respond(portion);
+                        // It may have been the last that another lane waited for.
+                        if let Some(still) = sender.take().filter(|_| self.expects_lanes()) {
+                            self.begin_lanes(&mut tasks, &still);
+                            sender = Some(still).filter(|_| self.expects_lanes());
+                        }
                         if responses.send(Ok(response)).await.is_err() {
                             return Ok(());
                         }
@@ -193,24 +203,49 @@ impl Subscription {
         }
     }
 
-    /// Follows shards that have appeared since, from their beginning.
-    fn add_lanes(
-        &mut self,
-        tasks: &mut JoinSet<()>,
-        portions: &mpsc::Sender<Result<Portion>>,
-    ) -> Result<(), Status> {
+    /// More lanes may begin.
+    fn expects_lanes(&self) -> bool {
+        !self.start.until_now || !self.waiting.is_empty()
+    }
+
+    /// Finds shards that have appeared since; they are followed from their beginning.
+    fn find_lanes(&mut self) -> Result<(), Status> {
         let cluster_id = &self.token.cluster_id;
         let (_, now) = self.control.read(|state| lanes(state, cluster_id, &self.start))?;
         for lane in now {
-            if self.lanes.iter().any(|known| known.shard == lane.shard) {
+            let mut known = self.lanes.iter().chain(&self.waiting);
+            if !self.start.until_now && known.all(|known| known.shard != lane.shard) {
+                self.waiting.push(Lane { from: Begin::Earliest, ..lane });
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins lanes whose parents were sent to their end: a key's changes stay in
+    /// their order when its shard is split.
+    fn begin_lanes(&mut self, tasks: &mut JoinSet<()>, portions: &mpsc::Sender<Result<Portion>>) {
+        for lane in std::mem::take(&mut self.waiting) {
+            if !self.control.read(|state| self.parents_sent(state, &lane)) {
+                self.waiting.push(lane);
                 continue;
             }
-            let lane = Lane { from: Begin::Earliest, ..lane };
             let number = self.lanes.len();
             tasks.spawn(lane::run(self.plan.clone(), number, lane.clone(), portions.clone()));
             self.lanes.push(lane);
         }
-        Ok(())
+    }
+
+    fn parents_sent(&self, state: &State, lane: &Lane) -> bool {
+        // One without changes yet ends at once where only what is there is sent.
+        let nothing = self.start.until_now && lane.captured == Sequence(0);
+        nothing
+            || lane.parents.iter().all(|parent| {
+                let captured = state.shard(*parent).and_then(|shard| shard.captured.clone());
+                let captured = captured.unwrap_or_default();
+                let ended = captured.progress.is_some_and(|progress| progress.ended);
+                let sent = self.token.sequences.get(&parent.index).map_or(0, |at| at.0);
+                ended && sent >= captured.sequence
+            })
     }
 
     fn grant(&mut self, request: &SubscribeRequest) -> Result<(), Status> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_proto::v1::subscribe_start::From;
-use tidegate_proto::v1::{ShardId, SubscribeStart};
+use tidegate_proto::v1::{Shard, ShardId, SubscribeStart};
 use tidegate_proto::{Sequence, Token};
 use tidegate_raft_store::State;
 use tonic::Status;
@@ -19,6 +19,8 @@ pub(super) struct Lane {
     pub(super) from: Begin,
     /// The last sequence captured when the feed was opened.
     pub(super) captured: Sequence,
+    /// Shards of the feed that come before it.
+    pub(super) parents: Vec<ShardId>,
 }
 
 /// Where a lane begins.
@@ -46,9 +48,15 @@ pub(super) fn lanes(
     for shard in state.shards_of(export.id) {
         let id = shard.id.unwrap_or_default();
         let name = shard.spec.as_ref().map_or_else(String::new, |spec| spec.name.clone());
-        if !start.shards.is_empty() && !start.shards.contains(&name) {
+        if !asked(start, &name) {
             continue;
         }
+        let parents = shard.spec.iter().flat_map(|spec| &spec.parents);
+        let parents = parents.filter(|parent| asked(start, parent)).filter_map(|parent| {
+            let named = |it: &&Shard| it.spec.as_ref().is_some_and(|spec| spec.name == *parent);
+            state.shards_of(export.id).find(named)?.id
+        });
+        let parents = parents.collect();
         let captured = Sequence(shard.captured.as_ref().map_or(0, |at| at.sequence));
         // With copies, what was seen may be ahead of what is recorded; the log will
         // tell whether it ends before the token.
@@ -61,7 +69,7 @@ pub(super) fn lanes(
             },
             _ => Begin::Earliest,
         };
-        lanes.push(Lane { shard: id, name, from, captured });
+        lanes.push(Lane { shard: id, name, from, captured, parents });
     }
     // Before discovery there are none: those that come are known by then.
     for wanted in start.shards.iter().filter(|_| export.shards > 0) {
@@ -73,6 +81,10 @@ pub(super) fn lanes(
         }
     }
     Ok((export.id, lanes))
+}
+
+fn asked(start: &SubscribeStart, shard: &String) -> bool {
+    start.shards.is_empty() || start.shards.contains(shard)
 }
 
 fn token(

@@ -1,18 +1,17 @@
 //! Tasks that read a snapshot's chunks, a few at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tidegate_proto::BatchBuilder;
 use tidegate_proto::v1::{Progress, Shard, ShardSpec};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::error::{Result, Verdict};
 use crate::retry::Backoff;
 use crate::shard::exports::Job;
 use crate::shard::held::ReadPage;
+use crate::shard::pace::Pace;
 use crate::sources::Source;
 
 /// Reads the chunks that are not done, and hands over their pages. Dropping it
@@ -37,7 +36,14 @@ struct Work {
 
 impl Chunks {
     /// Starts each chunk of the shard where `progress` says it is.
-    pub(super) fn start(job: &Job, shard: &Shard, progress: &Progress, page_bytes: usize) -> Self {
+    ///
+    /// Together they read at the pace given.
+    pub(super) fn start(
+        (job, shard): (&Job, &Shard),
+        progress: &Progress,
+        pace: Pace,
+        page_bytes: usize,
+    ) -> Self {
         let settings = &job.spec.snapshot;
         let mut todo = Vec::new();
         for chunk in (0..shard.chunks).rev() {
@@ -49,7 +55,7 @@ impl Chunks {
         let lanes = settings.chunks_in_flight.min(todo.len());
         let (sender, pages) = mpsc::channel(lanes.max(1));
         let todo = Arc::new(Mutex::new(todo));
-        let pace = Arc::new(Pace::new(settings.rows_per_second));
+        let pace = Arc::new(pace);
         let work = Work {
             source: Arc::clone(&job.source),
             spec: shard.spec.clone().unwrap_or_default(),
@@ -127,33 +133,6 @@ async fn read_from(
         if done {
             return Ok(true);
         }
-    }
-}
-
-/// Keeps the rows per second of a shard's chunk tasks under a limit.
-#[derive(Debug)]
-struct Pace {
-    per_second: u32,
-    next: tokio::sync::Mutex<Instant>,
-}
-
-impl Pace {
-    fn new(per_second: u32) -> Self {
-        Self { per_second, next: tokio::sync::Mutex::new(Instant::now()) }
-    }
-
-    /// Waits as long as `rows` rows take at the limit.
-    async fn after(&self, rows: usize) {
-        if self.per_second == 0 {
-            return;
-        }
-        let cost = Duration::from_secs(1).mul_f64(rows as f64 / f64::from(self.per_second));
-        let until = {
-            let mut next = self.next.lock().await;
-            *next = (*next).max(Instant::now()) + cost;
-            *next
-        };
-        tokio::time::sleep_until(until).await;
     }
 }
 

@@ -126,7 +126,7 @@ impl Merge {
 
     /// The last sequence there is.
     pub(super) fn last(&self) -> Sequence {
-        Sequence(self.log.tail().next.0 - 1)
+        self.log.last()
     }
 
     /// Spools what the stream brought, and remembers its keys while rows are to
@@ -137,6 +137,11 @@ impl Merge {
             return self.advance(&delta);
         }
         self.append(out, &delta, self.copying())
+    }
+
+    /// Ends the shard here: what the source brings from now on is its children's.
+    pub(super) fn end(&mut self) -> Result<()> {
+        self.advance(&Progress { ended: true, ..Progress::default() })
     }
 
     /// Takes a page that was read after this merge began.
@@ -208,7 +213,7 @@ impl Merge {
         let records = out.len() as u64;
         let stamp = Stamp {
             epoch: self.owner.epoch,
-            first: self.log.tail().next,
+            first: self.log.next(),
             progress: std::mem::take(&mut self.unsent),
             captured_ms: now,
             clock: self.clock.take(records, now),

@@ -19,6 +19,7 @@ mod exports;
 mod held;
 mod in_sync;
 mod merge;
+mod pace;
 mod reader;
 mod restart;
 mod role;

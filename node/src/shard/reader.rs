@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::{
-    Anchor as AnchorCommand, Gap, Progress, RecordGap, Shard, ShardId, SnapshotState, command,
+    Anchor as AnchorCommand, Gap, Progress, RecordGap, Shard, ShardId, ShardSpec, SnapshotState,
+    command,
 };
 use tidegate_proto::{BatchBuilder, Epoch, Sequence};
 use tokio::sync::watch;
@@ -19,13 +20,16 @@ use crate::shard::chunks::Chunks;
 use crate::shard::exports::Job;
 use crate::shard::in_sync;
 use crate::shard::merge::{Merge, Owner, Pending};
+use crate::shard::pace::Pace;
 use crate::shard::restart::restart;
 use crate::shard::role::Terms;
-use crate::sources::{ChangeStream, Loss};
+use crate::sources::{Anchor, ChangeStream, Loss};
 use crate::spool::ShardLog;
 
-/// How long the stream waits for a change when nothing else is to be done.
+/// How long the stream waits for a change when nothing else is to be done; twice
+/// as long after each wait in vain, up to the longest.
 const IDLE: Duration = Duration::from_millis(100);
+const IDLE_MAX: Duration = Duration::from_secs(5);
 /// The same while snapshot pages come in.
 const BUSY: Duration = Duration::from_millis(2);
 /// Batches on their way to the copies before the reader waits for them.
@@ -45,15 +49,22 @@ pub(super) async fn run(
     let restarted = restart(&means, &shard, terms.epoch).await?;
     let log = Arc::clone(&restarted.log);
     let owner = Owner { export: job.name.clone(), epoch: terms.epoch, chunks: shard.chunks };
-    let merge = Merge::begin(restarted, owner, Arc::clone(&means.clock))?;
+    let mut merge = Merge::begin(restarted, owner, Arc::clone(&means.clock))?;
+    if terms.splitting {
+        end(&shard, &mut merge)?;
+    }
     let spec = shard.spec.clone().unwrap_or_default();
-    tracing::info!(next = %log.tail().next, "capturing");
+    tracing::info!(next = %log.next(), "capturing");
 
     let mut stream = job.source.stream(&spec, &merge.progress().stream).await?;
-    let chunks = (merge.copying() && !terms.paused)
-        .then(|| Chunks::start(&job, &shard, merge.progress(), means.limits.page_bytes));
+    let rows = terms.rate.map_or(job.spec.snapshot.rows_per_second, |rate| rate.rows);
+    let chunks = (merge.copying() && !terms.paused).then(|| {
+        let pace = Pace::new(rows);
+        Chunks::start((&job, &shard), merge.progress(), pace, means.limits.page_bytes)
+    });
     let reporter = means.checkpointer.reporter(id, terms.epoch);
-    let mut reader = Reader { means, log, reporter, epoch: terms.epoch, merge };
+    let pace = Pace::new(terms.rate.map_or(0, |rate| rate.changes));
+    let mut reader = Reader { means, log, reporter, epoch: terms.epoch, merge, pace };
     let _helpers = reader.start_helpers();
     reader.capture(&mut *stream, chunks, &mut stop).await
 }
@@ -67,8 +78,11 @@ async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<S
         return Ok(shard);
     }
     let spec = shard.spec.clone().unwrap_or_default();
-    let anchor = job.source.anchor(&spec).await?;
-    let wanted = job.spec.snapshot.mode == SnapshotMode::Initial;
+    let anchor = match parent_end(means, id, &spec) {
+        Some(position) => Anchor { position, ..Anchor::default() },
+        None => job.source.anchor(&spec).await?,
+    };
+    let wanted = !spec.continues && job.spec.snapshot.mode == SnapshotMode::Initial;
     let snapshot = if wanted { SnapshotState::Running } else { SnapshotState::Skipped };
     let progress =
         Progress { stream: anchor.position, snapshot: snapshot.into(), ..Progress::default() };
@@ -92,6 +106,28 @@ async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<S
     }
 }
 
+/// Ends a shard that is split. Once that is recorded its children begin there, so
+/// it cannot be read again and end elsewhere.
+fn end(shard: &Shard, merge: &mut Merge) -> Result<()> {
+    let recorded = shard.captured.as_ref().and_then(|at| at.progress.as_ref());
+    if recorded.is_some_and(|it| it.ended) && !merge.progress().ended {
+        let why = "all copies of the spool of a shard that was split are lost before every sink \
+                   had it; delete the export and create it again, so that its snapshot is taken anew";
+        return Err(Error::new(ErrorKind::Config, why));
+    }
+    merge.end()
+}
+
+/// Where a shard that was split off begins.
+fn parent_end(means: &Means, id: ShardId, spec: &ShardSpec) -> Option<bytes::Bytes> {
+    let parent = spec.parents.first().filter(|_| spec.continues)?;
+    means.control.read(|state| {
+        let named = |it: &&Shard| it.spec.as_ref().is_some_and(|spec| spec.name == *parent);
+        let parent = state.shards_of(id.export_id).find(named)?;
+        Some(parent.captured.as_ref()?.progress.as_ref()?.stream.clone())
+    })
+}
+
 /// Reports batches as captured when they are safe.
 async fn report(log: Arc<ShardLog>, pending: Pending, reporter: Reporter) {
     let mut safe = log.safe();
@@ -110,6 +146,8 @@ struct Reader {
     reporter: Reporter,
     epoch: Epoch,
     merge: Merge,
+    /// Of the stream's changes.
+    pace: Pace,
 }
 
 impl Reader {
@@ -130,15 +168,28 @@ impl Reader {
     ) -> Result<()> {
         let mut out = BatchBuilder::default();
         let mut safe = self.log.safe();
+        let mut idle = IDLE;
         while !*stop.borrow() && !self.captured_to_the_end() {
-            let wait = if chunks.is_some() || self.merge.held() > 0 { BUSY } else { IDLE };
-            self.take_stream(stream, &mut out, wait).await?;
+            let wait = if chunks.is_some() || self.merge.held() > 0 { BUSY } else { idle };
+            let read = tokio::select! {
+                read = self.take_stream(stream, &mut out, wait) => Some(read?),
+                // What it had taken is read again by whoever goes on.
+                _ = stop.changed() => None,
+            };
+            if read.is_none() {
+                break;
+            }
+            idle = if out.is_empty() { (idle * 2).min(IDLE_MAX) } else { IDLE };
             if let Some(source) = &mut chunks
                 && self.take_pages(source).await?
             {
                 chunks = None;
             }
             self.merge.release(|seen| stream.passed(seen))?;
+            tokio::select! {
+                () = self.pace.after(out.len()) => {}
+                _ = stop.changed() => {}
+            }
             // A source at full speed would keep its thread from all others.
             tokio::task::yield_now().await;
             // An idle step appends nothing: if all is safe already, so is this.
@@ -226,8 +277,8 @@ impl Reader {
             detail: loss.detail.clone(),
             at_ms: clock::now_ms(),
             epoch: self.epoch.0,
-            after: self.log.tail().next.0 - 1,
-            upto: self.log.tail().next.0 - 1,
+            after: self.log.last().0,
+            upto: self.log.last().0,
             ..Gap::default()
         };
         let command = command::Kind::RecordGap(RecordGap { gap: Some(gap) });

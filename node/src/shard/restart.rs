@@ -39,14 +39,14 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     let others: BTreeSet<NodeId> = shard.in_sync.iter().map(|node| NodeId(*node)).collect();
     let others: BTreeSet<NodeId> = others.into_iter().filter(|node| *node != me).collect();
     if let Some(log) = means.spool.log(id)
-        && log.tail().next > Sequence(captured.sequence)
+        && log.next() > Sequence(captured.sequence)
         && (shard.anew != epoch.0 || log.made() == epoch)
     {
         let known = means.control.read(|state| recorded(state.gaps_of(id), &captured));
         let unrecorded = unrecorded(&log, &known)?;
         log.take_over(epoch, unrecorded.progress.clone(), others)?;
         log.set_stable(Sequence(captured.sequence));
-        let next = log.tail().next;
+        let next = log.next();
         let rewound = means.control.read(|state| unsaid(state.gaps_of(id), next));
         return Ok(Restart { log, rewound, unrecorded });
     }

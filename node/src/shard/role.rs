@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_proto::v1::{ExportState, ShardId};
+use tidegate_proto::v1::{ExportState, Rate, Shard, ShardId};
 use tidegate_proto::{Epoch, NodeId};
 use tidegate_raft_store::State;
 
@@ -45,6 +45,10 @@ pub(super) struct Terms {
     pub(super) version: u64,
     /// The export is paused: a reader captures the stream, not the snapshot.
     pub(super) paused: bool,
+    /// The limits an operator set for readers.
+    pub(super) rate: Option<Rate>,
+    /// Its reader ends the shard: children go on.
+    pub(super) splitting: bool,
 }
 
 /// One step towards what is wanted.
@@ -69,20 +73,35 @@ pub(super) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
             continue;
         }
         let paused = export.state() == ExportState::Paused;
-        let terms = Terms { epoch: Epoch(shard.epoch), version: export.version, paused };
+        let epoch = Epoch(shard.epoch);
+        let terms = Terms { epoch, version: export.version, paused, rate: None, splitting: false };
         if shard.reader == node.0 {
-            wanted.insert(Role::Reader(id), terms);
+            let (rate, splitting) = (export.rate, shard.splitting);
+            wanted.insert(Role::Reader(id), Terms { rate, splitting, ..terms });
         } else if shard.reader != 0 && shard.copies.contains(&node.0) {
             // A copy does not care what the export's file says.
             let terms = Terms { version: 0, paused: false, ..terms };
             wanted.insert(Role::Copy(id), terms);
         }
         let writers = shard.writers.iter().filter(|(_, at)| **at == node.0 && !paused);
-        for (sink, _) in writers {
+        for (sink, _) in writers.filter(|(sink, _)| parents_delivered(state, shard, sink)) {
             wanted.insert(Role::Writer(id, sink.clone()), terms);
         }
     }
     wanted
+}
+
+/// A key's changes under a parent are at the sink before those under a child.
+fn parents_delivered(state: &State, shard: &Shard, sink: &str) -> bool {
+    let spec = shard.spec.as_ref();
+    spec.into_iter().flat_map(|spec| &spec.parents).all(|parent| {
+        let export = shard.id.unwrap_or_default().export_id;
+        let named = |it: &&Shard| it.spec.as_ref().is_some_and(|spec| spec.name == *parent);
+        state.shards_of(export).find(named).is_none_or(|parent| {
+            let delivered = parent.delivered.get(sink).map_or(0, |at| at.sequence);
+            parent.captured.as_ref().is_none_or(|at| delivered >= at.sequence)
+        })
+    })
 }
 
 /// The steps from `running` to `wanted`; none when they agree. A role under
@@ -101,7 +120,7 @@ mod tests {
     const SHARD: ShardId = ShardId { export_id: 1, index: 0 };
 
     fn terms(epoch: u64) -> Terms {
-        Terms { epoch: Epoch(epoch), version: 1, paused: false }
+        Terms { epoch: Epoch(epoch), version: 1, paused: false, rate: None, splitting: false }
     }
 
     #[test]

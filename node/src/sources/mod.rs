@@ -13,7 +13,7 @@ use tidegate_proto::BatchBuilder;
 use tidegate_proto::v1::{Check, GapKind, ShardSpec};
 use tonic::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 mod config;
 #[cfg(test)]
@@ -77,6 +77,13 @@ pub trait Source: Send + Sync {
         chunk: u32,
         cursor: &[u8],
     ) -> Result<Box<dyn ChunkReader>>;
+
+    /// The two halves of a shard, which together bring what it would; a position of
+    /// the whole is one of both. Refuses where shards are the source's own.
+    fn split(&self, _shard: &ShardSpec) -> Result<[ShardSpec; 2]> {
+        let why = "shards of this source are what the source makes them: they cannot be split";
+        Err(Error::new(ErrorKind::Config, why))
+    }
 
     /// Tests what an export needs of the store, for `plan` and `doctor`: that
     /// it is there, that we may read it, that its log is kept as we need it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidegate_proto::v1::{
-    Export, ExportDelete, ExportPut, ExportSetState, ExportState, Outcome, SinkRef,
+    Export, ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, Outcome, SinkRef,
 };
 
 use super::outcome::{Verdict, conflict, created, done, exists, invalid, not_found};
@@ -44,6 +44,17 @@ impl State {
         }
         if command.state() == ExportState::Active {
             self.clear_failures(id);
+        }
+        Ok(done())
+    }
+
+    pub(super) fn set_export_rate(&mut self, command: &ExportSetRate) -> Verdict {
+        let export = self.exports.values_mut().find(|export| export.name == command.name);
+        let export = export.ok_or_else(|| no_export(&command.name))?;
+        if export.rate != command.rate {
+            export.rate = command.rate;
+            let id = export.id;
+            self.touch(Row::Export(id));
         }
         Ok(done())
     }
@@ -96,6 +107,7 @@ fn created_by(at: At, command: ExportPut) -> Export {
         state: ExportState::Active.into(),
         created_ms: at.ms,
         shards: 0,
+        rate: None,
     }
 }
 

@@ -66,6 +66,7 @@ impl State {
             Kind::NodeRemove(command) => self.remove_node(command),
             Kind::ExportPut(command) => self.put_export(at, command),
             Kind::ExportSetState(command) => self.set_export_state(&command),
+            Kind::ExportSetRate(command) => self.set_export_rate(&command),
             Kind::ExportDelete(command) => self.delete_export(&command),
             Kind::ShardsDiscovered(command) => self.discover_shards(command),
             Kind::Assign(command) => self.assign(command),
@@ -75,6 +76,7 @@ impl State {
             Kind::SetCopies(command) => self.set_copies(command),
             Kind::SetInSync(command) => self.set_in_sync(&command),
             Kind::MoveShard(command) => self.move_shard(command),
+            Kind::SplitShard(command) => self.split_shard(command),
             Kind::RecordGap(command) => self.record_gap(at, command),
             Kind::RepairGap(command) => self.repair_gap(command),
         }

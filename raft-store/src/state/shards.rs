@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use tidegate_proto::v1::{
-    Anchor, Assign, Checkpoint, Export, NodeState, Outcome, Shard, ShardFailed, ShardId,
-    ShardsDiscovered,
+    Anchor, Assign, Checkpoint, Export, NodeState, Outcome, Shard, ShardFailed, ShardId, ShardSpec,
+    ShardsDiscovered, SnapshotState, SplitShard,
 };
 
 use super::copies::{start_epoch, with_reader};
@@ -42,8 +42,16 @@ impl State {
                 fresh.insert(spec.name.clone(), spec);
             }
         }
+        let specs = order.iter().filter_map(|name| fresh.remove(name)).collect();
+        self.add_shards(export_id, specs)
+    }
+
+    fn add_shards(&mut self, export_id: u64, specs: Vec<ShardSpec>) -> Verdict {
         let export = self.exports.get_mut(&export_id).ok_or_else(|| no_export(export_id))?;
-        for spec in order.iter().filter_map(|name| fresh.remove(name)) {
+        if specs.is_empty() {
+            return Ok(done());
+        }
+        for spec in specs {
             let id = ShardId { export_id, index: export.shards };
             export.shards += 1;
             let captured = Some(Checkpoint::default());
@@ -52,10 +60,54 @@ impl State {
             assert!(before.is_none(), "the next index is free");
             self.dirty.insert(Row::Shard(id));
         }
-        if !order.is_empty() {
-            self.touch(Row::Export(export_id));
-        }
+        self.touch(Row::Export(export_id));
         Ok(done())
+    }
+
+    pub(super) fn split_shard(&mut self, command: SplitShard) -> Verdict {
+        let id = command.shard.unwrap_or_default();
+        let shard = self.shards.get(&id).ok_or_else(|| no_shard(id))?;
+        if !owns(shard, command.epoch) {
+            return Err(fenced(id, shard.epoch));
+        }
+        let name = shard.spec.as_ref().map_or("", |spec| spec.name.as_str());
+        let children = command.children.into_iter().map(|spec| ShardSpec {
+            parents: vec![name.to_owned()],
+            continues: true,
+            ..spec
+        });
+        let children: Vec<ShardSpec> = children.collect();
+        let known = |name: &str| {
+            let mut specs = self.shards_of(id.export_id).filter_map(|it| it.spec.as_ref());
+            specs.find(|spec| spec.name == name)
+        };
+        if shard.splitting {
+            if children.iter().all(|child| known(&child.name) == Some(child)) {
+                return Ok(done());
+            }
+            return Err(conflict(format!("shard {id} is being split already")));
+        }
+        let progress = shard.captured.as_ref().and_then(|at| at.progress.clone());
+        let progress = progress.unwrap_or_default();
+        if shard.anchor.is_none() || progress.snapshot() == SnapshotState::Running {
+            let why = format!("shard {id} is still read for its snapshot; split it after that");
+            return Err(conflict(why));
+        }
+        if progress.ended {
+            return Err(conflict(format!("shard {id} has ended; split those that follow it")));
+        }
+        let names: BTreeSet<&str> = children.iter().map(|child| child.name.as_str()).collect();
+        if names.len() < 2 || names.len() < children.len() || names.contains("") {
+            return Err(invalid("a shard is split into two or more, each with a name of its own"));
+        }
+        if let Some(taken) = names.iter().find(|name| known(name).is_some()) {
+            return Err(exists(format!("there is a shard {taken:?} already")));
+        }
+        if let Some(shard) = self.shards.get_mut(&id) {
+            shard.splitting = true;
+        }
+        self.touch(Row::Shard(id));
+        self.add_shards(id.export_id, children)
     }
 
     pub(super) fn assign(&mut self, mut command: Assign) -> Verdict {

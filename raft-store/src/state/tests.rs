@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use tidegate_proto::v1::{
     Anchor, Assign, Captured, Checkpoint, Checkpoints, CheckpointsTaken, ClusterCreate, Delivered,
-    ExportDelete, ExportPut, ExportSetState, ExportState, GapKind, InSync, MoveShard, NodeCordon,
-    NodeDown, NodeJoin, NodeRemove, NodeState, NodeUp, Progress, RecordGap, RefusedKind, RepairGap,
-    SetCopies, SetInSync, ShardFailed, ShardSpec, ShardsDiscovered, SinkRef, SnapshotState,
-    outcome,
+    ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, GapKind, InSync,
+    MoveShard, NodeCordon, NodeDown, NodeJoin, NodeRemove, NodeState, NodeUp, Progress, Rate,
+    RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, ShardFailed, ShardSpec,
+    ShardsDiscovered, SinkRef, SnapshotState, SplitShard, outcome,
 };
 
 use super::*;

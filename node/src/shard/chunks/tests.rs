@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tidegate_proto::Draft;
 use tidegate_proto::v1::{Check, ChunkProgress, Operation};
@@ -98,7 +99,7 @@ fn start(source: Flaky, lanes: usize, progress: &Progress) -> Chunks {
         sinks: HashMap::new(),
     };
     let shard = Shard { chunks: CHUNKS, ..Shard::default() };
-    Chunks::start(&job, &shard, progress, 1 << 20)
+    Chunks::start((&job, &shard), progress, Pace::new(0), 1 << 20)
 }
 
 #[tokio::test]

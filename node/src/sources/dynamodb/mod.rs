@@ -95,7 +95,7 @@ impl Source for Dynamodb {
         let table = Box::pin(Table::find(&self.client, &self.config)).await?;
         let name = self.config.table.clone();
         let descriptor = table.descriptor.encode();
-        Ok(vec![ShardSpec { name, descriptor, parents: Vec::new() }])
+        Ok(vec![ShardSpec { name, descriptor, ..ShardSpec::default() }])
     }
 
     async fn anchor(&self, shard: &ShardSpec) -> Result<Anchor> {

@@ -90,15 +90,18 @@ impl Source for Embedded {
             from: shard * slots / self.shards,
             upto: (shard + 1) * slots / self.shards,
         };
-        let spec = |shard: u32| {
-            let range = range(shard);
-            ShardSpec {
-                name: format!("slots-{:02}-{:02}", range.from, range.upto - 1),
-                descriptor: encode(range),
-                parents: Vec::new(),
-            }
-        };
-        Ok((0..self.shards).map(spec).collect())
+        Ok((0..self.shards).map(|shard| spec_of(range(shard))).collect())
+    }
+
+    fn split(&self, shard: &ShardSpec) -> Result<[ShardSpec; 2]> {
+        let SlotRange { from, upto } = slots_of(shard)?;
+        let middle = from + (upto - from) / 2;
+        if middle == from {
+            let why = format!("shard {} is one slot, which cannot be split", shard.name);
+            return Err(Error::new(ErrorKind::Config, why));
+        }
+        let halves = [SlotRange { from, upto: middle }, SlotRange { from: middle, upto }];
+        Ok(halves.map(spec_of))
     }
 
     async fn anchor(&self, shard: &ShardSpec) -> Result<Anchor> {
@@ -180,6 +183,14 @@ impl Position {
         });
         let why = "the position of an embedded source does not read STORE:REVISION";
         parsed.ok_or_else(|| Error::new(ErrorKind::Corrupt, why))
+    }
+}
+
+fn spec_of(range: SlotRange) -> ShardSpec {
+    ShardSpec {
+        name: format!("slots-{:02}-{:02}", range.from, range.upto - 1),
+        descriptor: encode(range),
+        ..ShardSpec::default()
     }
 }
 

@@ -58,6 +58,19 @@ fn an_export_is_paused_and_resumed() {
 }
 
 #[test]
+fn a_rate_stays_when_the_file_changes_and_goes_when_it_is_taken_back() {
+    let mut world = World::running();
+    let rate = Rate { changes: 100, rows: 7 };
+    let set = |name: &str, rate| Kind::ExportSetRate(ExportSetRate { name: name.to_owned(), rate });
+    world.done(set("orders", Some(rate)));
+    world.created(put("orders", &["lake"], 5));
+    assert_eq!(world.state.export(5).unwrap().rate, Some(rate));
+    world.done(set("orders", None));
+    assert_eq!(world.state.export(5).unwrap().rate, None);
+    assert_eq!(world.refused(set("none", None)).0, RefusedKind::NotFound);
+}
+
+#[test]
 fn a_deleted_export_takes_its_shards_and_gaps_with_it() {
     let mut world = World::running();
     world.created(put("other", &[], 0));

@@ -87,3 +87,30 @@ fn an_operator_clears_the_failures_of_an_export() {
     world.created(put("orders", &["lake", "pg"], version));
     assert_eq!(world.shard(0).failure, "", "its file was mended");
 }
+
+#[test]
+fn a_shard_is_split_once_its_rows_are_there_and_only_by_its_owner() {
+    let mut world = World::running();
+    let child = |name: &str| ShardSpec { name: name.to_owned(), ..ShardSpec::default() };
+    let split = |epoch, names: &[&str]| {
+        let children = names.iter().map(|name| child(name)).collect();
+        Kind::SplitShard(SplitShard { shard: Some(id(0)), epoch, children })
+    };
+    assert_eq!(world.refused(split(1, &["a", "b"])).0, RefusedKind::Conflict, "no anchor yet");
+    let running = Progress { snapshot: SnapshotState::Running.into(), ..Progress::default() };
+    world.done(anchor(0, 1, running));
+    assert_eq!(world.refused(split(1, &["a", "b"])).0, RefusedKind::Conflict, "rows are to come");
+    let complete = Progress { snapshot: SnapshotState::Complete.into(), ..Progress::default() };
+    world.taken(captured(1, point(3, 3, complete)));
+    assert_eq!(world.fenced_at(split(0, &["a", "b"])), 1);
+    assert_eq!(world.refused(split(1, &["a", "a"])).0, RefusedKind::Invalid);
+    let before = world.state.shards().count();
+    world.done(split(1, &["a", "b"]));
+    world.done(split(1, &["a", "b"]));
+    assert_eq!(world.state.shards().count(), before + 2, "a repeat changes nothing");
+    assert_eq!(world.refused(split(1, &["a", "c"])).0, RefusedKind::Conflict);
+    let children = world.state.shards().filter(|it| it.spec.as_ref().unwrap().continues);
+    let parents: Vec<_> = children.map(|it| it.spec.clone().unwrap().parents).collect();
+    let name = world.shard(0).spec.clone().unwrap().name;
+    assert_eq!(parents, [[name.clone()], [name]]);
+}

@@ -1,0 +1,52 @@
+//! What a rebalance would move.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidegate_proto::v1::{PlanRebalanceResponse, PlannedMove, Shard, ShardId};
+use tidegate_raft_store::State;
+
+use crate::control::Control;
+use crate::placement;
+
+/// How long the shards' load is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A shard weighs 1 and as much again for so many bytes per second.
+const WEIGHED_BYTES: u64 = 64 << 10;
+
+/// Looks how much each shard captures, and plans the moves that would even the
+/// nodes out.
+pub(super) async fn plan(control: &Control) -> PlanRebalanceResponse {
+    let before = control.read(captured);
+    tokio::time::sleep(LOOK).await;
+    control.read(|state| {
+        let now = captured(state);
+        let rate = |id: ShardId| {
+            let (before, now) = (before.get(&id), now.get(&id));
+            now.unwrap_or(&0).saturating_sub(*before.or(now).unwrap_or(&0)) / LOOK.as_secs()
+        };
+        let load = |shard: &Shard| {
+            let weight = 1 + rate(shard.id.unwrap_or_default()) / WEIGHED_BYTES;
+            u32::try_from(weight).unwrap_or(u32::MAX)
+        };
+        let moves = placement::even_out(state, load).into_iter();
+        let moves = moves.filter_map(|(id, to)| planned(state, id, to, rate(id)));
+        PlanRebalanceResponse { moves: moves.collect() }
+    })
+}
+
+fn captured(state: &State) -> BTreeMap<ShardId, u64> {
+    let bytes = |shard: &Shard| shard.captured.as_ref().map_or(0, |at| at.bytes);
+    state.shards().map(|shard| (shard.id.unwrap_or_default(), bytes(shard))).collect()
+}
+
+fn planned(state: &State, id: ShardId, to: u64, bytes_per_second: u64) -> Option<PlannedMove> {
+    let shard = state.shard(id)?;
+    Some(PlannedMove {
+        export: state.export(id.export_id)?.name.clone(),
+        shard: shard.spec.as_ref()?.name.clone(),
+        from: state.node(shard.reader)?.name.clone(),
+        to: state.node(to)?.name.clone(),
+        bytes_per_second,
+    })
+}

@@ -1,0 +1,141 @@
+//! What an operator does to a running export: splits, evens out, slows down.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use tidegate_tests::cluster::{Cluster, alone};
+use tokio::runtime::Handle;
+
+use crate::stage::{COLLECTION, Stage};
+
+const EXPORT: &str = "operated";
+const KEYS: u64 = 40;
+
+/// One round of writes: every key gets this version.
+async fn write(stage: &Stage, version: u64) {
+    let written = (0..KEYS).map(|key| (format!("key-{key}"), json!({"version": version})));
+    let written = written.map(|(key, document)| (key, document.to_string()));
+    stage.documents.write(COLLECTION, written).await.unwrap();
+}
+
+/// METHOD: keys are written again and again, each time with a higher version,
+/// while their only shard is split, and one half again. A feed that follows must
+/// get every version of every key in order, the lake must end with the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_shards_children_go_on_and_no_key_goes_back() {
+    let _alone = alone().await;
+    let stage = Stage::new(Cluster::start(2).await).await;
+    let cluster = &stage.cluster;
+    write(&stage, 0).await;
+    cluster.apply(&stage.spec(EXPORT, 300));
+    let followed = cluster.folder().join("feed.jsonl");
+    let follower = cluster.follow(EXPORT, &followed);
+    cluster.until("the snapshot is there", |_| stage.lake(EXPORT).len() as u64 == KEYS).await;
+    let mut version = 0;
+    for split in 0..2 {
+        let shards = cluster.shards(EXPORT);
+        let live = shards.last().unwrap()["name"].as_str().unwrap().to_owned();
+        let place = format!("{EXPORT}/{live}");
+        let writing = async {
+            for _ in 0..50 {
+                version += 1;
+                write(&stage, version).await;
+            }
+        };
+        // Splits while it writes: the command blocks its thread.
+        let output = tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                let split = scope.spawn(|| cluster.cli(&["shard", "split", &place]));
+                Handle::current().block_on(writing);
+                split.join().unwrap()
+            })
+        });
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let receipt: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let steps = receipt["steps"].as_array().unwrap();
+        assert_eq!(steps.len(), 5, "{receipt}");
+        let again = cluster.cli(&["shard", "split", &place]);
+        assert!(again.status.success(), "a repeat says what has happened");
+        assert_eq!(cluster.shards(EXPORT).len(), shards.len() + 2, "split {split}");
+    }
+    let last = |seen: &BTreeMap<String, Vec<u64>>| {
+        seen.len() as u64 == KEYS && seen.values().all(|all| all.last() == Some(&version))
+    };
+    cluster.until("the feed has the last versions", |_| last(&versions(&followed))).await;
+    drop(follower);
+    for (key, seen) in versions(&followed) {
+        let every: Vec<u64> = (0..=version).collect();
+        assert_eq!(seen, every, "{key}: every version once and in order");
+    }
+    let done = |lake: &crate::stage::Held| lake.values().all(|it| it["version"] == version);
+    cluster.until("the lake has the last versions", |_| done(&stage.lake(EXPORT))).await;
+    assert_eq!(stage.lake(EXPORT).len() as u64, KEYS);
+}
+
+fn versions(followed: &std::path::Path) -> BTreeMap<String, Vec<u64>> {
+    let text = std::fs::read_to_string(followed).unwrap();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for line in whole.lines() {
+        let change: Value = serde_json::from_str(line).unwrap();
+        let version = change["document"]["version"].as_u64().unwrap();
+        seen.entry(change["key"].to_string()).or_default().push(version);
+    }
+    seen
+}
+
+fn readers(cluster: &Cluster) -> Vec<String> {
+    let shards = cluster.shards(EXPORT);
+    shards.iter().map(|shard| shard["reader"].as_str().unwrap_or("").to_owned()).collect()
+}
+
+fn captured(cluster: &Cluster) -> u64 {
+    let shards = cluster.shards(EXPORT);
+    shards.iter().map(|shard| shard["captured"]["sequence"].as_u64().unwrap_or(0)).sum()
+}
+
+/// METHOD: a drained node gets nothing back by itself; a rebalance gives it its
+/// share, and says the same beforehand. Then the export is limited: it slows down,
+/// stays slow when the node that took the command is killed, and is let go again.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_evened_out_and_slowed_down_when_asked() {
+    let _alone = alone().await;
+    let mut cluster = Cluster::start(3).await;
+    let lake = cluster.folder().join("lake");
+    cluster.apply(&format!(
+        "name = \"{EXPORT}\"\n[source]\nkind = \"datagen\"\nshards = 6\nkeys = 1000\n\
+         document-bytes = 400\nrate-per-second = 1000\n\
+         [[sink]]\nkind = \"lake\"\npath = \"{}\"\n",
+        lake.display()
+    ));
+    let spread = |it: &Cluster| readers(it).iter().collect::<BTreeSet<_>>().len();
+    cluster.until("all nodes read", |it| spread(it) == 3).await;
+    assert!(cluster.cli(&["node", "drain", "node1"]).status.success());
+    assert!(cluster.cli(&["node", "uncordon", "node1"]).status.success());
+    assert!(!readers(&cluster).contains(&"node1".to_owned()));
+    let dry = cluster.json(&["shard", "rebalance", "--dry-run"]);
+    assert_eq!(dry["moves"].as_array().unwrap().len(), 2, "{dry}");
+    assert!(!readers(&cluster).contains(&"node1".to_owned()), "a dry run moves nothing");
+    let done = cluster.json(&["shard", "rebalance"]);
+    assert_eq!(done["receipts"].as_array().unwrap().len(), 2, "{done}");
+    let of = |name: &str| readers(&cluster).iter().filter(|reader| *reader == name).count();
+    assert_eq!(["node0", "node1", "node2"].map(of), [2, 2, 2]);
+
+    let limited = cluster.cli(&["export", "rate", EXPORT, "--changes", "50"]);
+    assert!(limited.status.success(), "{}", String::from_utf8_lossy(&limited.stderr));
+    cluster.kill(0).await;
+    cluster
+        .until("all shards have a reader", |it| !readers(it).contains(&"node0".to_owned()))
+        .await;
+    // What was read at once when the owners changed is no rate.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let before = captured(&cluster);
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let slow = captured(&cluster) - before;
+    assert!(slow <= 6 * 50 * 8, "6 shards of 50 a second, for about 4 s: {slow}");
+    assert!(slow > 0, "it goes on");
+    assert!(cluster.cli(&["export", "rate", EXPORT, "--reset"]).status.success());
+    let before = captured(&cluster);
+    let caught_up = |it: &Cluster| captured(it) > before + 6 * 1000 * 4;
+    cluster.until("it catches up", caught_up).await;
+}
