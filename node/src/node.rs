@@ -1,5 +1,6 @@
 //! One node, wired together.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tonic::service::Routes;
 use crate::admin::AdminService;
 use crate::checkpoint::Checkpointer;
 use crate::clock::Hybrid;
-use crate::config::{ExportSpec, NodeConfig};
+use crate::config::{ExportSpec, NodeConfig, RetentionConfig};
 use crate::control::{Control, RaftService};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::{Exchange, ExchangeService};
@@ -148,16 +149,30 @@ fn spawn_loops(tasks: &Tasks, means: &Means) {
     tasks.spawn("placement", placement::run(control.clone()));
     tasks.spawn("discovery", shard::run_discovery(means.clone()));
     let (spool, keeper) = (Arc::clone(&means.spool), control.clone());
-    tasks.spawn("retention", spool::run_retention(spool, move |shard| keep(&keeper, shard)));
+    let mut read = Retentions::new();
+    let keep = move |shard| keep(&keeper, shard, &mut read);
+    tasks.spawn("retention", spool::run_retention(spool, keep));
     tasks.spawn("gauges", gauges(control.clone()));
 }
 
+/// What exports' files say, by id: the version read last, and its retention.
+type Retentions = HashMap<u64, (u64, Option<RetentionConfig>)>;
+
 /// What a shard's log must keep, by the state.
-fn keep(control: &Control, shard: ShardId) -> Option<Keep> {
+fn keep(control: &Control, shard: ShardId, read: &mut Retentions) -> Option<Keep> {
     control.read(|state| {
         let entry = state.shard(shard)?;
         let export = state.export(shard.export_id)?;
-        let retention = ExportSpec::parse(&export.spec).ok()?.retention;
+        let known = read.get(&export.id).filter(|(version, _)| *version == export.version);
+        let retention = match known {
+            Some((_, retention)) => retention.clone()?,
+            None => {
+                let spec = ExportSpec::parse(&export.spec).ok();
+                let retention = spec.map(|spec| spec.retention);
+                read.insert(export.id, (export.version, retention.clone()));
+                retention?
+            }
+        };
         let delivered = |sink: &str| entry.delivered.get(sink).map_or(0, |at| at.sequence);
         let captured = entry.captured.as_ref().map_or(0, |at| at.sequence);
         let least = export.sinks.iter().map(|sink| delivered(&sink.name)).min();

@@ -68,7 +68,7 @@ impl Marks {
 
 /// Cuts the logs of `spool` by what `keep` says of each, for as long as the
 /// node lives. A log that `keep` does not know is left alone.
-pub async fn run(spool: Arc<Spool>, keep: impl Fn(ShardId) -> Option<Keep> + Send) {
+pub async fn run(spool: Arc<Spool>, mut keep: impl FnMut(ShardId) -> Option<Keep> + Send) {
     let mut marks: HashMap<ShardId, Marks> = HashMap::new();
     let mut rounds = tokio::time::interval(ROUND);
     loop {

@@ -76,6 +76,11 @@ impl Bench {
         Ok(path)
     }
 
+    /// Writes a table of its own beside the report.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Outcome<()> {
+        Ok(std::fs::write(self.report.beside(name), text)?)
+    }
+
     pub(crate) fn say(&self, text: &str) {
         self.report.say(&format!("  {text}"));
     }

@@ -31,6 +31,14 @@ pub(crate) fn memory(pid: u32, what: &str) -> Outcome<f64> {
     Ok(1024.0 * kib.ok_or("/proc/PID/status lacks a line")?.parse::<f64>()?)
 }
 
+/// Bytes that have gone over loopback so far, whoever sent them.
+pub(crate) fn loopback_bytes() -> Outcome<u64> {
+    let text = std::fs::read_to_string("/proc/net/dev")?;
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("lo:"));
+    let bytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(bytes.ok_or("/proc/net/dev has no loopback")?.parse()?)
+}
+
 /// Runs `work` on a thread of its own, bound to `core` with all threads it
 /// starts, and with a runtime of its own that has no others.
 pub(crate) async fn pinned<T, F>(core: u32, work: impl FnOnce() -> F + Send + 'static) -> Outcome<T>

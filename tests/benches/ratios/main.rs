@@ -25,7 +25,7 @@ use crate::bench::{Bench, Outcome};
 use crate::report::Report;
 
 /// All rows, in the order in which they run.
-const ROWS: [&str; 9] = ["SPOOL", "P3", "P5", "P6", "P7", "P8", "P9", "P10", "P11"];
+const ROWS: [&str; 10] = ["SPOOL", "P3", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "COST"];
 
 /// Measures Tidegate against the bare parts it is made of.
 #[derive(Debug, Parser)]
@@ -87,7 +87,7 @@ async fn measure(flags: Flags) -> Outcome<()> {
     if let Some(unknown) = wanted.iter().find(|row| !ROWS.contains(&row.as_str())) {
         return Err(format!("there is no row {unknown}; there are {}", ROWS.join(", ")).into());
     }
-    let report = Report::open(flags.into, machine::describe()?, flags.measured);
+    let report = Report::open(flags.into, machine::describe()?, flags.measured)?;
     let patience = Duration::from_secs(flags.patience);
     let mut bench = Bench::new(flags.rounds, patience, report)?;
     let mut failed = Vec::new();
@@ -119,6 +119,7 @@ async fn run(row: &str, bench: &mut Bench) -> Outcome<()> {
         "P9" => rows::shards::run(bench).await,
         "P10" => rows::size::run(bench).await,
         "P11" => rows::memory::run(bench).await,
+        "COST" => rows::cost::run(bench).await,
         other => Err(format!("there is no row {other}").into()),
     }
 }

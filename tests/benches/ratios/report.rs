@@ -35,11 +35,22 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Goes on from what lies in `folder`.
-    pub(crate) fn open(folder: PathBuf, machine: String, measured: String) -> Self {
-        let text = std::fs::read_to_string(folder.join("latest.json")).unwrap_or_default();
-        let lines = serde_json::from_str(&text).unwrap_or_default();
-        Self { folder, machine, measured, lines }
+    /// Goes on from what lies in `folder`; refuses what it cannot read, since it
+    /// would be written over.
+    pub(crate) fn open(folder: PathBuf, machine: String, measured: String) -> Outcome<Self> {
+        let path = folder.join("latest.json");
+        let lines = match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text)
+                .map_err(|error| format!("{} is not a report: {error}", path.display()))?,
+            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { folder, machine, measured, lines })
+    }
+
+    /// Where a table of its own lies.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     #[expect(clippy::print_stdout, reason = "this is a program for a terminal")]

@@ -1,6 +1,7 @@
 //! One file per row, or per pair of rows that share their set-up.
 
 pub(crate) mod checkpoints;
+pub(crate) mod cost;
 pub(crate) mod fanout;
 pub(crate) mod feed;
 pub(crate) mod lake;

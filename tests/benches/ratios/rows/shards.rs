@@ -156,13 +156,13 @@ async fn idle(bench: &mut Bench, rounds: usize) -> Outcome<()> {
 }
 
 /// An empty document store; dropping it kills it.
-struct Store {
+pub(crate) struct Store {
     process: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Store {
-    fn start(folder: &std::path::Path) -> Outcome<Self> {
+    pub(crate) fn start(folder: &std::path::Path) -> Outcome<Self> {
         let address = free_address();
         let process = Command::new(binary("tidegated"))
             .args(["documents", "--listen", &address, "--data"])
