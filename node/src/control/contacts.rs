@@ -15,7 +15,7 @@ const REFUSALS: u32 = 2;
 /// as with silence, what rests on it is safe if it is wrong: an old owner's
 /// epoch is refused everywhere.
 #[derive(Debug, Default)]
-pub(super) struct Contacts(BTreeMap<NodeId, Contact>);
+pub(crate) struct Contacts(BTreeMap<NodeId, Contact>);
 
 #[derive(Clone, Copy, Debug)]
 struct Contact {
@@ -26,26 +26,26 @@ struct Contact {
 
 impl Contacts {
     /// `node` answered in its run `run`.
-    pub(super) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
+    pub(crate) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
         self.0.insert(node, Contact { run, heard: now, refusals: 0 });
     }
 
     /// Nobody listens at the address of `node`. True when it counts as gone
     /// since this call.
-    pub(super) fn refused(&mut self, node: NodeId) -> bool {
+    pub(crate) fn refused(&mut self, node: NodeId) -> bool {
         let Some(contact) = self.0.get_mut(&node) else { return false };
         contact.refusals += 1;
         contact.refusals == REFUSALS
     }
 
     /// The run of `node` that is gone, if it is.
-    pub(super) fn gone(&self, node: NodeId) -> Option<u64> {
+    pub(crate) fn gone(&self, node: NodeId) -> Option<u64> {
         let contact = self.0.get(&node).filter(|contact| contact.refusals >= REFUSALS);
         contact.map(|contact| contact.run)
     }
 
     /// When `node` last answered.
-    pub(super) fn last(&self, node: NodeId) -> Option<Instant> {
+    pub(crate) fn last(&self, node: NodeId) -> Option<Instant> {
         self.0.get(&node).map(|contact| contact.heard)
     }
 }

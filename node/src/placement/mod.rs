@@ -15,7 +15,7 @@
 //! 6. the same problem gives the same answer.
 
 mod arithmetic;
-mod planner;
+pub(crate) mod planner;
 
 pub use arithmetic::{Life, Now, Problem, Site, Wanted, place};
 pub use planner::run;

@@ -13,11 +13,11 @@ use crate::control::Control;
 use crate::placement::arithmetic::{Life, Now, Problem, Site, place};
 
 /// How often the loop looks even if it was not told of a change.
-const ROUND: Duration = Duration::from_secs(1);
+pub(crate) const ROUND: Duration = Duration::from_secs(1);
 /// Commands proposed at the same time.
 const PROPOSALS_MAX: usize = 128;
 /// How long what a node keeps is waited for after it went down.
-const AWAITED: Duration = Duration::from_secs(10);
+pub(crate) const AWAITED: Duration = Duration::from_secs(10);
 
 /// Compares wanted with actual and proposes the difference, for as long as the
 /// node lives; only while it leads.
@@ -49,7 +49,7 @@ pub async fn run(control: Control) {
 
 /// What the loop remembers from round to round.
 #[derive(Debug, Default)]
-struct Planner {
+pub(crate) struct Planner {
     /// Since when nodes have been seen down.
     down: BTreeMap<u64, Instant>,
     /// Copies wanted, by export and version.
@@ -58,7 +58,7 @@ struct Planner {
 
 impl Planner {
     /// The commands that would make the state as placement wants it.
-    fn steps(&mut self, state: &State, now: Instant) -> Vec<command::Kind> {
+    pub(crate) fn steps(&mut self, state: &State, now: Instant) -> Vec<command::Kind> {
         let nodes: Vec<_> = state.nodes().collect();
         let number: BTreeMap<u64, usize> =
             nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();

@@ -17,13 +17,13 @@ mod copy;
 mod discover;
 mod exports;
 mod held;
-mod in_sync;
-mod merge;
+pub(crate) mod in_sync;
+pub(crate) mod merge;
 mod reader;
-mod restart;
-mod role;
+pub(crate) mod restart;
+pub(crate) mod role;
 mod supervisor;
-mod writer;
+pub(crate) mod writer;
 
 pub use discover::run as run_discovery;
 pub use exports::Exports;
