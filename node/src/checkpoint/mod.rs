@@ -4,8 +4,8 @@
 //! reports of a node go out as one log entry per tick, so the number of shards
 //! does not change the number of fsyncs.
 
-mod pending;
-mod ticker;
+pub(crate) mod pending;
+pub(crate) mod ticker;
 mod window;
 
 pub use ticker::{Checkpointer, Reporter};

@@ -9,30 +9,30 @@ use crate::checkpoint::window::{Added, checkpoint};
 
 /// The newest of each shard and sink; reports of one epoch add up.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     captured: BTreeMap<ShardId, Report>,
     delivered: BTreeMap<(ShardId, String), Report>,
 }
 
 /// How far one owner has come, and what that adds.
 #[derive(Clone, Debug)]
-pub(super) struct Report {
-    pub(super) epoch: Epoch,
-    pub(super) sequence: Sequence,
-    pub(super) added: Added,
+pub(crate) struct Report {
+    pub(crate) epoch: Epoch,
+    pub(crate) sequence: Sequence,
+    pub(crate) added: Added,
 }
 
 impl Pending {
-    pub(super) fn capture(&mut self, shard: ShardId, report: Report) {
+    pub(crate) fn capture(&mut self, shard: ShardId, report: Report) {
         merge(&mut self.captured, shard, report);
     }
 
-    pub(super) fn deliver(&mut self, shard: ShardId, sink: &str, report: Report) {
+    pub(crate) fn deliver(&mut self, shard: ShardId, sink: &str, report: Report) {
         merge(&mut self.delivered, (shard, sink.to_owned()), report);
     }
 
     /// Everything that waits, as one command; `None` if nothing does.
-    pub(super) fn take(&mut self, node: NodeId, at_ms: i64) -> Option<Checkpoints> {
+    pub(crate) fn take(&mut self, node: NodeId, at_ms: i64) -> Option<Checkpoints> {
         if self.captured.is_empty() && self.delivered.is_empty() {
             return None;
         }

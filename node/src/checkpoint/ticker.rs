@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidegate_proto::v1::{Checkpoints, ShardId, command, outcome};
+use tidegate_proto::v1::{Checkpoints, Outcome, ShardId, command, outcome};
 use tidegate_proto::{Epoch, Sequence};
 use tokio::sync::Notify;
 
@@ -110,26 +110,35 @@ impl Checkpointer {
     async fn propose(&self, command: &Checkpoints) -> Result<()> {
         let kind = command::Kind::Checkpoints(command.clone());
         let outcome = self.control.insist(kind).await?;
-        let mut refused = BTreeSet::new();
-        if let Some(outcome::Kind::Checkpoints(taken)) = outcome.kind {
-            for fenced in taken.fenced {
+        if let Some(outcome::Kind::Checkpoints(taken)) = &outcome.kind {
+            for fenced in &taken.fenced {
                 let (shard, current) = (fenced.shard.unwrap_or_default(), fenced.current);
                 tracing::info!(%shard, current, "checkpoint fenced: the shard has another owner");
-                refused.insert(shard);
             }
-            for refusal in taken.refused {
+            for refusal in &taken.refused {
                 let shard = refusal.shard.unwrap_or_default();
                 tracing::error!(%shard, reason = refusal.reason, "checkpoint refused");
-                refused.insert(shard);
             }
         }
-        for captured in &command.captured {
-            let shard = captured.shard.unwrap_or_default();
-            let sequence = captured.checkpoint.as_ref().map_or(0, |at| at.sequence);
-            if let Some(log) = self.spool.log(shard).filter(|_| !refused.contains(&shard)) {
-                log.set_stable(Sequence(sequence));
+        for (shard, upto) in recorded(command, &outcome) {
+            if let Some(log) = self.spool.log(shard) {
+                log.set_stable(upto);
             }
         }
         Ok(())
     }
+}
+
+/// What of `command` is recorded as captured now, given its outcome.
+pub(crate) fn recorded(command: &Checkpoints, outcome: &Outcome) -> Vec<(ShardId, Sequence)> {
+    let mut refused = BTreeSet::new();
+    if let Some(outcome::Kind::Checkpoints(taken)) = &outcome.kind {
+        refused.extend(taken.fenced.iter().map(|it| it.shard.unwrap_or_default()));
+        refused.extend(taken.refused.iter().map(|it| it.shard.unwrap_or_default()));
+    }
+    let captured = command.captured.iter().map(|captured| {
+        let sequence = captured.checkpoint.as_ref().map_or(0, |at| at.sequence);
+        (captured.shard.unwrap_or_default(), Sequence(sequence))
+    });
+    captured.filter(|(shard, _)| !refused.contains(shard)).collect()
 }

@@ -27,6 +27,13 @@ impl Added {
         self.bytes += later.bytes;
         self.committed_ms = self.committed_ms.max(later.committed_ms);
     }
+
+    /// Its progress is all there is, and takes the place of what was known.
+    #[must_use]
+    pub fn whole(mut self) -> Self {
+        self.progress.whole = true;
+        self
+    }
 }
 
 /// Batches handed on and not yet proved durable, oldest first.

@@ -16,7 +16,7 @@ const REFUSALS: u32 = 2;
 /// as with silence, what rests on it is safe if it is wrong: an old owner's
 /// epoch is refused everywhere.
 #[derive(Debug, Default)]
-pub(super) struct Contacts {
+pub(crate) struct Contacts {
     nodes: BTreeMap<NodeId, Contact>,
     /// When a leader last called this node.
     led: Option<Instant>,
@@ -31,36 +31,36 @@ struct Contact {
 
 impl Contacts {
     /// `node` answered in its run `run`.
-    pub(super) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
+    pub(crate) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
         self.nodes.insert(node, Contact { run, heard: now, refusals: 0 });
     }
 
     /// Nobody listens at the address of `node`. True when it counts as gone
     /// since this call.
-    pub(super) fn refused(&mut self, node: NodeId) -> bool {
+    pub(crate) fn refused(&mut self, node: NodeId) -> bool {
         let Some(contact) = self.nodes.get_mut(&node) else { return false };
         contact.refusals += 1;
         contact.refusals == REFUSALS
     }
 
     /// The run of `node` that is gone, if it is.
-    pub(super) fn gone(&self, node: NodeId) -> Option<u64> {
+    pub(crate) fn gone(&self, node: NodeId) -> Option<u64> {
         let contact = self.nodes.get(&node).filter(|contact| contact.refusals >= REFUSALS);
         contact.map(|contact| contact.run)
     }
 
     /// The leader called this node.
-    pub(super) fn led(&mut self, now: Instant) {
+    pub(crate) fn led(&mut self, now: Instant) {
         self.led = Some(now);
     }
 
     /// No leader has called this node for `patience`, though one did before.
-    pub(super) fn leader_silent(&self, now: Instant, patience: Duration) -> bool {
+    pub(crate) fn leader_silent(&self, now: Instant, patience: Duration) -> bool {
         self.led.is_some_and(|led| now.duration_since(led) >= patience)
     }
 
     /// `node` was there once, and is gone or has not answered for `patience`.
-    pub(super) fn absent(&self, node: NodeId, now: Instant, patience: Duration) -> bool {
+    pub(crate) fn absent(&self, node: NodeId, now: Instant, patience: Duration) -> bool {
         let contact = self.nodes.get(&node);
         contact.is_some_and(|contact| {
             contact.refusals >= REFUSALS || now.duration_since(contact.heard) >= patience
@@ -68,7 +68,7 @@ impl Contacts {
     }
 
     /// When `node` last answered.
-    pub(super) fn last(&self, node: NodeId) -> Option<Instant> {
+    pub(crate) fn last(&self, node: NodeId) -> Option<Instant> {
         self.nodes.get(&node).map(|contact| contact.heard)
     }
 }

@@ -196,21 +196,7 @@ impl Control {
     /// As [`Control::propose`], but a refusal is an error of kind `Config`, a
     /// stale epoch one of kind `Fenced`.
     pub async fn insist(&self, kind: command::Kind) -> Result<Outcome> {
-        let outcome = self.propose(kind).await?;
-        match &outcome.kind {
-            Some(outcome::Kind::Refused(refused)) => {
-                Err(Error::new(ErrorKind::Config, refused.reason.clone()))
-            }
-            Some(outcome::Kind::Fenced(fenced)) => {
-                let now = fenced.current;
-                let why = format!("this shard has another owner since, under epoch {now}");
-                Err(Error::new(ErrorKind::Fenced, why))
-            }
-            Some(
-                outcome::Kind::Done(_) | outcome::Kind::Created(_) | outcome::Kind::Checkpoints(_),
-            )
-            | None => Ok(outcome),
-        }
+        self.propose(kind).await.and_then(done)
     }
 
     /// As [`Control::propose`], but only as the leader: what a node that leads no
@@ -269,9 +255,7 @@ impl Control {
             return Err(no_leader("this node does not lead; try again"));
         }
         let now = Instant::now();
-        let up = self.read(|state| {
-            state.node(node.0).is_some_and(|it| it.run == run && it.state() == NodeState::Up)
-        });
+        let up = self.read(|state| counts_as_up(state, node, run));
         if up {
             self.liveness().heard(node, run, now);
         }
@@ -331,6 +315,29 @@ impl Control {
 
 fn command(kind: command::Kind) -> Command {
     Command { version: COMMAND_VERSION, proposed_ms: clock::now_ms(), kind: Some(kind) }
+}
+
+/// An outcome, or the error that a refusal is to whoever insists.
+pub(crate) fn done(outcome: Outcome) -> Result<Outcome> {
+    match &outcome.kind {
+        Some(outcome::Kind::Refused(refused)) => {
+            Err(Error::new(ErrorKind::Config, refused.reason.clone()))
+        }
+        Some(outcome::Kind::Fenced(fenced)) => {
+            let now = fenced.current;
+            let why = format!("this shard has another owner since, under epoch {now}");
+            Err(Error::new(ErrorKind::Fenced, why))
+        }
+        Some(
+            outcome::Kind::Done(_) | outcome::Kind::Created(_) | outcome::Kind::Checkpoints(_),
+        )
+        | None => Ok(outcome),
+    }
+}
+
+/// The cluster holds this run of the node for up.
+pub(crate) fn counts_as_up(state: &State, node: NodeId, run: u64) -> bool {
+    state.node(node.0).is_some_and(|it| it.run == run && it.state() == NodeState::Up)
 }
 
 fn no_leader(why: &str) -> Error {

@@ -8,32 +8,52 @@ use tokio::time::{Instant, timeout};
 
 use crate::control::Control;
 
+/// Until when a lease is held, if it is; a pure core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Until(Option<Instant>);
+
+impl Until {
+    /// Renewed by a heartbeat that was sent at `sent`: before the leader heard it.
+    pub(crate) fn renewed(sent: Instant, length: Duration) -> Self {
+        Self(Some(sent + length))
+    }
+
+    /// Held at `now`.
+    pub(crate) fn held(self, now: Instant) -> bool {
+        self.0.is_some_and(|until| now < until)
+    }
+
+    /// How much of it is left at `now`; none if it is not held.
+    pub(crate) fn left(self, now: Instant) -> Duration {
+        self.0.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+}
+
 /// Until when this node may run its shards, on its own monotonic clock.
 ///
 /// Counted from before a heartbeat was *sent*, so the leader's patience ends
 /// later than this whatever the network did. Ending early is courtesy: the
 /// epoch in a sink's own commit is what keeps two owners apart.
 #[derive(Clone, Debug)]
-pub struct Lease(watch::Receiver<Option<Instant>>);
+pub struct Lease(watch::Receiver<Until>);
 
 impl Lease {
     /// A lease that is not held, and what renews it.
-    pub(super) fn new() -> (watch::Sender<Option<Instant>>, Self) {
-        let (renew, lease) = watch::channel(None);
+    pub(super) fn new() -> (watch::Sender<Until>, Self) {
+        let (renew, lease) = watch::channel(Until::default());
         (renew, Self(lease))
     }
 
     /// Held right now.
     #[must_use]
     pub fn held(&self) -> bool {
-        self.0.borrow().is_some_and(|until| Instant::now() < until)
+        self.0.borrow().held(Instant::now())
     }
 
     /// How much of it is left; none if it is not held.
     #[must_use]
     pub fn left(&self) -> Duration {
-        let until = *self.0.borrow();
-        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+        self.0.borrow().left(Instant::now())
     }
 
     /// Waits until it is held.
@@ -49,9 +69,12 @@ impl Lease {
     pub async fn lost(&mut self) {
         loop {
             let until = *self.0.borrow_and_update();
-            let Some(until) = until.filter(|until| Instant::now() < *until) else { return };
+            let left = until.left(Instant::now());
+            if left.is_zero() {
+                return;
+            }
             tokio::select! {
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep(left) => {}
                 renewed = self.0.changed() => if renewed.is_err() { return },
             }
         }
@@ -59,7 +82,7 @@ impl Lease {
 }
 
 /// Tells the leader that this node lives, for as long as it does.
-pub(super) async fn keep(control: Control, renew: watch::Sender<Option<Instant>>) {
+pub(super) async fn keep(control: Control, renew: watch::Sender<Until>) {
     let times = control.times().clone();
     let mut ticks = tokio::time::interval(times.heartbeat());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -68,7 +91,7 @@ pub(super) async fn keep(control: Control, renew: watch::Sender<Option<Instant>>
         let sent = Instant::now();
         match timeout(times.lease(), beat(&control)).await {
             Ok(Ok(true)) => {
-                renew.send_replace(Some(sent + times.lease()));
+                renew.send_replace(Until::renewed(sent, times.lease()));
             }
             // The leader holds this run for down, or does not know it yet.
             Ok(Ok(false)) => announce(&control, times.lease()).await,
@@ -104,10 +127,10 @@ mod tests {
     async fn a_lease_ends_unless_it_is_renewed() {
         let (renew, mut lease) = Lease::new();
         assert!(!lease.held());
-        renew.send_replace(Some(Instant::now() + Duration::from_millis(70)));
+        renew.send_replace(Until::renewed(Instant::now(), Duration::from_millis(70)));
         lease.gained().await;
         tokio::time::sleep(Duration::from_millis(40)).await;
-        renew.send_replace(Some(Instant::now() + Duration::from_millis(70)));
+        renew.send_replace(Until::renewed(Instant::now(), Duration::from_millis(70)));
         let start = Instant::now();
         lease.lost().await;
         assert!(start.elapsed() >= Duration::from_millis(69), "the renewal counts");

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// A new leader has heard nobody: it gives everyone the full patience from the
 /// moment it began to lead. So does one that stood still itself: it could hear nobody.
 #[derive(Debug, Default)]
-pub(super) struct Liveness {
+pub(crate) struct Liveness {
     heard: BTreeMap<NodeId, (u64, Instant)>,
     /// When it was last asked who is silent.
     looked: Option<Instant>,
@@ -19,13 +19,13 @@ pub(super) struct Liveness {
 
 impl Liveness {
     /// Run `run` of `node` was heard at `now`.
-    pub(super) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
+    pub(crate) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
         self.heard.insert(node, (run, now));
     }
 
     /// Which of the nodes held for up (with their runs) have not been heard for
     /// `patience`. Runs never heard count from this call.
-    pub(super) fn silent(
+    pub(crate) fn silent(
         &mut self,
         up: impl IntoIterator<Item = (NodeId, u64)>,
         now: Instant,
@@ -52,7 +52,7 @@ impl Liveness {
     }
 
     /// This node leads no longer; what it heard is no one's business.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.heard.clear();
         self.looked = None;
     }

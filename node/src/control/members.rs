@@ -6,10 +6,12 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::{NodeDown, NodeState, command};
-use tidegate_raft_store::Peer;
+use tidegate_raft_store::{Peer, State};
 use tokio::time::Instant;
 
+use crate::control::contacts::Contacts;
 use crate::control::handle::Control;
+use crate::control::liveness::Liveness;
 
 /// A learner this close to the end of the log may vote.
 const LAG_MAX: u64 = 100;
@@ -31,9 +33,12 @@ pub(super) async fn keep(control: Control) {
             continue;
         }
         if let Some(before) = leader_before.take() {
-            blame(&control, before);
+            let up = control.read(up);
+            let contacts = control.contacts();
+            let mut liveness = control.liveness();
+            blame(&up, &contacts, &mut liveness, before);
         }
-        for (node, run) in lost(&control) {
+        for (node, run) in look(&control) {
             tracing::warn!(%node, "lost; declared down");
             let down = NodeDown { node: node.0, run };
             if let Err(error) = control.decide(command::Kind::NodeDown(down)).await {
@@ -46,35 +51,44 @@ pub(super) async fn keep(control: Control) {
     }
 }
 
-/// Nodes held for up that were not heard for too long, or whose process is gone.
-fn lost(control: &Control) -> Vec<(NodeId, u64)> {
-    let up = up(control);
+fn look(control: &Control) -> Vec<(NodeId, u64)> {
+    let up = control.read(up);
     let contacts = control.contacts();
+    let mut liveness = control.liveness();
+    lost(up, &contacts, &mut liveness, (Instant::now(), control.times().down()))
+}
+
+/// Nodes held for up that at `now` were not heard for `patience`, or whose process
+/// is gone.
+pub(crate) fn lost(
+    up: Vec<(NodeId, u64)>,
+    contacts: &Contacts,
+    liveness: &mut Liveness,
+    (now, patience): (Instant, Duration),
+) -> Vec<(NodeId, u64)> {
     let gone = |(node, run): &(NodeId, u64)| contacts.gone(*node) == Some(*run);
     let mut lost: Vec<_> = up.iter().copied().filter(gone).collect();
     let rest = up.into_iter().filter(|it| !gone(it));
-    let mut liveness = control.liveness();
-    lost.extend(liveness.silent(rest, Instant::now(), control.times().down()));
+    lost.extend(liveness.silent(rest, now, patience));
     lost
 }
 
-fn up(control: &Control) -> Vec<(NodeId, u64)> {
-    control.read(|state| {
-        let nodes = state.nodes().filter(|node| node.state() == NodeState::Up);
-        nodes.map(|node| (NodeId(node.id), node.run)).collect()
-    })
+/// Nodes held for up, each in its run.
+pub(crate) fn up(state: &State) -> Vec<(NodeId, u64)> {
+    let nodes = state.nodes().filter(|node| node.state() == NodeState::Up);
+    nodes.map(|node| (NodeId(node.id), node.run)).collect()
 }
 
 /// A new leader gives everyone its full patience; only not the leader before
 /// it, whose silence is why it was elected.
-fn blame(control: &Control, before: NodeId) {
-    let Some(run) = up(control).into_iter().find(|(node, _)| *node == before).map(|(_, run)| run)
-    else {
-        return;
-    };
-    let contacts = control.contacts();
-    if let Some(last) = contacts.last(before) {
-        let mut liveness = control.liveness();
+pub(crate) fn blame(
+    up: &[(NodeId, u64)],
+    contacts: &Contacts,
+    liveness: &mut Liveness,
+    before: NodeId,
+) {
+    let run = up.iter().find(|(node, _)| *node == before).map(|(_, run)| *run);
+    if let (Some(run), Some(last)) = (run, contacts.last(before)) {
         liveness.heard(before, run, last);
     }
 }

@@ -4,13 +4,13 @@
 //! way of the leader), reads the replicated state, and holds this node's
 //! [`Lease`]. No other module knows openraft.
 
-mod contacts;
-mod handle;
+pub(crate) mod contacts;
+pub(crate) mod handle;
 mod identity;
 mod join;
-mod lease;
-mod liveness;
-mod members;
+pub(crate) mod lease;
+pub(crate) mod liveness;
+pub(crate) mod members;
 mod network;
 mod peers;
 mod probe;

@@ -67,20 +67,39 @@ impl Exchange {
     }
 }
 
-/// What a copy that stands at `open` has to do to become one of `log`.
-pub(super) fn meet(log: &ShardLog, open: &FetchOpen, copy: &CopyOpen) -> Result<CopyStart> {
+/// What there is of a log.
+#[derive(Debug)]
+pub(crate) struct Extent {
+    /// The oldest sequence still there.
+    pub(crate) first: Sequence,
+    /// The last sequence there is.
+    pub(crate) last: Sequence,
+    /// Where each epoch began.
+    pub(crate) begins: Begins,
+}
+
+impl Extent {
+    /// Of `log`, now.
+    pub(super) fn of(log: &ShardLog) -> Self {
+        let last = log.last();
+        Self { first: log.first(), last, begins: log.begins() }
+    }
+}
+
+/// What a copy that stands at `open` has to do to become one of the owner's log.
+pub(crate) fn meet(ours: &Extent, open: &FetchOpen, copy: &CopyOpen) -> Result<CopyStart> {
     let begins = copy.begins.iter().map(|it| (Epoch(it.epoch), Sequence(it.first))).collect();
     let theirs = Begins::new(begins).ok_or_else(|| {
         Error::new(ErrorKind::Config, "the epochs of a copy must rise, and so must their begins")
     })?;
-    let (first, last) = (log.first(), log.last());
+    let (first, last) = (ours.first, ours.last);
     let from = first.max(Sequence(copy.first));
     let upto = last.min(Sequence(open.after));
     let anew = CopyStart { keep: first.0 - 1, anew: true };
     if upto.next() < first || upto.next() < Sequence(copy.first) {
         return Ok(anew);
     }
-    let keep = log.begins().common(&theirs, from, upto);
+    let keep = ours.begins.common(&theirs, from, upto);
     // Nothing of its own is left: what lies before may be another log's.
     if keep < from && open.after >= from.0 {
         return Ok(anew);

@@ -100,7 +100,11 @@ impl Exchange {
 
 /// The node to fetch from: this one if it is in sync, else one in sync in this
 /// one's region, else the owner; with the shard's epoch and its address.
-fn nearest(state: &State, shard: ShardId, here: NodeId) -> Option<(Epoch, NodeId, String)> {
+pub(crate) fn nearest(
+    state: &State,
+    shard: ShardId,
+    here: NodeId,
+) -> Option<(Epoch, NodeId, String)> {
     let entry = state.shard(shard).filter(|entry| entry.reader != 0)?;
     let region = state.node(here.0).map(|node| &node.region);
     let near = |id: &&u64| {

@@ -44,22 +44,7 @@ impl LocalFetch {
     ) -> Result<Self> {
         let log = spool.log(shard).filter(|log| log.epoch() == epoch);
         let log = log.ok_or_else(|| not_held(shard, epoch))?;
-        let after = if after == OLDEST { Sequence(log.first().0 - 1) } else { after };
-        if after.next() < log.first() {
-            let (first, next) = (log.first(), after.next());
-            let why = format!(
-                "sequence {next} of shard {shard} is no longer retained; the oldest is {first}"
-            );
-            return Err(Error::new(ErrorKind::Gone, why));
-        }
-        let last = log.last();
-        if after > last {
-            let why = format!(
-                "sequence {after} of shard {shard} is not there: its spool ends at {last}; start \
-                 from earliest or latest"
-            );
-            return Err(Error::new(ErrorKind::Gone, why));
-        }
+        let after = place(shard, (log.first(), log.last()), after)?;
         let stable = log.stable();
         // Half of the credit at a time, so that the next read overlaps the last.
         let chunk_bytes = usize::try_from(credit_bytes / 2).unwrap_or(usize::MAX);
@@ -72,6 +57,30 @@ impl LocalFetch {
         }
         Err(not_held(self.log.shard(), self.epoch))
     }
+}
+
+/// Behind which sequence a fetch of `after` begins, of a log from `first` to `last`.
+pub(crate) fn place(
+    shard: ShardId,
+    (first, last): (Sequence, Sequence),
+    after: Sequence,
+) -> Result<Sequence> {
+    let after = if after == OLDEST { Sequence(first.0 - 1) } else { after };
+    if after.next() < first {
+        let next = after.next();
+        let why = format!(
+            "sequence {next} of shard {shard} is no longer retained; the oldest is {first}"
+        );
+        return Err(Error::new(ErrorKind::Gone, why));
+    }
+    if after > last {
+        let why = format!(
+            "sequence {after} of shard {shard} is not there: its spool ends at {last}; start \
+             from earliest or latest"
+        );
+        return Err(Error::new(ErrorKind::Gone, why));
+    }
+    Ok(after)
 }
 
 /// What a log's owner sends to one copy: also what is not stable yet, and the

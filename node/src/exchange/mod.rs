@@ -5,9 +5,9 @@
 //! the same bytes either way. A [`CopyFetch`] keeps a copy: it gets what is not
 //! stable yet as well, from the owner. The receiver's credit bounds what is in flight.
 
-mod copy;
-mod fetch;
-mod local;
+pub(crate) mod copy;
+pub(crate) mod fetch;
+pub(crate) mod local;
 mod remote;
 mod service;
 

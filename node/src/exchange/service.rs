@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::control::Control;
 use crate::control::status;
 use crate::error::Error;
-use crate::exchange::copy::meet;
+use crate::exchange::copy::{Extent, meet};
 use crate::exchange::fetch::Fetched;
 use crate::exchange::local::{CopyFeed, LocalFetch, Outflow, not_held};
 use crate::spool::Spool;
@@ -53,7 +53,7 @@ impl ExchangeService {
         let (shard, epoch) = (self.shard_of(open)?, Epoch(open.epoch));
         let log = self.spool.log(shard).filter(|log| log.owned_under(epoch));
         let log = log.ok_or_else(|| status(&not_held(shard, epoch)))?;
-        let start = meet(&log, open, copy).map_err(|error| status(&error))?;
+        let start = meet(&Extent::of(&log), open, copy).map_err(|error| status(&error))?;
         let (node, keep) = ((NodeId(copy.node), copy.run), Sequence(start.keep));
         let feed = CopyFeed::open(log, epoch, node, keep, open.credit_bytes);
         Ok((feed.map_err(|error| status(&error))?, start))

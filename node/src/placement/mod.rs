@@ -17,7 +17,7 @@
 //! 7. the same problem gives the same answer.
 
 mod arithmetic;
-mod planner;
+pub(crate) mod planner;
 
 pub use arithmetic::{Life, Now, Problem, Shift, Site, Wanted, Writer, balance, place};
 pub use planner::{even_out, run};

@@ -14,11 +14,11 @@ use crate::control::Control;
 use crate::placement::arithmetic::{Life, Now, Problem, Site, Writer, balance, place};
 
 /// How often the loop looks even if it was not told of a change.
-const ROUND: Duration = Duration::from_secs(1);
+pub(crate) const ROUND: Duration = Duration::from_secs(1);
 /// Commands proposed at the same time.
 const PROPOSALS_MAX: usize = 128;
 /// How long what a node keeps is waited for after it went down.
-const AWAITED: Duration = Duration::from_secs(10);
+pub(crate) const AWAITED: Duration = Duration::from_secs(10);
 /// A node that has been up this long again gets what runs well elsewhere.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -55,7 +55,7 @@ pub async fn run(control: Control) {
 
 /// What the loop remembers from round to round.
 #[derive(Debug, Default)]
-struct Planner {
+pub(crate) struct Planner {
     /// Since when nodes have been seen down, and up again.
     down: BTreeMap<u64, Instant>,
     back: BTreeMap<u64, Instant>,
@@ -78,7 +78,7 @@ struct Policy {
 
 impl Planner {
     /// The commands that would make the state as placement wants it.
-    fn steps(&mut self, state: &State, now: Instant) -> Vec<command::Kind> {
+    pub(crate) fn steps(&mut self, state: &State, now: Instant) -> Vec<command::Kind> {
         let nodes: Vec<_> = state.nodes().collect();
         let shards: Vec<_> = state.shards().filter(|shard| ready(state, shard)).collect();
         let all_ready = shards.len() == state.shards().count();

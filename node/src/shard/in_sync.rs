@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tidegate_proto::v1::{InSync, SetInSync, ShardId, command};
 use tidegate_proto::{Epoch, NodeId, Sequence};
+use tidegate_raft_store::State;
 use tokio::time::Instant;
 
 use crate::control::Control;
 use crate::spool::{Copy, ShardLog};
 
 /// How often the owner looks while something is under way.
-const ROUND: Duration = Duration::from_millis(50);
+pub(crate) const ROUND: Duration = Duration::from_millis(50);
 /// How often it looks while nothing is: for what the cluster has decided since.
 const REST: Duration = Duration::from_secs(2);
 /// A copy whose connection ended comes back within this, or is dropped.
@@ -24,17 +25,17 @@ const LAG: Duration = Duration::from_secs(1);
 
 /// What one round sees.
 #[derive(Debug)]
-struct Sight {
-    now: Instant,
-    started: Instant,
+pub(crate) struct Sight {
+    pub(crate) now: Instant,
+    pub(crate) started: Instant,
     /// Assigned to keep a copy, and recorded as in sync; without the owner.
-    copies: BTreeSet<NodeId>,
-    in_sync: BTreeSet<NodeId>,
-    joining: BTreeSet<NodeId>,
-    seen: BTreeMap<NodeId, Copy>,
+    pub(crate) copies: BTreeSet<NodeId>,
+    pub(crate) in_sync: BTreeSet<NodeId>,
+    pub(crate) joining: BTreeSet<NodeId>,
+    pub(crate) seen: BTreeMap<NodeId, Copy>,
     /// Up to here, captures may have been reported already.
-    safe: Sequence,
-    appended: Sequence,
+    pub(crate) safe: Sequence,
+    pub(crate) appended: Sequence,
 }
 
 impl Sight {
@@ -117,70 +118,119 @@ fn decide(sight: &Sight, delays: &Delays) -> Decision {
     decision
 }
 
+/// What an owner remembers of its rounds.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    delays: Delays,
+    /// Once proposed, a copy is waited for until the cluster says otherwise: the
+    /// proposal may yet be applied.
+    proposed: BTreeSet<NodeId>,
+}
+
+/// What is to be done in one round.
+#[derive(Debug)]
+pub(crate) struct Round {
+    /// To be waited for from now on.
+    pub(crate) join: BTreeSet<NodeId>,
+    /// No longer to be waited for.
+    pub(crate) leave: BTreeSet<NodeId>,
+    /// To be recorded as in sync, if that is to change.
+    pub(crate) record: Option<BTreeSet<NodeId>>,
+}
+
+impl Keeper {
+    /// Decides one round.
+    pub(crate) fn round(&mut self, sight: &Sight) -> Round {
+        self.delays.note(sight);
+        let Decision { join, leave, in_sync } = decide(sight, &self.delays);
+        let leave = leave.difference(&self.proposed).copied().collect();
+        let record = (in_sync != sight.in_sync).then_some(in_sync);
+        let added = record.iter().flatten().filter(|node| !sight.in_sync.contains(node));
+        self.proposed.extend(added.copied());
+        Round { join, leave, record }
+    }
+}
+
+/// A shard's copies as the cluster knows them; without the owner, `me`.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// Assigned.
+    pub(crate) copies: BTreeSet<NodeId>,
+    /// Recorded as in sync.
+    pub(crate) in_sync: BTreeSet<NodeId>,
+    runs: BTreeMap<NodeId, u64>,
+}
+
+impl Known {
+    /// By the state, if `epoch` is current.
+    pub(crate) fn of(state: &State, id: ShardId, epoch: Epoch, me: NodeId) -> Option<Self> {
+        let shard = state.shard(id).filter(|shard| shard.epoch == epoch.0)?;
+        let others =
+            |nodes: &[u64]| nodes.iter().map(|id| NodeId(*id)).filter(|id| *id != me).collect();
+        let runs = state.nodes().map(|node| (NodeId(node.id), node.run)).collect();
+        Some(Self { copies: others(&shard.copies), in_sync: others(&shard.in_sync), runs })
+    }
+
+    /// `others` and `me`, each in the run that was seen of it.
+    pub(crate) fn in_runs(
+        &self,
+        others: &BTreeSet<NodeId>,
+        me: NodeId,
+        seen: &BTreeMap<NodeId, Copy>,
+    ) -> Vec<InSync> {
+        let copies = others.iter().copied().chain([me]).map(|node| {
+            let seen = seen.get(&node).map(|copy| copy.run);
+            let run = seen.or_else(|| self.runs.get(&node).copied()).unwrap_or(0);
+            InSync { node: node.0, run }
+        });
+        copies.collect()
+    }
+}
+
 /// Looks after the copies of `log` for as long as this node owns it under `epoch`.
 pub(super) async fn keep(control: Control, log: Arc<ShardLog>, epoch: Epoch) {
-    let started = Instant::now();
-    let mut delays = Delays::default();
-    // Once proposed, a copy is waited for until the cluster says otherwise: the
-    // proposal may yet be applied.
-    let mut proposed = BTreeSet::new();
+    let (started, me, id) = (Instant::now(), control.node(), log.shard());
+    let mut keeper = Keeper::default();
     loop {
-        let Some(sight) = look(&control, &log, epoch, started) else { return };
+        let Some(known) = control.read(|state| Known::of(state, id, epoch, me)) else { return };
+        let sight = look(&known, &log, started);
         log.set_in_sync(sight.in_sync.clone());
-        delays.note(&sight);
-        let decision = decide(&sight, &delays);
-        for node in &decision.join {
+        let round = keeper.round(&sight);
+        for node in &round.join {
             log.join_copy(*node);
         }
-        for node in decision.leave.difference(&proposed) {
+        for node in &round.leave {
             log.leave_copy(*node);
         }
-        if decision.in_sync == sight.in_sync {
+        let Some(in_sync) = round.record else {
             if sight.rests() {
                 // Ends early when there may be something to do.
                 drop(tokio::time::timeout(REST, log.stirred()).await);
             }
             tokio::time::sleep(ROUND).await;
             continue;
-        }
-        proposed.extend(decision.in_sync.difference(&sight.in_sync).copied());
-        tracing::info!(shard = %log.shard(), in_sync = ?decision.in_sync, "copies in sync");
-        let in_sync = decision.in_sync.iter().copied().chain([control.node()]);
-        let copies = control.read(|state| {
-            let run_of = |node: NodeId| state.node(node.0).map_or(0, |node| node.run);
-            let copies = in_sync.map(|node| {
-                let seen = sight.seen.get(&node).map(|copy| copy.run);
-                InSync { node: node.0, run: seen.unwrap_or_else(|| run_of(node)) }
-            });
-            copies.collect()
-        });
-        let command = SetInSync { shard: Some(log.shard()), epoch: epoch.0, copies };
+        };
+        tracing::info!(shard = %id, ?in_sync, "copies in sync");
+        let copies = known.in_runs(&in_sync, me, &sight.seen);
+        let command = SetInSync { shard: Some(id), epoch: epoch.0, copies };
         if let Err(error) = control.insist(command::Kind::SetInSync(command)).await {
-            tracing::debug!(error = %error, shard = %log.shard(), "record copies; trying again");
+            tracing::debug!(error = %error, shard = %id, "record copies; trying again");
         }
         tokio::time::sleep(ROUND).await;
     }
 }
 
-fn look(control: &Control, log: &ShardLog, epoch: Epoch, started: Instant) -> Option<Sight> {
-    let me = control.node();
-    let others =
-        |nodes: &[u64]| nodes.iter().map(|id| NodeId(*id)).filter(|id| *id != me).collect();
-    let id: ShardId = log.shard();
-    let (copies, in_sync): (BTreeSet<NodeId>, _) = control.read(|state| {
-        let shard = state.shard(id).filter(|shard| shard.epoch == epoch.0)?;
-        Some((others(&shard.copies), others(&shard.in_sync)))
-    })?;
-    Some(Sight {
+fn look(known: &Known, log: &ShardLog, started: Instant) -> Sight {
+    Sight {
         now: Instant::now(),
         started,
-        joining: copies.iter().copied().filter(|node| log.is_joining(*node)).collect(),
-        copies,
-        in_sync,
+        joining: known.copies.iter().copied().filter(|node| log.is_joining(*node)).collect(),
+        copies: known.copies.clone(),
+        in_sync: known.in_sync.clone(),
         seen: log.copies(),
         safe: *log.safe().borrow(),
         appended: *log.appended_mark().borrow(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -67,38 +67,64 @@ pub(super) struct Merge {
     log: Arc<ShardLog>,
     clock: Arc<Hybrid>,
     owner: Owner,
+    carry: Carry,
+    pending: Pending,
+    held: Held,
+}
+
+/// What the next batch has to say besides its changes; a pure core.
+#[derive(Debug)]
+pub(crate) struct Carry {
     /// All of it, as of the last batch or idle step.
     progress: Progress,
     /// What no batch has carried yet.
     unsent: Progress,
     rewound: Option<Rewound>,
-    pending: Pending,
-    held: Held,
+}
+
+impl Carry {
+    /// The first batch carries all of `progress`: for writers that start from a
+    /// checkpoint between two batches, and for all who had heard of chunks that
+    /// are read again since a spool was lost.
+    pub(crate) fn new(progress: Progress, rewound: Option<Rewound>) -> Self {
+        Self { unsent: Progress { whole: true, ..progress.clone() }, progress, rewound }
+    }
+
+    /// How far the shard is.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// A batch that moves the progress by `delta` is made: what it carries.
+    pub(crate) fn take(&mut self, delta: &Progress) -> (Progress, Option<Rewound>) {
+        self.note(delta);
+        (std::mem::take(&mut self.unsent), self.rewound.take())
+    }
+
+    /// The source was read further without a change.
+    fn note(&mut self, delta: &Progress) {
+        absorb(&mut self.unsent, delta);
+        absorb(&mut self.progress, delta);
+    }
 }
 
 impl Merge {
     /// Goes on where the log ends. Rows read from now on may be handed over;
     /// what an earlier merge of the shard held must be read again.
     pub(super) fn begin(restarted: Restart, owner: Owner, clock: Arc<Hybrid>) -> Result<Self> {
-        let Restart { log, rewound, mut unrecorded } = restarted;
+        let Restart { log, rewound, unrecorded } = restarted;
         log.forget_touched()?;
         let progress = log.tail().progress;
         let mut merge = Self {
             log,
             clock,
             owner,
-            // The first batch carries all of it: for writers that start from a
-            // checkpoint between two batches, and for all who had heard of
-            // chunks that are read again since a spool was lost.
-            unsent: Progress { whole: true, ..progress.clone() },
-            progress,
-            rewound,
+            carry: Carry::new(progress, rewound),
             pending: Pending::default(),
             held: Held::default(),
         };
         // Whoever appended that can report it no more.
-        unrecorded.progress.whole = true;
-        merge.pending.push(merge.last(), unrecorded);
+        merge.pending.push(merge.last(), unrecorded.whole());
         let nothing = merge.completed(Progress::default());
         merge.advance(&nothing)?;
         Ok(merge)
@@ -106,12 +132,12 @@ impl Merge {
 
     /// How far the shard is.
     pub(super) fn progress(&self) -> &Progress {
-        &self.progress
+        self.carry.progress()
     }
 
     /// The snapshot is not complete: rows are still to come.
     pub(super) fn copying(&self) -> bool {
-        self.progress.snapshot() == SnapshotState::Running
+        self.progress().snapshot() == SnapshotState::Running
     }
 
     /// Pages that wait for the stream.
@@ -152,7 +178,7 @@ impl Merge {
     /// Spools the rows that wait for nothing more; `passed` is the stream's.
     pub(super) fn release(&mut self, passed: impl Fn(&[u8]) -> bool) -> Result<()> {
         // There is no moment that an ended stream has not passed.
-        let ended = self.progress.ended;
+        let ended = self.progress().ended;
         while let Some(page) = self.held.release(|seen| ended || passed(seen)) {
             self.take_page(page)?;
         }
@@ -174,7 +200,7 @@ impl Merge {
         if let Some(error) = failed {
             return Err(error);
         }
-        let mut at = self.progress.chunks.get(&chunk).cloned().unwrap_or_default();
+        let mut at = self.progress().chunks.get(&chunk).cloned().unwrap_or_default();
         at.cursor = page.cursor;
         at.done = page.done;
         at.rows += read as u64;
@@ -196,7 +222,7 @@ impl Merge {
     /// `delta`, which says so if every chunk is done with it.
     fn completed(&self, mut delta: Progress) -> Progress {
         let done = (0..self.owner.chunks).all(|chunk| {
-            let at = delta.chunks.get(&chunk).or_else(|| self.progress.chunks.get(&chunk));
+            let at = delta.chunks.get(&chunk).or_else(|| self.progress().chunks.get(&chunk));
             at.is_some_and(|at| at.done)
         });
         if done && self.copying() {
@@ -208,21 +234,19 @@ impl Merge {
 
     /// Spools what was gathered as one batch.
     fn append(&mut self, out: &BatchBuilder, delta: &Progress, touch: bool) -> Result<()> {
-        absorb(&mut self.unsent, delta);
         let now = clock::now_ms();
         let records = out.len() as u64;
+        let (carried, rewound) = self.carry.take(delta);
         let stamp = Stamp {
             epoch: self.owner.epoch,
             first: self.log.next(),
-            progress: std::mem::take(&mut self.unsent),
+            progress: carried.clone(),
             captured_ms: now,
             clock: self.clock.take(records, now),
-            rewound: self.rewound.take(),
+            rewound,
         };
-        let carried = stamp.progress.clone();
         let frame = out.encode(stamp, Codec::Zstd);
         self.log.append(&frame, delta, touch.then_some(out))?;
-        absorb(&mut self.progress, delta);
         telemetry::captured(&self.owner.export, records, frame.bytes().len() as u64);
         let added = Added {
             progress: carried,
@@ -236,14 +260,13 @@ impl Merge {
 
     /// Notes that the source was read further without a change.
     fn advance(&mut self, delta: &Progress) -> Result<()> {
-        let mut moved = self.progress.clone();
+        let mut moved = self.progress().clone();
         absorb(&mut moved, delta);
-        if moved == self.progress {
+        if moved == *self.progress() {
             return Ok(());
         }
         self.log.advance(delta)?;
-        absorb(&mut self.unsent, delta);
-        self.progress = moved;
+        self.carry.note(delta);
         self.pending.push(self.last(), Added { progress: delta.clone(), ..Added::default() });
         Ok(())
     }

@@ -39,8 +39,7 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     let others: BTreeSet<NodeId> = shard.in_sync.iter().map(|node| NodeId(*node)).collect();
     let others: BTreeSet<NodeId> = others.into_iter().filter(|node| *node != me).collect();
     if let Some(log) = means.spool.log(id)
-        && log.next() > Sequence(captured.sequence)
-        && (shard.anew != epoch.0 || log.made() == epoch)
+        && goes_on(shard, epoch, (log.next(), log.made()))
     {
         let known = means.control.read(|state| recorded(state.gaps_of(id), &captured));
         let unrecorded = unrecorded(&log, &known)?;
@@ -50,30 +49,52 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
         let rewound = means.control.read(|state| unsaid(state.gaps_of(id), next));
         return Ok(Restart { log, rewound, unrecorded });
     }
-    let fresh = captured.sequence == 0 && !shard.copied;
-    let from = match fresh {
+    let from = match is_fresh(shard, &captured) {
         true => captured.clone(),
         false => least_delivered(means, shard, epoch, &captured).await?,
     };
-    // What other copies had may have been seen before it was recorded.
-    let ahead = if shard.copied { AHEAD_MAX } else { 0 };
-    let last = captured.sequence.max(from.sequence) + ahead;
-    let rewound = (from.sequence < last).then_some(Rewound { after: from.sequence, upto: last });
+    let (last, rewound) = begins_behind(shard, &captured, from.sequence);
     let progress = from.progress.unwrap_or_default();
-    if let Some(Rewound { after, upto }) = rewound {
+    if let Some(lost) = rewound {
+        let Rewound { after, upto } = lost;
         tracing::warn!(after, upto, "all copies of the spool are lost; reading again");
-        let gap = Gap { shard: shard.id, epoch: epoch.0, after, upto, ..lost(&progress) };
+        let gap = record_of(shard, epoch, lost, &progress);
         let command = command::Kind::RecordGap(RecordGap { gap: Some(gap) });
         means.control.propose(command).await?;
     }
-    let log = means.spool.begin(id, epoch, Sequence(last).next(), progress.clone())?;
+    let log = means.spool.begin(id, epoch, last.next(), progress.clone())?;
     log.take_over(epoch, progress.clone(), others)?;
     Ok(Restart { log, rewound, unrecorded: Added { progress, ..Added::default() } })
 }
 
+/// The owner of `epoch` goes on at the end of the log it has, which ends before
+/// `next` and was begun under `made`: it has everything that was seen.
+pub(crate) fn goes_on(shard: &Shard, epoch: Epoch, (next, made): (Sequence, Epoch)) -> bool {
+    let captured = shard.captured.as_ref().map_or(0, |at| at.sequence);
+    next > Sequence(captured) && (shard.anew != epoch.0 || made == epoch)
+}
+
+/// Nobody can have seen anything of it.
+pub(crate) fn is_fresh(shard: &Shard, captured: &Checkpoint) -> bool {
+    captured.sequence == 0 && !shard.copied
+}
+
+/// Behind which sequence a log is begun anew that is read from `from` on, and
+/// what is lost by that.
+pub(crate) fn begins_behind(
+    shard: &Shard,
+    captured: &Checkpoint,
+    from: u64,
+) -> (Sequence, Option<Rewound>) {
+    // What other copies had may have been seen before it was recorded.
+    let ahead = if shard.copied { AHEAD_MAX } else { 0 };
+    let last = captured.sequence.max(from) + ahead;
+    (Sequence(last), (from < last).then_some(Rewound { after: from, upto: last }))
+}
+
 /// The newest that is recorded of a log: what was captured of it, or, if it was
 /// begun anew since, where it begins.
-pub(super) fn recorded<'a>(
+pub(crate) fn recorded<'a>(
     gaps: impl Iterator<Item = &'a Gap>,
     captured: &Checkpoint,
 ) -> Checkpoint {
@@ -129,9 +150,7 @@ async fn least_delivered(
         if now.epoch != epoch.0 {
             return Err(Error::new(ErrorKind::Fenced, "the shard has another owner"));
         }
-        let sinks: Vec<_> = now.writers.keys().map(|sink| now.delivered.get(sink)).collect();
-        if sinks.iter().all(|at| at.is_some_and(|at| at.epoch == epoch.0)) {
-            let sinks = sinks.into_iter().flatten().cloned().collect();
+        if let Some(sinks) = told_by_all(&now, epoch) {
             let gaps: Vec<_> = means.control.read(|state| state.gaps_of(id).cloned().collect());
             return Ok(read_on(sinks, &gaps, captured, shard));
         }
@@ -144,8 +163,15 @@ async fn least_delivered(
     }
 }
 
+/// What each sink has, once all have told the owner of `epoch`.
+pub(crate) fn told_by_all(shard: &Shard, epoch: Epoch) -> Option<Vec<Checkpoint>> {
+    let told = |at: &&Checkpoint| at.epoch == epoch.0;
+    let sinks = shard.writers.keys().map(|sink| shard.delivered.get(sink).filter(told).cloned());
+    sinks.collect()
+}
+
 /// Where a new spool begins, given what each sink has.
-pub(super) fn read_on(
+pub(crate) fn read_on(
     sinks: Vec<Checkpoint>,
     gaps: &[Gap],
     captured: &Checkpoint,
@@ -183,7 +209,7 @@ fn before_losses(at: Checkpoint, gaps: &[Gap]) -> Checkpoint {
 
 /// The loss that the batch at `next` follows, if an owner began a log behind
 /// one and stopped before its first batch could say so.
-pub(super) fn unsaid<'a>(gaps: impl Iterator<Item = &'a Gap>, next: Sequence) -> Option<Rewound> {
+pub(crate) fn unsaid<'a>(gaps: impl Iterator<Item = &'a Gap>, next: Sequence) -> Option<Rewound> {
     let lost = |gap: &&Gap| gap.kind() == GapKind::SpoolLost && Sequence(gap.upto).next() == next;
     gaps.filter(lost).last().map(|gap| Rewound { after: gap.after, upto: gap.upto })
 }
@@ -198,9 +224,13 @@ fn anchored(mut at: Checkpoint, shard: &Shard) -> Checkpoint {
     at
 }
 
-/// A lost spool as it is recorded, but for where and whose it was.
-fn lost(progress: &Progress) -> Gap {
+/// A lost spool as it is recorded: `progress` is where it is read again.
+pub(crate) fn record_of(shard: &Shard, epoch: Epoch, lost: Rewound, progress: &Progress) -> Gap {
     Gap {
+        shard: shard.id,
+        epoch: epoch.0,
+        after: lost.after,
+        upto: lost.upto,
         kind: GapKind::SpoolLost.into(),
         detail: "all copies of the spool that were in sync are lost".to_owned(),
         at_ms: clock::now_ms(),

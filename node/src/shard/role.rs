@@ -8,7 +8,7 @@ use tidegate_raft_store::State;
 
 /// One actor's job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Captures a shard.
     Reader(ShardId),
     /// Takes a shard's changes to the sink of this name.
@@ -19,7 +19,7 @@ pub(super) enum Role {
 
 impl Role {
     /// The shard it works on.
-    pub(super) fn shard(&self) -> ShardId {
+    pub(crate) fn shard(&self) -> ShardId {
         match self {
             Self::Reader(shard) | Self::Writer(shard, _) | Self::Copy(shard) => *shard,
         }
@@ -38,22 +38,22 @@ impl std::fmt::Display for Role {
 
 /// Under which terms a role runs. When they change, it is stopped and started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Terms {
+pub(crate) struct Terms {
     /// The shard's epoch.
-    pub(super) epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The export's version: its file may have changed.
-    pub(super) version: u64,
+    pub(crate) version: u64,
     /// The export is paused: a reader captures the stream, not the snapshot.
-    pub(super) paused: bool,
+    pub(crate) paused: bool,
     /// The limits an operator set for readers.
-    pub(super) rate: Option<Rate>,
+    pub(crate) rate: Option<Rate>,
     /// Its reader ends the shard: children go on.
-    pub(super) splitting: bool,
+    pub(crate) splitting: bool,
 }
 
 /// One step towards what is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// End it, and start nothing in its place before it has ended.
     Stop(Role),
     /// Start it.
@@ -64,7 +64,7 @@ pub(super) enum Step {
 ///
 /// Writers of a paused export do not run. A shard that failed runs nothing
 /// until an operator clears it.
-pub(super) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
+pub(crate) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
     let mut wanted = BTreeMap::new();
     for shard in state.shards() {
         let id = shard.id.unwrap_or_default();
@@ -106,11 +106,49 @@ fn parents_delivered(state: &State, shard: &Shard, sink: &str) -> bool {
 
 /// The steps from `running` to `wanted`; none when they agree. A role under
 /// new terms is stopped in this round and started in the next: never two.
-pub(super) fn steps(wanted: &BTreeMap<Role, Terms>, running: &BTreeMap<Role, Terms>) -> Vec<Step> {
+pub(crate) fn steps(wanted: &BTreeMap<Role, Terms>, running: &BTreeMap<Role, Terms>) -> Vec<Step> {
     let stale = running.iter().filter(|(role, terms)| wanted.get(*role) != Some(*terms));
     let missing = wanted.iter().filter(|(role, _)| !running.contains_key(*role));
     let stops = stale.map(|(role, _)| Step::Stop(role.clone()));
     stops.chain(missing.map(|(role, terms)| Step::Start(role.clone(), *terms))).collect()
+}
+
+/// What a look at the state and the lease leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Until this node has applied that it started, its state is from before:
+    /// what it read then may be another's by now.
+    Wait,
+    /// Another may start what runs here any moment: no draining.
+    StopOwners,
+    /// Towards what is wanted.
+    Steps(Vec<Step>),
+}
+
+/// Decides what to do with what is `running` in this node's run `run`.
+pub(crate) fn act(
+    state: &State,
+    (node, run): (NodeId, u64),
+    lease_held: bool,
+    running: &BTreeMap<Role, Terms>,
+) -> Act {
+    if state.node(node.0).is_none_or(|it| it.run != run) {
+        return Act::Wait;
+    }
+    if !lease_held {
+        return Act::StopOwners;
+    }
+    Act::Steps(steps(&wanted(state, node), running))
+}
+
+/// This node keeps the shard no longer and others do, or the shard is no more.
+pub(crate) fn is_stale(state: &State, id: ShardId, node: NodeId) -> bool {
+    let Some(shard) = state.shard(id) else { return true };
+    let keeps = |nodes: &[u64]| nodes.contains(&node.0);
+    shard.reader != node.0
+        && !keeps(&shard.copies)
+        && !keeps(&shard.in_sync)
+        && !shard.in_sync.is_empty()
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@ use std::time::Duration;
 use ractor::{
     Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, async_trait,
 };
-use tidegate_proto::NodeId;
-use tidegate_raft_store::State;
 use tokio::task::JoinHandle;
 
 use crate::control::Lease;
@@ -15,8 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
 use crate::shard::actor;
 use crate::shard::actor::RoleActor;
-use crate::shard::role::{Role, Step, Terms, steps, wanted};
-use crate::spool::ShardLog;
+use crate::shard::role::{Act, Role, Step, Terms, act, is_stale};
 
 /// How often the supervisor looks even if it was not told to.
 const ROUND: Duration = Duration::from_secs(1);
@@ -141,18 +138,17 @@ impl Running {
         if self.closing {
             return;
         }
-        // Until this node has applied that it started, its state is from before:
-        // what it read then may be another's by now.
-        if !control.knows_itself() {
-            return;
-        }
-        if !control.lease().held() {
-            // Another may start what runs here any moment: no draining.
-            self.kill_owners();
-            return;
-        }
-        let wanted = control.read(|state| wanted(state, control.node()));
-        for step in steps(&wanted, &self.roles) {
+        let (me_in_run, held) = ((control.node(), control.run()), control.lease().held());
+        let act = control.read(|state| act(state, me_in_run, held, &self.roles));
+        let steps = match act {
+            Act::Wait => return,
+            Act::StopOwners => {
+                self.kill_owners();
+                return;
+            }
+            Act::Steps(steps) => steps,
+        };
+        for step in steps {
             match step {
                 Step::Stop(role) => self.drain_role(&role),
                 Step::Start(role, terms) => self.start_role(me, role, terms).await,
@@ -230,8 +226,7 @@ impl Running {
     fn sweep(&self) {
         let (control, spool) = (&self.means.control, &self.means.spool);
         for shard in spool.held() {
-            let Some(log) = spool.log(shard) else { continue };
-            let stale = control.read(|state| is_stale(state, &log, control.node()));
+            let stale = control.read(|state| is_stale(state, shard, control.node()));
             let removed = if stale { spool.remove(shard) } else { Ok(()) };
             if let Err(error) = removed {
                 tracing::warn!(error = %error, %shard, "delete a log that is no longer ours");
@@ -266,14 +261,4 @@ async fn watch(supervisor: ActorRef<Message>, means: Means) {
 /// Waits until a lease that is `held` is lost, or one that is not is gained.
 async fn turn(lease: &mut Lease, held: bool) {
     if held { lease.lost().await } else { lease.gained().await }
-}
-
-/// This node keeps the shard no longer and others do, or the shard is no more.
-fn is_stale(state: &State, log: &ShardLog, node: NodeId) -> bool {
-    let Some(shard) = state.shard(log.shard()) else { return true };
-    let keeps = |nodes: &[u64]| nodes.contains(&node.0);
-    shard.reader != node.0
-        && !keeps(&shard.copies)
-        && !keeps(&shard.in_sync)
-        && !shard.in_sync.is_empty()
 }

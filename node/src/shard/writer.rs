@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::Fetch;
 use crate::shard::Means;
 use crate::shard::role::Terms;
-use crate::sinks::{self, Durable, Opened, Sink, SinkBatch, SinkShard, Written};
+use crate::sinks::{self, Committed, Durable, Sink, SinkBatch, SinkShard, Written};
 use crate::telemetry;
 
 /// How often what is no longer retained is asked for, before it is believed.
@@ -42,15 +42,15 @@ pub(super) async fn run(
     };
     let opened = sinks::open(&config, &target).await?;
     let recorded = shard.delivered.get(&name).cloned().unwrap_or_default();
-    let start = start(&shard, &recorded, &opened);
+    let start = start(&shard, &recorded, opened.committed.as_ref());
     let reporter = means.checkpointer.reporter(id, terms.epoch);
     // Tells a reader that has lost its spool what this sink has.
     reporter.delivered(&name, start.sequence, start.report);
-    let after =
-        means.control.read(|state| skip_lost(state.gaps_of(id), Some(terms.epoch), start.sequence));
+    let mut aim = Aim::new(terms.epoch, start.sequence);
+    let after = means.control.read(|state| aim.begin(state.gaps_of(id)));
     tracing::info!(after = %after, "delivering");
     let fetch = tokio::select! {
-        fetch = open_fetch(&means, id, terms, after) => fetch?,
+        fetch = open_fetch(&means, id, aim) => fetch?,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
     let mut writer = Writer {
@@ -67,16 +67,17 @@ pub(super) async fn run(
 }
 
 /// Where a writer starts, and what it tells the cluster about that.
-struct Start {
-    sequence: Sequence,
-    progress: Progress,
-    report: Added,
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) sequence: Sequence,
+    pub(crate) progress: Progress,
+    pub(crate) report: Added,
 }
 
 /// The higher of what the sink says it has and what the cluster recorded.
-fn start(shard: &Shard, recorded: &Checkpoint, opened: &Opened) -> Start {
+pub(crate) fn start(shard: &Shard, recorded: &Checkpoint, committed: Option<&Committed>) -> Start {
     let at_recorded = Sequence(recorded.sequence);
-    let ahead = opened.committed.as_ref().filter(|committed| committed.sequence > at_recorded);
+    let ahead = committed.filter(|committed| committed.sequence > at_recorded);
     if let Some(committed) = ahead {
         let records = committed.records.saturating_sub(recorded.records);
         return Start {
@@ -105,42 +106,82 @@ fn skip_lost<'a>(
     lost.map(|gap| Sequence(gap.upto)).max().unwrap_or(after)
 }
 
-/// Asks for the shard until its owner is there. The owner may find that its
-/// spool is lost meanwhile: then the place to start moves. So it does if the
-/// spool of an earlier owner was lost before this sink had what came again.
-async fn open_fetch(
-    means: &Means,
-    id: ShardId,
-    terms: Terms,
+/// Where a writer asks for batches, from try to try; a pure core.
+///
+/// The owner may find that its spool is lost meanwhile: then the place to start
+/// moves. So it does if the spool of an earlier owner was lost before this sink
+/// had what came again.
+#[derive(Debug)]
+pub(crate) struct Aim {
+    epoch: Epoch,
     after: Sequence,
-) -> Result<Box<dyn Fetch>> {
-    let behind = |owner: Option<Epoch>, after| {
-        means.control.read(|state| skip_lost(state.gaps_of(id), owner, after))
-    };
-    let mut after = after;
-    let mut patience = GONE_MAX;
+    patience: u32,
+}
+
+impl Aim {
+    /// For a writer under `epoch` whose sink has all up to `after`.
+    pub(crate) fn new(epoch: Epoch, after: Sequence) -> Self {
+        Self { epoch, after, patience: GONE_MAX }
+    }
+
+    /// Where the first try begins.
+    pub(crate) fn begin<'a>(&mut self, gaps: impl Iterator<Item = &'a Gap>) -> Sequence {
+        self.after = skip_lost(gaps, Some(self.epoch), self.after);
+        self.after
+    }
+
+    /// Behind which sequence to ask now.
+    pub(crate) fn from<'a>(&self, gaps: impl Iterator<Item = &'a Gap>) -> Sequence {
+        skip_lost(gaps, Some(self.epoch), self.after)
+    }
+
+    /// Asking behind `from` gave an error of this kind; true to ask again.
+    pub(crate) fn missed<'a>(
+        &mut self,
+        kind: ErrorKind,
+        from: Sequence,
+        gaps: impl Iterator<Item = &'a Gap> + Clone,
+    ) -> bool {
+        let lost = skip_lost(gaps.clone(), Some(self.epoch), from) > from;
+        let behind = skip_lost(gaps, None, from);
+        if kind == ErrorKind::Gone && behind > from {
+            // The log that is there begins behind the loss.
+            self.after = behind;
+        } else if kind == ErrorKind::Gone && !lost && self.patience > 0 {
+            // The record of a loss may reach this node after the new log began.
+            self.patience -= 1;
+        } else if kind != ErrorKind::Unavailable && !lost {
+            return false;
+        }
+        true
+    }
+}
+
+/// Asks for the shard until its owner is there.
+async fn open_fetch(means: &Means, id: ShardId, mut aim: Aim) -> Result<Box<dyn Fetch>> {
     loop {
-        let from = behind(Some(terms.epoch), after);
+        let from = means.control.read(|state| aim.from(state.gaps_of(id)));
         let error = match means.exchange.fetch(id, from).await {
             Ok(fetch) => return Ok(fetch),
             Err(error) => error,
         };
-        let lost = behind(Some(terms.epoch), from) > from;
-        if error.kind() == ErrorKind::Gone && behind(None, from) > from {
-            // The log that is there begins behind the loss.
-            after = behind(None, from);
-        } else if error.kind() == ErrorKind::Gone && !lost && patience > 0 {
-            // The record of a loss may reach this node after the new log began.
-            patience -= 1;
-        } else if error.kind() != ErrorKind::Unavailable && !lost {
+        let gaps: Vec<_> = means.control.read(|state| state.gaps_of(id).cloned().collect());
+        if !aim.missed(error.kind(), from, gaps.iter()) {
             return Err(error);
         }
         let current = means.control.read(|state| state.shard(id).map(|shard| shard.epoch));
-        if current != Some(terms.epoch.0) {
+        if current != Some(aim.epoch.0) {
             return Err(Error::new(ErrorKind::Fenced, "the shard has another owner"));
         }
         tokio::time::sleep(OWNER_WAIT).await;
     }
+}
+
+/// The first sequence of a batch that is not handed on yet, given the last that
+/// was; `None` if the batch leaves a hole that is no recorded loss.
+pub(crate) fn continues(first: Sequence, last: Sequence, rewound: bool) -> Option<Sequence> {
+    let first = first.max(last.next());
+    (first == last.next() || rewound).then_some(first)
 }
 
 struct Writer {
@@ -194,19 +235,14 @@ impl Writer {
     async fn write(&mut self, frame: Frame) -> Result<()> {
         let mut batch = frame.decode()?;
         let delta = batch.progress.clone().unwrap_or_default();
-        let mut first = frame.first();
-        if first <= self.last {
-            // A restart within a batch: what is delivered already is left out.
-            let known = self.last.next().0.saturating_sub(first.0);
-            let known = usize::try_from(known).unwrap_or(usize::MAX).min(batch.changes.len());
-            batch.changes.drain(..known);
-            first = self.last.next();
-        }
-        let jumps = first != self.last.next();
-        if jumps && batch.rewound.is_none() {
-            let why = format!("batches of a shard have a hole between {} and {first}", self.last);
+        let found = frame.first();
+        let Some(first) = continues(found, self.last, batch.rewound.is_some()) else {
+            let why = format!("batches of a shard have a hole between {} and {found}", self.last);
             return Err(Error::new(ErrorKind::Corrupt, why));
-        }
+        };
+        // A restart within a batch: what is delivered already is left out.
+        let known = usize::try_from(first.0 - found.0).unwrap_or(usize::MAX);
+        batch.changes.drain(..known.min(batch.changes.len()));
         absorb(&mut self.progress, &delta);
         let added = Added {
             progress: delta,

@@ -17,20 +17,20 @@ impl Begins {
     }
 
     /// A batch of `epoch` that begins at `first` was appended.
-    pub(super) fn note(&mut self, epoch: Epoch, first: Sequence) {
+    pub(crate) fn note(&mut self, epoch: Epoch, first: Sequence) {
         if self.0.last().is_none_or(|(last, _)| *last < epoch) {
             self.0.push((epoch, first));
         }
     }
 
     /// Nothing below `first` is there any more.
-    pub(super) fn cut_front(&mut self, first: Sequence) {
+    pub(crate) fn cut_front(&mut self, first: Sequence) {
         let behind = self.0.partition_point(|(_, begin)| *begin <= first);
         self.0.drain(..behind.saturating_sub(1));
     }
 
     /// Nothing above `last` is there any more.
-    pub(super) fn cut_back(&mut self, last: Sequence) {
+    pub(crate) fn cut_back(&mut self, last: Sequence) {
         self.0.retain(|(_, begin)| *begin <= last);
     }
 

@@ -22,7 +22,7 @@ pub struct Copy {
 
 /// The copies a change must have reached before it is safe.
 #[derive(Debug, Default)]
-pub(super) struct Copies {
+pub(crate) struct Copies {
     in_sync: BTreeSet<NodeId>,
     /// Waited for already, not yet recorded as in sync.
     joining: BTreeSet<NodeId>,
@@ -32,35 +32,35 @@ pub(super) struct Copies {
 
 impl Copies {
     /// Besides the owner, these are recorded as in sync.
-    pub(super) fn set_in_sync(&mut self, others: BTreeSet<NodeId>) {
+    pub(crate) fn set_in_sync(&mut self, others: BTreeSet<NodeId>) {
         self.joining.retain(|node| !others.contains(node));
         self.in_sync = others;
     }
 
     /// There are others in sync.
-    pub(super) fn shared(&self) -> bool {
+    pub(crate) fn shared(&self) -> bool {
         !self.in_sync.is_empty()
     }
 
     /// Waits for this copy from now on, so that it may be recorded as in sync.
-    pub(super) fn join(&mut self, node: NodeId) {
+    pub(crate) fn join(&mut self, node: NodeId) {
         if !self.in_sync.contains(&node) {
             self.joining.insert(node);
         }
     }
 
     /// It was not worth waiting for.
-    pub(super) fn leave(&mut self, node: NodeId) {
+    pub(crate) fn leave(&mut self, node: NodeId) {
         self.joining.remove(&node);
     }
 
-    pub(super) fn is_joining(&self, node: NodeId) -> bool {
+    pub(crate) fn is_joining(&self, node: NodeId) -> bool {
         self.joining.contains(&node)
     }
 
     /// Everything up to here is on every copy that counts: `appended` here is
     /// enough if others have it too, alone it must be `synced`.
-    pub(super) fn safe(&self, appended: Sequence, synced: Sequence) -> Sequence {
+    pub(crate) fn safe(&self, appended: Sequence, synced: Sequence) -> Sequence {
         let ours = if self.shared() { appended } else { synced };
         let theirs = self.in_sync.union(&self.joining).map(|node| self.acked(*node));
         theirs.min().map_or(ours, |least| least.min(ours))
@@ -71,7 +71,7 @@ impl Copies {
     }
 
     /// A copy came and has all up to `acked`; gives its connection's number.
-    pub(super) fn open(
+    pub(crate) fn open(
         &mut self,
         (node, run): (NodeId, u64),
         acked: Sequence,
@@ -83,7 +83,7 @@ impl Copies {
         connection
     }
 
-    pub(super) fn ack(&mut self, node: NodeId, connection: u64, acked: Sequence, now: Instant) {
+    pub(crate) fn ack(&mut self, node: NodeId, connection: u64, acked: Sequence, now: Instant) {
         if let Some(copy) = self.seen.get_mut(&node).filter(|copy| copy.connection == connection)
             && acked > copy.acked
         {
@@ -92,19 +92,19 @@ impl Copies {
         }
     }
 
-    pub(super) fn close(&mut self, node: NodeId, connection: u64, now: Instant) {
+    pub(crate) fn close(&mut self, node: NodeId, connection: u64, now: Instant) {
         if let Some(copy) = self.seen.get_mut(&node).filter(|copy| copy.connection == connection) {
             copy.connected = false;
             copy.moved = now;
         }
     }
 
-    pub(super) fn seen(&self) -> BTreeMap<NodeId, Copy> {
+    pub(crate) fn seen(&self) -> BTreeMap<NodeId, Copy> {
         self.seen.clone()
     }
 
     /// Another owner's business from now on.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         *self = Self { connections: self.connections, ..Self::default() };
     }
 }

@@ -3,6 +3,7 @@
 mod marks;
 mod read;
 mod recent;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,36 +11,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rocksdb::WriteBatch;
 use tidegate_proto::v1::{Progress, ShardId};
 use tidegate_proto::{BatchBuilder, Epoch, Frame, NodeId, Sequence};
-use tidegate_raft_store::absorb;
 use tokio::sync::{Notify, watch};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::spool::begins::Begins;
-use crate::spool::copies::Copies;
 use crate::spool::keys::Key;
 use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
 
-/// How far beyond the captured checkpoint changes may be seen that other copies
-/// have: some seconds of a fast source, as an election takes. When all copies
-/// are lost, so many sequences are left out, so that none is used again.
-pub const AHEAD_MAX: u64 = 1 << 20;
-
-/// What is stored about a log besides its batches.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Head {
-    /// The owner's epoch at the last append.
-    pub(super) epoch: Epoch,
-    /// The epoch under which the log was begun.
-    pub(super) made: Epoch,
-    /// The oldest sequence still there; `next` if there is none.
-    pub(super) first: Sequence,
-    /// What the next change gets.
-    pub(super) next: Sequence,
-    /// How far the shard is in its source after the last append, by its owner.
-    pub(super) progress: Progress,
-    pub(super) begins: Begins,
-}
+pub use standing::AHEAD_MAX;
+pub(crate) use standing::{Head, Marks, Piece, Refusal, Standing};
 
 /// Where a log ends, for whoever goes on from there.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,24 +60,10 @@ pub struct ShardLog {
 
 #[derive(Debug)]
 struct Inner {
-    head: Head,
+    standing: Standing,
     recent: Recent,
     /// Bytes appended since this process opened the log.
     appended_bytes: u64,
-    closed: bool,
-    /// This node captures the shard; if not, it keeps a copy.
-    owned: bool,
-    /// How often the end was cut off.
-    cuts: u64,
-    copies: Copies,
-    /// The last sequence the cluster recorded as captured.
-    recorded: Sequence,
-}
-
-impl Inner {
-    fn last(&self) -> Sequence {
-        Sequence(self.head.next.0 - 1)
-    }
 }
 
 impl ShardLog {
@@ -106,25 +73,17 @@ impl ShardLog {
         head: Head,
         recent_bytes_max: usize,
     ) -> Self {
-        let last = Sequence(head.next.0 - 1);
+        let standing = Standing::new(head);
+        let marks = standing.marks();
+        let inner = Inner { standing, recent: Recent::default(), appended_bytes: 0 };
         Self {
             spool,
             shard,
-            // What lies on disk after a start was synced, or is what survived.
-            synced: watch::Sender::new(last),
-            appended: watch::Sender::new(last),
-            safe: watch::Sender::new(Sequence(head.first.0 - 1)),
-            stable: watch::Sender::new(Sequence(head.first.0 - 1)),
-            inner: Mutex::new(Inner {
-                head,
-                recent: Recent::default(),
-                appended_bytes: 0,
-                closed: false,
-                owned: false,
-                cuts: 0,
-                copies: Copies::default(),
-                recorded: Sequence(0),
-            }),
+            appended: watch::Sender::new(marks.appended),
+            synced: watch::Sender::new(marks.synced),
+            safe: watch::Sender::new(marks.safe),
+            stable: watch::Sender::new(marks.stable),
+            inner: Mutex::new(inner),
             stirred: Notify::new(),
             recent_bytes_max,
         }
@@ -139,26 +98,27 @@ impl ShardLog {
     /// Where it ends now.
     #[must_use]
     pub fn tail(&self) -> Tail {
-        let head = &self.inner().head;
+        let inner = self.inner();
+        let head = inner.standing.head();
         Tail { epoch: head.epoch, next: head.next, progress: head.progress.clone() }
     }
 
     /// What the next change gets.
     #[must_use]
     pub fn next(&self) -> Sequence {
-        self.inner().head.next
+        self.inner().standing.head().next
     }
 
     /// The last sequence given; before the first change, the one before it.
     #[must_use]
     pub fn last(&self) -> Sequence {
-        self.inner().last()
+        Sequence(self.next().0 - 1)
     }
 
     /// The oldest sequence still there; the next one if there is none.
     #[must_use]
     pub fn first(&self) -> Sequence {
-        self.inner().head.first
+        self.inner().standing.head().first
     }
 
     /// Bytes appended since this process opened it.
@@ -180,15 +140,12 @@ impl ShardLog {
         let spool = self.spool()?;
         spool.check_room()?;
         let inner = self.inner();
-        if frame.epoch() != inner.head.epoch || !inner.owned || inner.closed {
-            return Err(self.fenced());
-        }
-        assert_eq!(frame.first(), inner.head.next, "batches follow each other without a hole");
+        let head = inner.standing.with(piece(frame), delta).map_err(|why| self.refused(why))?;
         let mut batch = WriteBatch::default();
         for pending in touched.into_iter().flat_map(BatchBuilder::pending) {
             batch.put(Key::Touched(self.shard, pending.collection, pending.key).encode(), []);
         }
-        self.commit(&spool, inner, frame, (Some(delta), batch))
+        self.commit(&spool, (inner, head), frame, batch)
     }
 
     /// Appends a batch that the owner of `under` sent to this copy. Not yet on
@@ -198,43 +155,33 @@ impl ShardLog {
         let spool = self.spool()?;
         spool.check_room()?;
         let inner = self.inner();
-        if under != inner.head.epoch || inner.owned || inner.closed {
-            return Err(self.fenced());
-        }
-        if frame.first() != inner.head.next || frame.count() == 0 {
-            let (next, first) = (inner.head.next, frame.first());
-            let why = format!("the owner of shard {} sent {first} to a copy at {next}", self.shard);
-            return Err(Error::new(ErrorKind::Unavailable, why));
-        }
-        self.commit(&spool, inner, frame, (None, WriteBatch::default()))
+        let head = inner.standing.with_copied(piece(frame), under);
+        let head = head.map_err(|why| match why {
+            Refusal::Hole => self.hole(inner.standing.head().next, frame.first()),
+            Refusal::Fenced | Refusal::Seen(_) => self.refused(why),
+        })?;
+        self.commit(&spool, (inner, head), frame, WriteBatch::default())
     }
 
     /// Writes a batch and the head behind it, beside what is in `write` already.
     fn commit(
         &self,
         spool: &Spool,
-        mut inner: MutexGuard<'_, Inner>,
+        (mut inner, head): (MutexGuard<'_, Inner>, Head),
         frame: &Frame,
-        (delta, mut write): (Option<&Progress>, WriteBatch),
+        mut write: WriteBatch,
     ) -> Result<()> {
-        let mut head = inner.head.clone();
-        head.next = frame.last().next();
-        if let Some(delta) = delta {
-            absorb(&mut head.progress, delta);
-        }
         if frame.count() > 0 {
-            head.begins.note(frame.epoch(), frame.first());
             write.put(Key::Frame(self.shard, frame.first()).encode(), frame.bytes());
         }
         write.put(Key::Head(self.shard).encode(), head.encode());
         spool.write(write)?;
-        inner.head = head;
+        inner.standing.appended(head);
         inner.appended_bytes += frame.bytes().len() as u64;
         if frame.count() > 0 {
             inner.recent.remember(frame.clone(), self.recent_bytes_max);
         }
-        self.appended.send_replace(frame.last());
-        self.settle(&inner);
+        self.publish(&inner);
         self.stirred.notify_one();
         drop(inner);
         spool.notify_appended();
@@ -252,23 +199,12 @@ impl ShardLog {
     ) -> Result<()> {
         let spool = self.spool()?;
         let mut inner = self.inner();
-        if epoch < inner.head.epoch {
-            return Err(self.fenced());
-        }
-        // A reader that starts again under its epoch keeps the copies' connections.
-        if !inner.owned || inner.head.epoch != epoch {
-            inner.copies.forget();
-        }
-        inner.head.epoch = epoch;
-        inner.head.progress = progress;
-        inner.owned = true;
-        // As a copy it took the owner's word for it.
-        inner.recorded = Sequence(0);
-        inner.copies.set_in_sync(others);
+        let head = inner.standing.taken_over(epoch, progress).map_err(|why| self.refused(why))?;
         let mut batch = WriteBatch::default();
-        batch.put(Key::Head(self.shard).encode(), inner.head.encode());
+        batch.put(Key::Head(self.shard).encode(), head.encode());
         spool.write(batch)?;
-        self.settle(&inner);
+        inner.standing.take_over(head, others);
+        self.publish(&inner);
         Ok(())
     }
 
@@ -278,73 +214,71 @@ impl ShardLog {
     pub fn follow(&self, epoch: Epoch, keep: Sequence) -> Result<()> {
         let spool = self.spool()?;
         let mut inner = self.inner();
-        if epoch < inner.head.epoch || inner.closed {
-            return Err(self.fenced());
-        }
-        let stable = *self.stable.borrow();
-        let mut head = inner.head.clone();
+        let head = inner.standing.following(epoch, keep).map_err(|why| self.refused(why))?;
         let mut batch = WriteBatch::default();
-        if keep.next() < head.next {
-            if keep < stable {
-                let why = format!(
-                    "the owner of shard {} has {keep}, and {stable} was seen here; look at \
-                     `tidegate shard show` before you go on",
-                    self.shard
-                );
-                return Err(Error::new(ErrorKind::Corrupt, why));
-            }
+        let cut = head.next < inner.standing.head().next;
+        if cut {
             let (_, behind) = Key::all_frames(self.shard);
             batch.delete_range(Key::Frame(self.shard, keep.next()).encode(), behind);
-            head.next = keep.next();
-            head.begins.cut_back(keep);
-            inner.recent.forget_after(keep);
-            inner.cuts += 1;
         }
-        head.epoch = epoch;
         batch.put(Key::Head(self.shard).encode(), head.encode());
         spool.write(batch)?;
-        inner.head = head;
-        inner.owned = false;
-        inner.copies.forget();
-        let last = inner.last();
-        for mark in [&self.appended, &self.synced, &self.safe] {
-            mark.send_if_modified(|at| {
-                let moved = *at > last;
-                *at = last.min(*at);
-                moved
-            });
+        if cut {
+            inner.recent.forget_after(keep);
         }
+        inner.standing.follow(head);
+        self.publish(&inner);
         Ok(())
     }
 
     /// Where each epoch began in it.
     #[must_use]
     pub fn begins(&self) -> Begins {
-        self.inner().head.begins.clone()
+        self.inner().standing.head().begins.clone()
     }
 
     /// The epoch under which it was begun.
     #[must_use]
     pub fn made(&self) -> Epoch {
-        self.inner().head.made
+        self.inner().standing.head().made
     }
 
     /// This node captures the shard under `epoch`.
     #[must_use]
     pub fn owned_under(&self, epoch: Epoch) -> bool {
-        let inner = self.inner();
-        inner.owned && !inner.closed && inner.head.epoch == epoch
+        self.inner().standing.owned_under(epoch)
     }
 
-    fn fenced(&self) -> Error {
-        let why = format!("shard {} has another owner by now, as this node knows", self.shard);
-        Error::new(ErrorKind::Fenced, why)
+    fn refused(&self, refusal: Refusal) -> Error {
+        let shard = self.shard;
+        match refusal {
+            Refusal::Fenced => {
+                let why = format!("shard {shard} has another owner by now, as this node knows");
+                Error::new(ErrorKind::Fenced, why)
+            }
+            Refusal::Hole => {
+                let why = format!("a batch of shard {shard} does not follow the last one");
+                Error::new(ErrorKind::Unavailable, why)
+            }
+            Refusal::Seen(upto) => {
+                let why = format!(
+                    "the owner of shard {shard} has less than {upto}, which was seen here; look \
+                     at `tidegate shard show` before you go on"
+                );
+                Error::new(ErrorKind::Corrupt, why)
+            }
+        }
+    }
+
+    fn hole(&self, next: Sequence, first: Sequence) -> Error {
+        let why = format!("the owner of shard {} sent {first} to a copy at {next}", self.shard);
+        Error::new(ErrorKind::Unavailable, why)
     }
 
     /// The epoch of the owner.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.inner().head.epoch
+        self.inner().standing.head().epoch
     }
 
     /// Notes that the source was read further without a change. Survives with
@@ -352,9 +286,9 @@ impl ShardLog {
     pub fn advance(&self, delta: &Progress) -> Result<()> {
         let spool = self.spool()?;
         let mut inner = self.inner();
-        absorb(&mut inner.head.progress, delta);
+        inner.standing.advance(delta);
         let mut batch = WriteBatch::default();
-        batch.put(Key::Head(self.shard).encode(), inner.head.encode());
+        batch.put(Key::Head(self.shard).encode(), inner.standing.head().encode());
         spool.write(batch)
     }
 
@@ -378,14 +312,14 @@ impl ShardLog {
 
     /// Wakes whoever waits: there will be no more.
     pub(super) fn close(&self) {
-        self.inner().closed = true;
+        self.inner().standing.close();
         self.stable.send_modify(|_| {});
     }
 
     /// The log was removed; what is left of it in memory is nobody's.
     #[must_use]
     pub fn closed(&self) -> bool {
-        self.inner().closed
+        self.inner().standing.closed()
     }
 
     fn spool(&self) -> Result<Arc<Spool>> {
@@ -396,4 +330,8 @@ impl ShardLog {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn piece(frame: &Frame) -> Piece {
+    Piece { epoch: frame.epoch(), first: frame.first(), count: frame.count() }
 }

@@ -10,7 +10,7 @@ mod begins;
 mod copies;
 mod keys;
 mod log;
-mod retention;
+pub(crate) mod retention;
 mod store;
 #[cfg(test)]
 mod tests;

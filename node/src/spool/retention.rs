@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::spool::store::Spool;
 
 /// How often retention looks.
-const ROUND: Duration = Duration::from_secs(5);
+pub(crate) const ROUND: Duration = Duration::from_secs(5);
 
 /// What a shard's log must keep, and for how long it may keep the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +26,19 @@ pub struct Keep {
 
 /// Where a log stood at some moment: coarse, so that it costs little.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
-    at: Instant,
-    next: Sequence,
-    bytes: u64,
+pub(crate) struct Mark {
+    pub(crate) at: Instant,
+    pub(crate) next: Sequence,
+    pub(crate) bytes: u64,
 }
 
 /// The marks of one log; a pure core.
 #[derive(Debug, Default)]
-struct Marks(VecDeque<Mark>);
+pub(crate) struct Marks(VecDeque<Mark>);
 
 impl Marks {
     /// Notes where the log stands.
-    fn note(&mut self, mark: Mark) {
+    pub(crate) fn note(&mut self, mark: Mark) {
         if self.0.back().is_some_and(|last| mark.next < last.next || mark.bytes < last.bytes) {
             // Another log of the shard, begun anew or cut off.
             self.0.clear();
@@ -49,7 +49,7 @@ impl Marks {
     }
 
     /// Up to and including where the log may be cut, if at all.
-    fn cut(&mut self, keep: &Keep, now: Instant) -> Option<Sequence> {
+    pub(crate) fn cut(&mut self, keep: &Keep, now: Instant) -> Option<Sequence> {
         let total = self.0.back()?.bytes;
         let mut cut = None;
         while let [first, second, ..] = self.0.make_contiguous() {

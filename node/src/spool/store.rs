@@ -81,8 +81,7 @@ impl Spool {
     ) -> Result<Arc<ShardLog>> {
         assert!(first > Sequence(0), "sequences start at 1");
         self.remove(shard)?;
-        let begins = Begins::default();
-        let head = Head { epoch, made: epoch, first, next: first, progress, begins };
+        let head = Head::begun(epoch, first, progress);
         let mut batch = WriteBatch::default();
         batch.put(Key::Head(shard).encode(), head.encode());
         self.write(batch)?;

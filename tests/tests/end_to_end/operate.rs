@@ -1,6 +1,8 @@
 //! What an operator does to a running export: splits, evens out, slows down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::process::Output;
 
 use serde_json::{Value, json};
 use tidegate_tests::cluster::{Cluster, alone};
@@ -32,31 +34,20 @@ async fn a_split_shards_children_go_on_and_no_key_goes_back() {
     let follower = cluster.follow(EXPORT, &followed);
     cluster.until("the snapshot is there", |_| stage.lake(EXPORT).len() as u64 == KEYS).await;
     let mut version = 0;
-    for split in 0..2 {
+    for number in 0..2 {
         let shards = cluster.shards(EXPORT);
         let live = shards.last().unwrap()["name"].as_str().unwrap().to_owned();
         let place = format!("{EXPORT}/{live}");
-        let writing = async {
-            for _ in 0..50 {
-                version += 1;
-                write(&stage, version).await;
-            }
-        };
-        // Splits while it writes: the command blocks its thread.
-        let output = tokio::task::block_in_place(|| {
-            std::thread::scope(|scope| {
-                let split = scope.spawn(|| cluster.cli(&["shard", "split", &place]));
-                Handle::current().block_on(writing);
-                split.join().unwrap()
-            })
-        });
+        let written = version + 1..=version + 50;
+        version += 50;
+        let output = tokio::task::block_in_place(|| split(&stage, &place, written));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let receipt: Value = serde_json::from_slice(&output.stdout).unwrap();
         let steps = receipt["steps"].as_array().unwrap();
         assert_eq!(steps.len(), 5, "{receipt}");
         let again = cluster.cli(&["shard", "split", &place]);
         assert!(again.status.success(), "a repeat says what has happened");
-        assert_eq!(cluster.shards(EXPORT).len(), shards.len() + 2, "split {split}");
+        assert_eq!(cluster.shards(EXPORT).len(), shards.len() + 2, "split {number}");
     }
     let last = |seen: &BTreeMap<String, Vec<u64>>| {
         seen.len() as u64 == KEYS && seen.values().all(|all| all.last() == Some(&version))
@@ -70,6 +61,17 @@ async fn a_split_shards_children_go_on_and_no_key_goes_back() {
     let done = |lake: &crate::stage::Held| lake.values().all(|it| it["version"] == version);
     cluster.until("the lake has the last versions", |_| done(&stage.lake(EXPORT))).await;
     assert_eq!(stage.lake(EXPORT).len() as u64, KEYS);
+}
+
+/// Splits a shard while these versions are written: the command blocks its thread.
+fn split(stage: &Stage, place: &str, versions: RangeInclusive<u64>) -> Output {
+    std::thread::scope(|scope| {
+        let split = scope.spawn(|| stage.cluster.cli(&["shard", "split", place]));
+        for version in versions {
+            Handle::current().block_on(write(stage, version));
+        }
+        split.join().unwrap()
+    })
 }
 
 fn versions(followed: &std::path::Path) -> BTreeMap<String, Vec<u64>> {

@@ -31,7 +31,7 @@ impl ShardLog {
             if let Some(frames) = inner.recent.in_memory(after.next(), stable, bytes_max) {
                 return Ok(frames);
             }
-            inner.head.first
+            inner.standing.head().first
         };
         if after.next() < first {
             let why = format!(
@@ -50,26 +50,26 @@ impl ShardLog {
         let upto = upto.min(*self.stable.borrow());
         let first = {
             let inner = self.inner();
-            if upto < inner.head.first {
+            let first = inner.standing.head().first;
+            if upto < first {
                 return Ok(());
             }
-            inner.head.first
+            first
         };
         // The batch that holds the sequence behind `upto` stays whole.
         let keep = spool.frames(self.shard, upto.next(), Sequence(u64::MAX), 1)?;
         let mut inner = self.inner();
-        let new_first = keep.first().map_or(inner.head.next, Frame::first);
+        let new_first = keep.first().map_or(inner.standing.head().next, Frame::first);
         if new_first <= first {
             return Ok(());
         }
-        inner.head.first = new_first;
-        inner.head.begins.cut_front(new_first);
+        inner.standing.cut_front(new_first);
         let mut batch = WriteBatch::default();
         batch.delete_range(
             Key::Frame(self.shard, Sequence(0)).encode(),
             Key::Frame(self.shard, new_first).encode(),
         );
-        batch.put(Key::Head(self.shard).encode(), inner.head.encode());
+        batch.put(Key::Head(self.shard).encode(), inner.standing.head().encode());
         spool.write(batch)
     }
 }
