@@ -73,10 +73,20 @@ async fn discover(means: &Means, export_id: u64) -> Result<Option<Duration>> {
         specs.map(|spec| spec.name.clone()).collect()
     });
     let shards: Vec<_> = found.into_iter().filter(|spec| !known.contains(&spec.name)).collect();
-    if !shards.is_empty() {
+    let dynamic = job.source.traits().dynamic;
+    if !dynamic && !known.is_empty() {
+        // Other ranges than those there are would overlap them.
+        if !shards.is_empty() {
+            tracing::warn!(
+                export = job.name,
+                "the number of shards in the export's file is not what it began with, and stays \
+                 without effect; use `tidegate shard split`"
+            );
+        }
+    } else if !shards.is_empty() {
         tracing::info!(export = job.name, shards = shards.len(), "discovered shards");
         let discovered = ShardsDiscovered { export_id, shards };
         means.control.insist(command::Kind::ShardsDiscovered(discovered)).await?;
     }
-    Ok(job.source.traits().dynamic.then_some(AGAIN))
+    Ok(dynamic.then_some(AGAIN))
 }

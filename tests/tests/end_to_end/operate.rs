@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use tidegate_tests::cluster::{Cluster, alone};
+use tidegate_tests::cluster::{Cluster, alone, binary};
 use tokio::runtime::Handle;
 
 use crate::stage::{COLLECTION, Stage};
@@ -34,6 +35,8 @@ async fn a_split_shards_children_go_on_and_no_key_goes_back() {
     let follower = cluster.follow(EXPORT, &followed);
     cluster.until("the snapshot is there", |_| stage.lake(EXPORT).len() as u64 == KEYS).await;
     let mut version = 0;
+    // Another number of shards would make ranges that overlap: it has no effect.
+    cluster.apply(&stage.spec(EXPORT, 300).replace("shards = 1", "shards = 3"));
     for number in 0..2 {
         let shards = cluster.shards(EXPORT);
         let live = shards.last().unwrap()["name"].as_str().unwrap().to_owned();
@@ -74,7 +77,7 @@ fn split(stage: &Stage, place: &str, versions: RangeInclusive<u64>) -> Output {
     })
 }
 
-fn versions(followed: &std::path::Path) -> BTreeMap<String, Vec<u64>> {
+fn versions(followed: &Path) -> BTreeMap<String, Vec<u64>> {
     let text = std::fs::read_to_string(followed).unwrap();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -104,12 +107,7 @@ async fn work_is_evened_out_and_slowed_down_when_asked() {
     let _alone = alone().await;
     let mut cluster = Cluster::start(3).await;
     let lake = cluster.folder().join("lake");
-    cluster.apply(&format!(
-        "name = \"{EXPORT}\"\n[source]\nkind = \"datagen\"\nshards = 6\nkeys = 1000\n\
-         document-bytes = 400\nrate-per-second = 1000\n\
-         [[sink]]\nkind = \"lake\"\npath = \"{}\"\n",
-        lake.display()
-    ));
+    cluster.apply(&generated(&lake, 1000));
     let spread = |it: &Cluster| readers(it).iter().collect::<BTreeSet<_>>().len();
     cluster.until("all nodes read", |it| spread(it) == 3).await;
     assert!(cluster.cli(&["node", "drain", "node1"]).status.success());
@@ -140,4 +138,111 @@ async fn work_is_evened_out_and_slowed_down_when_asked() {
     let before = captured(&cluster);
     let caught_up = |it: &Cluster| captured(it) > before + 6 * 1000 * 4;
     cluster.until("it catches up", caught_up).await;
+}
+
+/// Ends a process and starts it again as it was started; what `rolling-restart.sh`
+/// is given. Ids are kept in files NAME.pid.
+const RESTART: &str = r#"#!/usr/bin/env bash
+set -euo pipefail
+cd "$(dirname "$0")"
+pid="$(<"$1.pid")"
+mapfile -d '' words <"/proc/$pid/cmdline"
+kill -TERM "$pid"
+while readlink "/proc/$pid/exe" >/dev/null; do sleep 0.05; done
+setsid "${words[@]}" >>"$1-again.log" 2>&1 </dev/null &
+echo "$!" >"$1.pid"
+"#;
+
+/// METHOD: the script drains and restarts one node after the other while changes
+/// come in. A subscriber gets every one of them once and in order, and each shard
+/// changed hands a few times, not more.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_are_restarted_without_losing_a_change() {
+    let _alone = alone().await;
+    let cluster = Cluster::start(3).await;
+    let lake = cluster.folder().join("lake");
+    cluster.apply(&generated(&lake, 300));
+    let followed = cluster.folder().join("feed.jsonl");
+    let follower = cluster.follow(EXPORT, &followed);
+    cluster.until("changes come", |it| captured(it) > 3000).await;
+    let epochs = |it: &Cluster| {
+        let shards = it.shards(EXPORT);
+        shards.iter().map(|shard| shard["epoch"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let before = epochs(&cluster);
+    let script = cluster.folder().join("restart.sh");
+    std::fs::write(&script, RESTART).unwrap();
+    let restarted = Restarted::of(&cluster);
+    let output = Command::new("bash")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/rolling-restart.sh"))
+        .args(["bash".as_ref(), script.as_os_str()])
+        .env("TIDEGATE", binary("tidegate"))
+        .env("TIDEGATE_ENDPOINT", cluster.endpoints())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
+    let now = captured(&cluster);
+    cluster.until("changes come again", |it| captured(it) > now + 3000).await;
+    let moved: Vec<u64> = epochs(&cluster).iter().zip(&before).map(|(a, b)| a - b).collect();
+    assert!(moved.iter().sum::<u64>() >= 6, "every shard was moved: {moved:?}");
+    assert!(moved.iter().all(|moved| *moved <= 6), "for drains, and no more: {moved:?}");
+    let wanted = captured(&cluster);
+    cluster.until("the subscriber has it all", |_| received(&followed) >= wanted).await;
+    drop((follower, restarted));
+    for (shard, seen) in sequences(&followed) {
+        let every: Vec<u64> = (1..=seen.len() as u64).collect();
+        assert_eq!(seen, every, "shard {shard}: every change once and in order");
+    }
+}
+
+/// Processes that the script has started; dropping it ends them.
+struct Restarted(Vec<PathBuf>);
+
+impl Restarted {
+    /// Writes down which processes there are now.
+    fn of(cluster: &Cluster) -> Self {
+        let files = (0..3).map(|number| {
+            let file = cluster.folder().join(format!("node{number}.pid"));
+            std::fs::write(&file, cluster.process(number).unwrap().to_string()).unwrap();
+            file
+        });
+        Self(files.collect())
+    }
+}
+
+impl Drop for Restarted {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            let id = std::fs::read_to_string(file).unwrap_or_default();
+            drop(Command::new("kill").args(["-KILL", id.trim()]).status());
+        }
+    }
+}
+
+/// The sequences each shard's subscriber got, in the order they came.
+fn sequences(followed: &Path) -> BTreeMap<String, Vec<u64>> {
+    let text = std::fs::read_to_string(followed).unwrap();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for line in whole.lines() {
+        let change: Value = serde_json::from_str(line).unwrap();
+        let sequence = change["sequence"].as_u64().unwrap();
+        seen.entry(change["shard"].to_string()).or_default().push(sequence);
+    }
+    seen
+}
+
+fn received(followed: &Path) -> u64 {
+    sequences(followed).values().map(|seen| seen.len() as u64).sum()
+}
+
+/// An export of six shards, each of so many changes a second.
+fn generated(lake: &Path, rate: u32) -> String {
+    format!(
+        "name = \"{EXPORT}\"\n[source]\nkind = \"datagen\"\nshards = 6\nkeys = 1000\n\
+         document-bytes = 400\nrate-per-second = {rate}\n\
+         [[sink]]\nkind = \"lake\"\npath = \"{}\"\ndelay-ms = 500\n",
+        lake.display()
+    )
 }
