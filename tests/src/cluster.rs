@@ -35,6 +35,7 @@ pub struct Cluster {
 
 #[derive(Debug)]
 struct Node {
+    name: String,
     place: Place,
     process: Option<Child>,
 }
@@ -85,7 +86,11 @@ impl Cluster {
 
     async fn launch(folder: tempfile::TempDir, binaries: PathBuf, places: Vec<Place>) -> Self {
         let size = places.len();
-        let nodes = places.into_iter().map(|place| Node { place, process: None });
+        let nodes = places.into_iter().enumerate().map(|(number, place)| Node {
+            name: format!("node{number}"),
+            place,
+            process: None,
+        });
         let mut cluster = Self { nodes: nodes.collect(), folder, binaries };
         for number in 0..size {
             cluster.start_node(number);
@@ -94,13 +99,14 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a node, for the first time or again.
+    /// Starts a node, for the first time or again, under the name it has.
     ///
     /// # Panics
     ///
     /// If the binary is not built.
     pub fn start_node(&mut self, number: usize) {
-        self.start_as(number, &format!("node{number}"));
+        let name = self.nodes[number].name.clone();
+        self.start_as(number, &name);
     }
 
     /// Starts a node under a name of its own, as one that enters anew must have.
@@ -117,6 +123,7 @@ impl Cluster {
             .open(self.folder.path().join(format!("node{number}.log")))
             .expect("a log file");
         let node = &mut self.nodes[number];
+        name.clone_into(&mut node.name);
         let place = &node.place;
         let mut command = place.command(&self.binaries.join("tidegated"));
         command.args(["run", "--name", name, "--listen", &place.address, "--config"]);
@@ -163,6 +170,18 @@ impl Cluster {
     /// Where and how a node is started the next time.
     pub fn place(&mut self, number: usize) -> &mut Place {
         &mut self.nodes[number].place
+    }
+
+    /// What a node is called: `node<number>`, unless it was started as another.
+    #[must_use]
+    pub fn name(&self, number: usize) -> &str {
+        &self.nodes[number].name
+    }
+
+    /// The folder of the binaries it runs.
+    #[must_use]
+    pub fn binaries(&self) -> &Path {
+        &self.binaries
     }
 
     /// The process id of a node; `None` if it was not started or was killed.
@@ -335,7 +354,13 @@ pub fn cli(endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Outp
     cli_of(&binaries(), endpoints, arguments, input)
 }
 
-fn cli_of(binaries: &Path, endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Output {
+/// As [`cli`], with the binaries that lie in a folder.
+///
+/// # Panics
+///
+/// If the binary does not lie there.
+#[must_use]
+pub fn cli_of(binaries: &Path, endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Output {
     Command::new(binaries.join("tidegate"))
         .args(["--output", "json", "--endpoint", endpoints])
         .args(arguments)

@@ -9,10 +9,9 @@ use tidegate_node::sources::datagen::DatagenConfig;
 use tokio::time::{Instant, sleep};
 
 use crate::Outcome;
-use crate::cluster::cli;
+use crate::cluster::cli_of;
 use crate::feed::Subscriber;
 use crate::oracle::{Generated, Ledger, Memory, Observed, Teller, Watch};
-use crate::place::Place;
 use crate::world::World;
 
 /// The export of generated changes, and how many shards it has.
@@ -38,6 +37,8 @@ pub struct Scene {
     pub nodes: usize,
     /// Generated changes per second and shard.
     pub rate: u32,
+    /// Whether each node has a disk of its own, as faults of disks need it.
+    pub disks: bool,
     /// Where the binaries lie.
     pub binaries: PathBuf,
 }
@@ -89,16 +90,13 @@ impl Before {
 
 impl Arena {
     /// Starts everything and waits until changes flow and every spool has its copies.
-    /// `furnish` may change where and how each node runs.
     ///
     /// # Errors
     ///
     /// If something does not start.
-    pub async fn start(
-        scene: &Scene,
-        furnish: impl Fn(usize, &mut Place) -> Outcome<()>,
-    ) -> Outcome<Self> {
-        let world = World::start(&scene.binaries, scene.nodes, scene.seed, furnish).await?;
+    pub async fn start(scene: &Scene) -> Outcome<Self> {
+        let Scene { binaries, nodes, seed, disks, .. } = scene;
+        let world = World::start(binaries, *nodes, *seed, *disks).await?;
         let config = DatagenConfig {
             seed: scene.seed,
             shards: SHARDS,
@@ -301,10 +299,11 @@ impl Arena {
     /// What it says when it fails.
     pub async fn cli(&self, arguments: &[&str]) -> Outcome<String> {
         let endpoints = self.world.cluster.endpoints();
+        let binaries = self.world.cluster.binaries().to_owned();
         let arguments: Vec<_> = arguments.iter().map(|&word| word.to_owned()).collect();
         let output = tokio::task::spawn_blocking(move || {
             let words: Vec<_> = arguments.iter().map(String::as_str).collect();
-            cli(&endpoints, &words, std::process::Stdio::null())
+            cli_of(&binaries, &endpoints, &words, std::process::Stdio::null())
         });
         let output = output.await?;
         if output.status.success() {
@@ -332,9 +331,15 @@ pub(super) fn jsonl_folder(world: &World) -> PathBuf {
     world.cluster.folder().join("jsonl")
 }
 
-/// `node2` is 2.
+/// `node2` is 2, and so is `node2-1`, which took its place.
 fn number_of(name: &str) -> Option<usize> {
-    name.strip_prefix("node")?.parse().ok()
+    name.strip_prefix("node")?.split('-').next()?.parse().ok()
+}
+
+/// What the node is called that takes the place of another.
+pub(super) fn named(old: &str) -> String {
+    let (name, count) = old.split_once('-').unwrap_or((old, "0"));
+    format!("{name}-{}", count.parse().unwrap_or(0) + 1)
 }
 
 fn generated_source(config: &DatagenConfig) -> String {

@@ -1,5 +1,6 @@
 //! A node whose wall clock is an hour wrong and jumps.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,13 +22,15 @@ pub(super) struct Clock {
     lasts: Duration,
     node: usize,
     file: PathBuf,
+    /// The node's environment before.
+    before: Vec<(String, OsString)>,
     ahead_ms: i64,
     behind_ms: i64,
 }
 
 impl Clock {
     pub(super) fn of(pick: usize, lasts: Duration) -> Self {
-        Self { pick, lasts, node: 0, file: PathBuf::new(), ahead_ms: 0, behind_ms: 0 }
+        Self { pick, lasts, node: 0, file: PathBuf::new(), before: Vec::new(), ahead_ms: 0, behind_ms: 0 }
     }
 
     fn wrong_by(&self, seconds: i64) -> Outcome<()> {
@@ -58,12 +61,16 @@ impl Fault for Clock {
         self.wrong_by(STEP_SECONDS)?;
         let node = self.node;
         arena.world.cluster.kill(node).await;
-        arena.world.cluster.place(node).environment = vec![
+        let environment = &mut arena.world.cluster.place(node).environment;
+        self.before.clone_from(environment);
+        // A shim that is preloaded already is done without meanwhile.
+        environment.retain(|(name, _)| name != "LD_PRELOAD");
+        environment.extend([
             ("LD_PRELOAD".to_owned(), LIBRARY.into()),
             ("FAKETIME_TIMESTAMP_FILE".to_owned(), self.file.clone().into()),
             ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".into()),
             ("FAKETIME_CACHE_DURATION".to_owned(), "1".into()),
-        ];
+        ]);
         arena.world.cluster.start_node(node);
         arena
             .until("a node is an hour ahead", |it| {
@@ -80,7 +87,7 @@ impl Fault for Clock {
     async fn heal(&mut self, arena: &mut Arena) -> Outcome<()> {
         self.behind_ms = self.skew_ms(arena);
         arena.world.cluster.kill(self.node).await;
-        arena.world.cluster.place(self.node).environment.clear();
+        arena.world.cluster.place(self.node).environment.clone_from(&self.before);
         arena.world.cluster.start_node(self.node);
         Ok(())
     }

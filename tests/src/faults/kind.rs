@@ -9,6 +9,8 @@ use rand::rngs::StdRng;
 
 use super::Fault;
 use super::clock::Clock;
+use super::disk::{BadSync, Full, PowerLoss, Share, Sync};
+use super::member::{Loss, Replaced};
 use super::network::{Cut, Flap, Shape, Spoil};
 use super::pest::Pest;
 use super::process::{Freeze, Kill, Whom};
@@ -24,6 +26,8 @@ pub enum Kind {
     F2,
     /// All nodes are killed at once.
     F3,
+    /// The power of one node, most, or all fails.
+    F4,
     /// An owner stands still and goes on.
     F5,
     /// The leader stands still, again and again.
@@ -46,6 +50,18 @@ pub enum Kind {
     F14,
     /// A connection's other end is gone and nobody says so.
     F15,
+    /// Every sync of a disk is slow.
+    F16,
+    /// A sync fails once.
+    F17,
+    /// A disk is full.
+    F18,
+    /// Bits of a node's memory of the cluster flip.
+    F20,
+    /// A node is removed and another takes its place.
+    F23,
+    /// A node comes back without its disk.
+    F24,
     /// A clock is an hour wrong, ahead and behind.
     F25,
     /// The sink is down, slow, busy, or mute.
@@ -56,10 +72,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 24] = [
         Self::F1,
         Self::F2,
         Self::F3,
+        Self::F4,
         Self::F5,
         Self::F6,
         Self::F7,
@@ -71,10 +88,22 @@ impl Kind {
         Self::F13,
         Self::F14,
         Self::F15,
+        Self::F16,
+        Self::F17,
+        Self::F18,
+        Self::F20,
+        Self::F23,
+        Self::F24,
         Self::F25,
         Self::F30,
         Self::F33,
     ];
+
+    /// Whether it needs nodes with disks of their own.
+    #[must_use]
+    pub fn needs_disks(self) -> bool {
+        matches!(self, Self::F4 | Self::F16 | Self::F17 | Self::F18)
+    }
 
     /// What it is, in a few words.
     #[must_use]
@@ -83,6 +112,7 @@ impl Kind {
             Self::F1 => "SIGKILL of a shard owner",
             Self::F2 => "SIGKILL of the leader",
             Self::F3 => "SIGKILL of all nodes at once",
+            Self::F4 => "power loss: what was not on disk is gone",
             Self::F5 => "an owner is frozen and thawed",
             Self::F6 => "the leader is frozen, repeatedly",
             Self::F7 => "partition: the leader is alone",
@@ -94,6 +124,12 @@ impl Kind {
             Self::F13 => "packet loss of 5 or 30 %",
             Self::F14 => "late, reordered and duplicated packets",
             Self::F15 => "half-open connections",
+            Self::F16 => "a disk whose syncs take 500 ms",
+            Self::F17 => "a sync that fails once",
+            Self::F18 => "a disk without room",
+            Self::F20 => "flipped bits in a node's log; another takes its place",
+            Self::F23 => "a node is replaced under load",
+            Self::F24 => "a node with an empty disk under its old name; then replaced",
             Self::F25 => "a clock an hour ahead, then an hour behind",
             Self::F30 => "the sink is down, slow, answers 503 or not at all",
             Self::F33 => "subscribers stop reading, or resume with wrong tokens",
@@ -111,6 +147,10 @@ impl Kind {
             Self::F1 => Box::new(Kill::of(Whom::Owner(pick), seconds(random, 1, 4))),
             Self::F2 => Box::new(Kill::of(Whom::Leader, seconds(random, 1, 4))),
             Self::F3 => Box::new(Kill::of(Whom::All, Duration::from_millis(500))),
+            Self::F4 => {
+                let shares = [Share::One(pick / 3), Share::Most(pick / 3), Share::All];
+                Box::new(PowerLoss::of(shares[pick % 3]))
+            }
             Self::F5 => Box::new(Freeze::of(Whom::Owner(pick), 1, seconds(random, 4, 15))),
             Self::F6 => Box::new(Freeze::of(Whom::Leader, 3, seconds(random, 4, 5))),
             Self::F7 => Box::new(Cut::of(Shape::LeaderAlone, lasts)),
@@ -134,6 +174,12 @@ impl Kind {
                 Box::new(Spoil::of(rule, lasts))
             }
             Self::F15 => Box::new(Cut::of(Shape::Pair(pick), seconds(random, 10, 15))),
+            Self::F16 => Box::new(BadSync::of(Sync::Slow, pick, seconds(random, 4, 10))),
+            Self::F17 => Box::new(BadSync::of(Sync::Fails, pick, lasts)),
+            Self::F18 => Box::new(Full::of(pick, lasts)),
+            Self::F20 => Box::new(Replaced::of(Loss::Bits, pick)),
+            Self::F23 => Box::new(Replaced::of(Loss::Place, pick)),
+            Self::F24 => Box::new(Replaced::of(Loss::Disk, pick)),
             Self::F25 => Box::new(Clock::of(pick, seconds(random, 4, 6))),
             Self::F30 => {
                 let troubles = [Trouble::Down, Trouble::Slow, Trouble::Busy, Trouble::Mute];

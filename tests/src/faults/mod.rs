@@ -7,7 +7,9 @@
 
 mod arena;
 mod clock;
+mod disk;
 mod kind;
+mod member;
 mod network;
 mod pest;
 mod process;

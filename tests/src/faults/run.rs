@@ -67,7 +67,7 @@ pub struct Violation {
 /// The first violation.
 pub async fn run(plan: &Plan) -> Result<Done, Violation> {
     let mut history = Vec::new();
-    let arena = Arena::start(&plan.scene, |_, _| Ok(())).await;
+    let arena = Arena::start(&plan.scene).await;
     let arena = arena.map_err(|error| Violation {
         why: format!("nothing could be put up: {error}"),
         history: Vec::new(),

@@ -12,6 +12,7 @@
 //! [`is_alone`] and [`run_alone`].
 
 mod bucket;
+mod disk;
 mod namespace;
 mod proxy;
 mod switch;
@@ -21,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use bucket::Bucket;
+pub use disk::Disk;
 pub use namespace::{is_alone, run_alone};
 pub use proxy::{Mood, Proxy};
 pub use switch::{Counts, Departures, Host, Link, Rule, Switch};
@@ -53,6 +55,9 @@ pub struct World {
     pub bucket: Bucket,
     /// What joins them.
     pub wires: Arc<Wires>,
+    /// Of each node; none if nodes keep their data where the cluster does.
+    disks: Vec<Disk>,
+    _folder: tempfile::TempDir,
     /// Last, since what runs in them ends first.
     _namespaces: Vec<Namespace>,
     size: usize,
@@ -65,12 +70,12 @@ pub fn node(number: usize) -> Host {
 }
 
 impl World {
-    /// Starts `size` nodes of the binaries in a folder, and what they need.
-    /// `furnish` may change where and how each node runs.
+    /// Starts `size` nodes of the binaries in a folder, and what they need; with
+    /// `disks`, each keeps its data on a disk of its own.
     ///
     /// # Errors
     ///
-    /// If this process may not make networks.
+    /// If this process may not make networks or disks.
     ///
     /// # Panics
     ///
@@ -79,7 +84,7 @@ impl World {
         binaries: &Path,
         size: usize,
         seed: u64,
-        furnish: impl Fn(usize, &mut Place) -> Outcome<()>,
+        disks: bool,
     ) -> Outcome<Self> {
         namespace::sweep()?;
         let hosts: Vec<_> = (0..size).map(node).chain([SOURCE]).collect();
@@ -101,19 +106,31 @@ impl World {
         };
         let mut places: Vec<_> = hosts.iter().zip(&namespaces).map(place).collect();
         let source = places.pop().ok_or("the source has no place")?;
-        for (number, place) in places.iter_mut().enumerate() {
-            furnish(number, place)?;
-        }
+        let folder = tempfile::tempdir()?;
+        let disks = match disks {
+            true => furnish(&mut places, folder.path())?,
+            false => Vec::new(),
+        };
         let bucket = Bucket::start().await?;
         let documents = Arc::new(Documents::start_at(binaries, &source).await);
         let cluster = Cluster::start_at(binaries, places).await;
-        Ok(Self { cluster, documents, bucket, wires, _namespaces: namespaces, size })
+        let _namespaces = namespaces;
+        Ok(Self { cluster, documents, bucket, wires, disks, _folder: folder, _namespaces, size })
     }
 
     /// How many nodes there are.
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// The disk of a node.
+    ///
+    /// # Errors
+    ///
+    /// If it has none of its own.
+    pub fn disk(&self, number: usize) -> Outcome<&Disk> {
+        self.disks.get(number).ok_or_else(|| "this world was made without disks".into())
     }
 
     /// Both directions between a node and each other node.
@@ -138,4 +155,16 @@ impl World {
     pub fn links_to(&self, host: Host) -> Vec<Link> {
         (0..self.size).flat_map(|number| Link::both(node(number), host)).collect()
     }
+}
+
+/// Puts the data of each place on a disk of its own.
+fn furnish(places: &mut [Place], folder: &Path) -> Outcome<Vec<Disk>> {
+    let mut disks = Vec::new();
+    for (number, place) in places.iter_mut().enumerate() {
+        let disk = Disk::create(folder, number)?;
+        place.data = Some(disk.data());
+        place.environment.extend(disk.environment());
+        disks.push(disk);
+    }
+    Ok(disks)
 }
