@@ -1,18 +1,24 @@
-//! The end of a run: everything comes to rest, and what lies in every sink is
-//! compared with what was made.
+//! The end of a run: what lies in every sink is compared with what was made.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
+use tidegate_node::sources::datagen::ExpectedChange;
+use tidegate_proto::Key;
+use tidegate_proto::document::{self, Encoded};
+use tidegate_proto::v1::{Checkpoint, Shard};
+use tokio::time::sleep;
 
 use super::arena::{Arena, BANK, GENERATED, jsonl_folder};
 use crate::Outcome;
 use crate::feed::Seen;
 use crate::lake::latest;
-use crate::oracle::{
-    Generated, JsonlChange, Ledger, Totals, bank_in_lake, generated_in_lake, jsonl,
-};
+use crate::oracle::{Generated, Ledger, Totals, bank_in_lake, generated_in_lake, jsonl};
+
+/// Of each export.
+const SINKS: [&str; 2] = ["lake", "jsonl"];
 
 /// How much was compared.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,7 +29,7 @@ pub struct Verdict {
     pub bank: u64,
 }
 
-/// What is needed once the subscribers have ended.
+/// What is needed once nothing runs any more.
 struct Rest {
     generated: Seen<Generated>,
     bank: Seen<Ledger>,
@@ -32,70 +38,69 @@ struct Rest {
     /// Copied from the bucket.
     lake: PathBuf,
     jsonl: PathBuf,
-    /// By shard, how far any node ever said that the lake is.
-    delivered: BTreeMap<String, u64>,
+    /// By sink and shard, what each must have at least.
+    wanted: BTreeMap<&'static str, BTreeMap<String, u64>>,
 }
 
-/// Brings everything to rest and compares.
+/// Waits until the sinks have all that was fed by now, ends the nodes, and compares.
 pub(super) async fn judge(mut arena: Arena) -> Outcome<Verdict> {
-    arena.check()?;
-    arena.cli(&["export", "pause", GENERATED]).await?;
-    settle(&mut arena).await?;
+    let fed = settle(&mut arena).await?;
     if arena.generated.ask(|judge| judge.rewinds) == 0 {
         let gaps = arena.watch.cluster().gaps.len();
         if gaps > 0 {
             return Err(format!("{gaps} gaps are recorded, and nothing was lost").into());
         }
     }
-    let delivered = delivered(&arena);
-    let Arena { world, generated, bank, teller, watch, .. } = arena;
+    let wanted = SINKS.map(|sink| (sink, delivered(&arena, sink, &fed))).into();
+    let Arena { mut world, generated, bank, teller, watch, .. } = arena;
     let accounts = teller.stop().await?;
     drop(watch);
+    // Its sinks are read as a crash leaves them.
+    for number in 0..world.size() {
+        world.cluster.kill(number).await;
+    }
     let copied = tempfile::tempdir()?;
     let lake = world.bucket.copy(copied.path(), "faults").await?;
     let jsonl = jsonl_folder(&world);
     let (generated, bank) = (generated.finish()?, bank.finish()?);
-    let rest = Rest { generated, bank, accounts, lake, jsonl, delivered };
+    let rest = Rest { generated, bank, accounts, lake, jsonl, wanted };
     let verdict = tokio::task::spawn_blocking(move || rest.judge()).await?;
     drop(world);
     verdict
 }
 
-/// Waits until nothing is under way: both sinks have what was captured, and so have
-/// the subscribers.
-async fn settle(arena: &mut Arena) -> Outcome<()> {
+/// Ends the transfers, and waits until both sinks have all of them and whatever else
+/// was fed by now. Returns that.
+async fn settle(arena: &mut Arena) -> Outcome<BTreeMap<String, u64>> {
+    arena.check()?;
     arena.teller.pause();
-    let mut still = 0;
-    let mut before = BTreeMap::new();
-    let end = tokio::time::Instant::now() + super::arena::PATIENCE;
-    while still < 10 {
-        arena.check()?;
-        if tokio::time::Instant::now() > end {
-            return Err(format!("the sinks did not come to rest: {before:?}").into());
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        let now = arena.sequences();
-        let cluster = arena.watch.cluster();
-        let even = cluster.shards.iter().all(|shard| {
-            let name = shard.spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default();
-            let captured = shard.captured.as_ref().map_or(0, |it| it.sequence);
-            let sinks = shard.delivered.values().filter(|it| it.sequence == captured).count();
-            sinks == 2 && now.get(&name) == Some(&captured)
-        });
-        still = if even && now == before { still + 1 } else { 0 };
-        before = now;
-    }
-    Ok(())
+    // The last transfer ends and comes.
+    sleep(Duration::from_secs(1)).await;
+    let wanted = arena.sequences();
+    let last = wanted.clone();
+    arena
+        .until("both sinks have what was fed", move |it| {
+            let cluster = it.watch.cluster();
+            cluster.shards.iter().all(|shard| {
+                let wanted = shard.spec.as_ref().and_then(|spec| last.get(&spec.name));
+                let has = |at: &&Checkpoint| wanted.is_some_and(|wanted| at.sequence >= *wanted);
+                shard.delivered.values().filter(has).count() == SINKS.len()
+            })
+        })
+        .await?;
+    Ok(wanted)
 }
 
-/// By shard, the furthest that was ever said of the lake.
-fn delivered(arena: &Arena) -> BTreeMap<String, u64> {
+/// By shard, the furthest that any node ever said that a sink is; what was fed at
+/// least.
+fn delivered(arena: &Arena, sink: &str, fed: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let cluster = arena.watch.cluster();
-    let of = |shard: &tidegate_proto::v1::Shard| {
+    let of = |shard: &Shard| {
         let name = shard.spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default();
         let export = shard.id.map_or(0, |id| id.export_id);
-        let furthest = arena.watch.delivered(&format!("{export}/{name}"), "lake");
-        (name, furthest)
+        let furthest = arena.watch.delivered(&format!("{export}/{name}"), sink);
+        let fed = fed.get(&name).copied().unwrap_or(0);
+        (name, furthest.max(fed))
     };
     cluster.shards.iter().map(of).collect()
 }
@@ -127,32 +132,52 @@ impl Rest {
     }
 
     fn generated(&self) -> Outcome<()> {
-        let fed = self.generated.sequences();
-        let in_lake = generated_in_lake(&self.lake, GENERATED, &self.generated.judge)?;
-        same("the sequences in the lake", &in_lake, &fed)?;
-        let beyond = self.delivered.iter().find(|(name, at)| in_lake.get(*name).is_some_and(|has| has < *at));
-        if let Some((name, at)) = beyond {
-            return Err(format!("{name}: a checkpoint was at {at}, beyond the lake").into());
-        }
-        let mut documents: BTreeMap<String, Value> = BTreeMap::new();
+        let judge = &self.generated.judge;
+        let in_lake = generated_in_lake(&self.lake, GENERATED, judge)?;
+        self.has_enough("lake", &in_lake)?;
         let in_lines = jsonl(&self.jsonl.join(GENERATED), |change| {
-            let expected = self.generated.judge.expected(&change.shard, change.sequence)?;
-            let expected = expected.ok_or("jsonl: a change that nothing made")?;
-            change.check(&expected)?;
-            fold(&mut documents, change);
-            Ok(())
+            let expected = judge.expected(&change.shard, change.sequence)?;
+            change.check(&expected.ok_or("jsonl: a change that nothing made")?)
         })?;
-        same("the sequences in jsonl", &in_lines, &fed)?;
-        same("the documents in the lake", &latest(&self.lake, GENERATED), &documents)
+        self.has_enough("jsonl", &in_lines)?;
+        let mut documents = BTreeMap::new();
+        for (shard, last) in &in_lake {
+            for sequence in 1..=*last {
+                let expected = judge.expected(shard, sequence)?;
+                fold(&mut documents, expected.ok_or("a change that nothing made")?);
+            }
+        }
+        let documents: Outcome<BTreeMap<_, _>> = documents.into_iter().map(as_json).collect();
+        same("the documents in the lake", &latest(&self.lake, GENERATED), &documents?)
+    }
+
+    /// Fails if a sink has less of a shard than was fed, or than a checkpoint said.
+    fn has_enough(&self, sink: &str, last: &BTreeMap<String, u64>) -> Outcome<()> {
+        for shard in self.generated.sequences().keys() {
+            let wanted = self.wanted.get(sink).and_then(|wanted| wanted.get(shard));
+            let has = last.get(shard);
+            if has < wanted {
+                return Err(format!("{sink}: {shard} ends at {has:?}, before {wanted:?}").into());
+            }
+        }
+        Ok(())
     }
 }
 
-fn fold(documents: &mut BTreeMap<String, Value>, change: &JsonlChange) {
-    let key = change.line["key"].to_string();
-    match &change.line["document"] {
-        Value::Null => drop(documents.remove(&key)),
-        document => drop(documents.insert(key, document.clone())),
+fn fold(documents: &mut BTreeMap<Vec<u8>, Encoded>, change: ExpectedChange) {
+    match change.document {
+        None => drop(documents.remove(&change.key)),
+        Some(document) => drop(documents.insert(change.key, document)),
     }
+}
+
+/// A document under its key, both as JSON.
+fn as_json((key, document): (Vec<u8>, Encoded)) -> Outcome<(String, Value)> {
+    let (mut name, mut text) = (Vec::new(), Vec::new());
+    Key::from_bytes(key.into()).write_json(&mut name)?;
+    document::write_json(&document.dictionary, &document.value, &mut text)?;
+    let key: Value = serde_json::from_slice(&name)?;
+    Ok((key.to_string(), serde_json::from_slice(&text)?))
 }
 
 /// Fails where one map is not as the other.
