@@ -360,7 +360,12 @@ pub fn cli(endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Outp
 ///
 /// If the binary does not lie there.
 #[must_use]
-pub fn cli_of(binaries: &Path, endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Output {
+pub fn cli_of(
+    binaries: &Path,
+    endpoints: &str,
+    arguments: &[&str],
+    input: impl Into<Stdio>,
+) -> Output {
     Command::new(binaries.join("tidegate"))
         .args(["--output", "json", "--endpoint", endpoints])
         .args(arguments)

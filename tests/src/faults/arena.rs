@@ -80,7 +80,9 @@ impl Before {
         for (name, (epoch, reader)) in theirs {
             let after = now.shards.get(name).map_or(0, |(epoch, _)| *epoch);
             if after <= *epoch {
-                return Err(format!("{name} is at epoch {epoch} still, as read by {reader:?}").into());
+                return Err(
+                    format!("{name} is at epoch {epoch} still, as read by {reader:?}").into()
+                );
             }
             moved += 1;
         }
@@ -215,11 +217,10 @@ impl Arena {
                 return Err(self.lost("every shard moves on"));
             }
             sleep(LOOK / 5).await;
-            for (shard, at) in self.sequences() {
-                if at > before.get(&shard).copied().unwrap_or(0) {
-                    let after = begun.elapsed().as_secs_f64() * 1000.0;
-                    took.entry(shard).or_insert(after);
-                }
+            let mut now = self.sequences();
+            now.retain(|shard, at| *at > before.get(shard).copied().unwrap_or(0));
+            for shard in now.into_keys() {
+                took.entry(shard).or_insert(begun.elapsed().as_secs_f64() * 1000.0);
             }
         }
         Ok(took)
@@ -317,12 +318,18 @@ impl Arena {
         let shard = |it: &tidegate_proto::v1::Shard| {
             let name = it.spec.as_ref().map_or("", |spec| spec.name.as_str());
             let (epoch, reader) = (it.epoch, cluster.name_of(it.reader));
-            format!("\n  {name}: epoch {epoch} at {reader}, in sync {:?} {}", it.in_sync, it.failure)
+            format!(
+                "\n  {name}: epoch {epoch} at {reader}, in sync {:?} {}",
+                it.in_sync, it.failure
+            )
         };
         let shards: String = cluster.shards.iter().map(shard).collect();
         let up = cluster.up();
-        format!("waited in vain until {what}; {up} nodes are up; fed {:?}{shards}", self.sequences())
-            .into()
+        format!(
+            "waited in vain until {what}; {up} nodes are up; fed {:?}{shards}",
+            self.sequences()
+        )
+        .into()
     }
 }
 

@@ -30,7 +30,15 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn of(pick: usize, lasts: Duration) -> Self {
-        Self { pick, lasts, node: 0, file: PathBuf::new(), before: Vec::new(), ahead_ms: 0, behind_ms: 0 }
+        Self {
+            pick,
+            lasts,
+            node: 0,
+            file: PathBuf::new(),
+            before: Vec::new(),
+            ahead_ms: 0,
+            behind_ms: 0,
+        }
     }
 
     fn wrong_by(&self, seconds: i64) -> Outcome<()> {
@@ -94,7 +102,9 @@ impl Fault for Clock {
 
     async fn proof(&self, _: &Arena) -> Outcome<String> {
         if self.behind_ms > -SEEN_MS {
-            return Err(format!("the clock was {} ms off, not an hour behind", self.behind_ms).into());
+            return Err(
+                format!("the clock was {} ms off, not an hour behind", self.behind_ms).into()
+            );
         }
         Ok(format!("its clock was off by {} and {} ms", self.ahead_ms, self.behind_ms))
     }

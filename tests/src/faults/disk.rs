@@ -137,7 +137,9 @@ impl Fault for BadSync {
         }
         if self.ended != (self.sync == Sync::Fails) {
             let runs = if self.ended { "ended" } else { "ran on" };
-            return Err(format!("{disturbed} syncs were {:?}, and the node {runs}", self.sync).into());
+            return Err(
+                format!("{disturbed} syncs were {:?}, and the node {runs}", self.sync).into()
+            );
         }
         let end = if self.ended { "and the node ended itself" } else { "and the node ran on" };
         Ok(format!("{disturbed} syncs met it, {end}"))
@@ -150,12 +152,14 @@ pub(super) struct Full {
     lasts: Duration,
     node: usize,
     bytes: u64,
+    /// There was no room when it was healed.
+    full: bool,
     ended: bool,
 }
 
 impl Full {
     pub(super) fn of(pick: usize, lasts: Duration) -> Self {
-        Self { pick, lasts, node: 0, bytes: 0, ended: false }
+        Self { pick, lasts, node: 0, bytes: 0, full: false, ended: false }
     }
 }
 
@@ -172,6 +176,7 @@ impl Fault for Full {
     }
 
     async fn heal(&mut self, arena: &mut Arena) -> Outcome<()> {
+        self.full = arena.world.disk(self.node)?.is_full();
         arena.world.disk(self.node)?.free()?;
         self.ended = arena.world.cluster.has_ended(self.node).is_some();
         if self.ended {
@@ -181,8 +186,8 @@ impl Fault for Full {
     }
 
     async fn proof(&self, _: &Arena) -> Outcome<String> {
-        if self.bytes == 0 {
-            return Err("there was no room to take".into());
+        if !self.full {
+            return Err("there was room all the same".into());
         }
         let end = if self.ended { "the node ended itself" } else { "the node ran on" };
         Ok(format!("{} MiB were taken, {end}", self.bytes >> 20))

@@ -58,7 +58,8 @@ impl Pest {
             ("future", future.encode(), Code::OutOfRange),
             ("damaged", damaged, Code::InvalidArgument),
         ] {
-            let status = refused(address, token).await.ok_or_else(|| format!("a {what} token was taken"))?;
+            let status =
+                refused(address, token).await.ok_or_else(|| format!("a {what} token was taken"))?;
             if status.code() != wanted || status.message().is_empty() {
                 return Err(format!("a {what} token was answered with {status}").into());
             }
@@ -85,7 +86,10 @@ impl Fault for Pest {
         self.wrong_tokens(&addresses[0], &token).await?;
         resumes(&addresses[0], token).await?;
         let count = self.lazy.len();
-        Ok(format!("{count} subscribers stop reading for {:?}, others have wrong tokens", self.lasts))
+        Ok(format!(
+            "{count} subscribers stop reading for {:?}, others have wrong tokens",
+            self.lasts
+        ))
     }
 
     async fn heal(&mut self, arena: &mut Arena) -> Outcome<()> {
@@ -99,7 +103,10 @@ impl Fault for Pest {
         if self.worst > OTHERS {
             return Err(format!("another subscriber waited {:?}", self.worst).into());
         }
-        Ok(format!("wrong tokens got {:?}, an old one went on; others waited {:?}", self.answers, self.worst))
+        Ok(format!(
+            "wrong tokens got {:?}, an old one went on; others waited {:?}",
+            self.answers, self.worst
+        ))
     }
 }
 

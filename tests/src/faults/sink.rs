@@ -72,10 +72,13 @@ impl Fault for Outage {
         let (count, what) = match self.trouble {
             Trouble::Down => (now.cut - self.counted.cut, "packets cut"),
             Trouble::Slow => (now.delayed - self.counted.delayed, "packets late"),
-            Trouble::Busy => (arena.world.bucket.proxy.spoiled() - self.spoiled, "requests refused"),
-            Trouble::Mute => {
-                (arena.world.bucket.proxy.spoiled() - self.spoiled, "requests done and not answered")
+            Trouble::Busy => {
+                (arena.world.bucket.proxy.spoiled() - self.spoiled, "requests refused")
             }
+            Trouble::Mute => (
+                arena.world.bucket.proxy.spoiled() - self.spoiled,
+                "requests done and not answered",
+            ),
         };
         if count == 0 {
             return Err(format!("no {what}").into());

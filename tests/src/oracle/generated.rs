@@ -73,7 +73,8 @@ impl Judge for Generated {
             lane.rewind(frame.first().0, batch).map_err(|why| format!("{shard}: {why}"))?;
         }
         for (sequence, change) in (frame.first().0..).zip(&batch.changes) {
-            lane.check(batch, change).map_err(|why| format!("{shard}: sequence {sequence}: {why}"))?;
+            lane.check(batch, change)
+                .map_err(|why| format!("{shard}: sequence {sequence}: {why}"))?;
         }
         Ok(())
     }
@@ -99,7 +100,8 @@ impl Lane {
         let expected = self.expected.change(self.next)?;
         let same = change.operation() == expected.operation
             && change.key[..] == expected.key[..]
-            && hash_of(batch, change)? == expected.document.map(|it| content_hash(&it.dictionary, &it.value));
+            && hash_of(batch, change)?
+                == expected.document.map(|it| content_hash(&it.dictionary, &it.value));
         if !same {
             return Err(format!("is not the generator's change {}", self.next).into());
         }

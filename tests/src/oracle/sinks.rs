@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use tidegate_proto::{Key, content_hash, document};
 use tidegate_node::sources::datagen::ExpectedChange;
+use tidegate_proto::{Key, content_hash, document};
 
 use super::bank::{Account, Totals};
 use super::generated::Generated;
@@ -53,15 +53,9 @@ pub fn jsonl(
             let counts = BufReader::new(file.take(if is_newest { bytes } else { u64::MAX }));
             for line in counts.lines() {
                 let change = parse(&line?)?;
-                let (sequence, epoch) = (change.sequence, change.epoch);
-                if sequence != at.0 + 1 || epoch < at.1 {
-                    let (before, path) = (at.0, path.display());
-                    let what = format!("{sequence} of epoch {epoch} follows {before} of {}", at.1);
-                    return Err(format!("{path}: {what}").into());
-                }
-                at = (sequence, epoch);
+                at = change.follows(at).map_err(|why| format!("{}: {why}", path.display()))?;
                 each(&change)?;
-                last.insert(change.shard.clone(), sequence);
+                last.insert(change.shard.clone(), change.sequence);
             }
         }
         let held = position["sequence"].as_u64().unwrap_or(0);
@@ -73,6 +67,15 @@ pub fn jsonl(
 }
 
 impl JsonlChange {
+    /// Its sequence and epoch, if it may stand behind these.
+    fn follows(&self, (sequence, epoch): (u64, u64)) -> Result<(u64, u64), String> {
+        let own = (self.sequence, self.epoch);
+        if own.0 != sequence + 1 || own.1 < epoch {
+            return Err(format!("{} of epoch {} follows {sequence} of {epoch}", own.0, own.1));
+        }
+        Ok(own)
+    }
+
     /// Fails unless it is what the generator makes.
     ///
     /// # Errors
@@ -187,7 +190,8 @@ fn files(folder: &Path, stem: &str) -> Outcome<BTreeMap<u64, PathBuf>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
         let rest = rest.and_then(|rest| rest.strip_suffix(".jsonl")?.split_once('-'));
-        let numbers = rest.and_then(|(epoch, from)| epoch.parse::<u64>().ok().zip(from.parse().ok()));
+        let numbers =
+            rest.and_then(|(epoch, from)| epoch.parse::<u64>().ok().zip(from.parse().ok()));
         if let Some((_, from)) = numbers
             && found.insert(from, path).is_some()
         {

@@ -93,8 +93,7 @@ impl Checkpoints {
             let of = (node, name.clone(), sink.to_owned());
             let furthest = self.furthest.entry(of).or_default();
             if sequence < *furthest && !self.may_rewind {
-                let what = if sink.is_empty() { "captured" } else { sink };
-                return Err(format!("{name}: {what} went from {furthest} back to {sequence}"));
+                return Err(format!("{name}: \"{sink}\" went from {furthest} back to {sequence}"));
             }
             *furthest = (*furthest).max(sequence);
         }
@@ -125,6 +124,16 @@ struct Shared {
     failure: Mutex<String>,
     /// The folder of the sink that can be asked at any time how far it is.
     positions: PathBuf,
+}
+
+impl Shared {
+    /// Keeps the first thing that was wrong.
+    fn fail(&self, why: String) {
+        let mut failure = locked(&self.failure);
+        if failure.is_empty() {
+            *failure = why;
+        }
+    }
 }
 
 impl Watch {
@@ -203,10 +212,7 @@ async fn follow(node: usize, address: String, shared: Arc<Shared>) {
             let judged = locked(&shared.checkpoints).look(node, shard);
             let judged = judged.and_then(|()| beyond(shard, &said, &shared.positions));
             if let Err(why) = judged {
-                let mut failure = locked(&shared.failure);
-                if failure.is_empty() {
-                    *failure = why;
-                }
+                shared.fail(why);
             }
         }
         *locked(&shared.last[node]) = said;

@@ -3,14 +3,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
 
 /// Bytes of a disk; the file takes only what is written.
-const BYTES: u64 = 3 << 30;
+const BYTES: u64 = 1 << 30;
+/// Bytes of its smallest part.
+const BLOCK: u64 = 4096;
 /// What fills a disk.
 const BALLAST: &str = "ballast";
 /// How often a copy is made until nothing was written meanwhile.
@@ -102,19 +103,21 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// If the disk does not fill up.
+    /// If there was none.
     pub fn fill(&self) -> Outcome<u64> {
-        let mut ballast = File::create(self.mount.join(BALLAST))?;
-        let block = vec![0; 1 << 20];
-        let mut bytes = 0;
-        while bytes <= BYTES {
-            match ballast.write_all(&block).and_then(|()| ballast.sync_data()) {
-                Ok(()) => bytes += 1 << 20,
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(bytes),
-                Err(error) => return Err(error.into()),
+        let folder = self.mount.join(BALLAST);
+        std::fs::create_dir_all(&folder)?;
+        let (mut taken, mut bytes) = (0, BYTES);
+        // Ever smaller files, until not even a block is left.
+        while bytes >= BLOCK {
+            let file = folder.join(format!("{bytes}-{taken}"));
+            let size = bytes.to_string();
+            match tool("fallocate", &["-l", &size, &file.to_string_lossy()]) {
+                Ok(()) => taken += bytes,
+                Err(_) => bytes /= 2,
             }
         }
-        Err("the disk has more room than it was made with".into())
+        if taken == 0 { Err("the disk had no room to take".into()) } else { Ok(taken) }
     }
 
     /// Gives back what [`Disk::fill`] took.
@@ -123,7 +126,16 @@ impl Disk {
     ///
     /// If that was nothing.
     pub fn free(&self) -> Outcome<()> {
-        Ok(std::fs::remove_file(self.mount.join(BALLAST))?)
+        Ok(std::fs::remove_dir_all(self.mount.join(BALLAST))?)
+    }
+
+    /// Whether not a block can be written.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let probe = self.mount.join(BALLAST).join("probe");
+        let written = std::fs::write(&probe, [1; 8192]);
+        drop(std::fs::remove_file(probe));
+        written.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
     }
 
     /// From now on each sync takes so much longer.

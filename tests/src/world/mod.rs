@@ -80,12 +80,7 @@ impl World {
     /// # Panics
     ///
     /// If the nodes or the store do not come up.
-    pub async fn start(
-        binaries: &Path,
-        size: usize,
-        seed: u64,
-        disks: bool,
-    ) -> Outcome<Self> {
+    pub async fn start(binaries: &Path, size: usize, seed: u64, disks: bool) -> Outcome<Self> {
         namespace::sweep()?;
         let hosts: Vec<_> = (0..size).map(node).chain([SOURCE]).collect();
         let groups = hosts.iter().map(|host| vec![*host]).chain([vec![HARNESS, SINK]]);

@@ -41,13 +41,7 @@ impl Proxy {
         let listener = TcpListener::bind(listen).await?;
         let (mood, moods) = watch::channel(Mood::Fair);
         let spoiled = Arc::new(AtomicU64::new(0));
-        let its = Arc::clone(&spoiled);
-        let task = tokio::spawn(async move {
-            loop {
-                let Ok((client, _)) = listener.accept().await else { continue };
-                tokio::spawn(serve(client, upstream, moods.clone(), Arc::clone(&its)));
-            }
-        });
+        let task = tokio::spawn(listen_on(listener, upstream, moods, Arc::clone(&spoiled)));
         Ok(Self { mood, spoiled, task })
     }
 
@@ -66,6 +60,19 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+async fn listen_on(
+    listener: TcpListener,
+    upstream: SocketAddr,
+    moods: watch::Receiver<Mood>,
+    spoiled: Arc<AtomicU64>,
+) {
+    loop {
+        if let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(serve(client, upstream, moods.clone(), Arc::clone(&spoiled)));
+        }
     }
 }
 

@@ -148,7 +148,8 @@ impl Switch {
             line.counts.cut += 1;
             return [None, None];
         }
-        let Some(sent) = line.sent(bytes, now).filter(|_| !hits(&mut self.random, rule.loss_percent))
+        let Some(sent) =
+            line.sent(bytes, now).filter(|_| !hits(&mut self.random, rule.loss_percent))
         else {
             line.counts.lost += 1;
             return [None, None];

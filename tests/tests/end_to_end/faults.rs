@@ -22,13 +22,7 @@ async fn owners_and_leaders_die_freeze_and_part_and_every_change_comes_once() {
         return;
     }
     let plan = Plan {
-        scene: Scene {
-            seed: 20_261_121,
-            nodes: 3,
-            rate: 300,
-            disks: false,
-            binaries: binaries(),
-        },
+        scene: Scene { seed: 20_261_121, nodes: 3, rate: 300, disks: false, binaries: binaries() },
         length: Duration::from_secs(1),
         kinds: vec![Kind::F1, Kind::F2, Kind::F5, Kind::F7, Kind::F9],
         say: |_| {},

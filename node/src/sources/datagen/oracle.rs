@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_proto::v1::Operation;
 use tidegate_proto::document::{self, Encoded};
+use tidegate_proto::v1::Operation;
 use tidegate_proto::{Key, KeyPart, content_hash};
 
 use super::DatagenConfig;
@@ -80,7 +80,7 @@ fn encoded(template: &Template, row: u64, order: &Order) -> Result<(Vec<u8>, Enc
     let refuse = |why: String| Error::new(ErrorKind::Corrupt, why);
     let key = Key::encode(&[KeyPart::String(template.key(row))])
         .map_err(|error| refuse(error.to_string()))?;
-    let encoded = document::encode(&template.value(row, order))
-        .map_err(|error| refuse(error.to_string()))?;
+    let encoded =
+        document::encode(&template.value(row, order)).map_err(|error| refuse(error.to_string()))?;
     Ok((key.as_bytes().to_vec(), encoded))
 }
