@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_proto::Frame;
-use tidegate_proto::v1::{ChangeBatch, SubscribeResponse};
+use tidegate_proto::v1::{ChangeBatch, Rewound, SubscribeResponse};
 use tokio::time::Instant;
 
 use crate::Outcome;
@@ -64,12 +64,13 @@ impl<J: Judge> Seen<J> {
         lane.arrived(at);
         for frame in response.frames {
             let frame = Frame::parse(frame)?;
-            lane.follows(&frame).map_err(|why| format!("{shard}: {why}"))?;
             let batch = frame.decode()?;
             if batch.rewound.is_some() && !self.may_rewind {
                 let first = frame.first().0;
                 return Err(format!("{shard}: sequence {first} is rewound").into());
             }
+            let followed = lane.follows(&frame, batch.rewound.as_ref());
+            followed.map_err(|why| format!("{shard}: {why}"))?;
             self.judge.take(&shard, &frame, &batch)?;
         }
         self.token = response.token;
@@ -114,9 +115,11 @@ impl Lane {
         Self { last: 0, epoch: 0, at, worst, recent }
     }
 
-    /// Fails unless `frame` is the next one.
-    fn follows(&mut self, frame: &Frame) -> Result<(), String> {
-        let (first, wanted) = (frame.first().0, self.last + 1);
+    /// Fails unless `frame` is the next one: behind what came, or behind a loss that
+    /// is recorded and covers what did not come.
+    fn follows(&mut self, frame: &Frame, rewound: Option<&Rewound>) -> Result<(), String> {
+        let lost = rewound.map_or(0, |rewound| rewound.upto);
+        let (first, wanted) = (frame.first().0, self.last.max(lost) + 1);
         if first != wanted {
             return Err(format!("sequence {first} came where {wanted} is next"));
         }

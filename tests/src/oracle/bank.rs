@@ -43,6 +43,12 @@ pub struct Ledger {
     accounts: BTreeMap<String, Account>,
     /// The transfer whose changes come now.
     transfer: u64,
+    /// All changes, to go back to one of them.
+    taken: Vec<(String, Account)>,
+    /// The next change was there before.
+    rewound: bool,
+    /// Sequences of a feed with which it began anew.
+    anew: Vec<u64>,
     /// Changes taken.
     pub changes: u64,
 }
@@ -59,6 +65,9 @@ impl Ledger {
     /// in parts.
     pub fn take(&mut self, key: &str, document: &Value) -> Outcome<()> {
         let account = Account::read(document).ok_or("a document that is no account")?;
+        if std::mem::take(&mut self.rewound) {
+            self.go_back_to(key, account);
+        }
         if account.transfer != self.transfer {
             self.balanced()?;
             if account.transfer != self.transfer + 1 {
@@ -72,8 +81,29 @@ impl Ledger {
             return Err(format!("version {} came after version {version}", account.version).into());
         }
         self.accounts.insert(key.to_owned(), account);
+        self.taken.push((key.to_owned(), account));
         self.changes += 1;
         Ok(())
+    }
+
+    /// All copies were lost: what comes next may have come before.
+    pub fn rewind(&mut self) {
+        self.rewound = true;
+    }
+
+    /// Whether its feed began anew with this sequence, behind a loss that was said.
+    #[must_use]
+    pub fn begins_anew(&self, sequence: u64) -> bool {
+        self.anew.contains(&sequence)
+    }
+
+    /// Is as it was before this change came; as it is if it never came.
+    fn go_back_to(&mut self, key: &str, account: Account) {
+        let came = |(name, then): &(String, Account)| name == key && *then == account;
+        let Some(at) = self.taken.iter().position(came) else { return };
+        self.taken.truncate(at);
+        self.accounts = self.taken.iter().cloned().collect();
+        self.transfer = self.taken.last().map_or(0, |(_, account)| account.transfer);
     }
 
     /// # Errors
@@ -104,6 +134,10 @@ impl Ledger {
 
 impl Judge for Ledger {
     fn take(&mut self, shard: &str, frame: &Frame, batch: &ChangeBatch) -> Outcome<()> {
+        if batch.rewound.is_some() {
+            self.anew.push(frame.first().0);
+            self.rewind();
+        }
         for (sequence, change) in (frame.first().0..).zip(&batch.changes) {
             let mut key = Vec::new();
             Key::from_bytes(change.key.clone()).write_json(&mut key)?;
@@ -276,6 +310,20 @@ mod tests {
         ledger.take("0", &document(990, 2, 2)).unwrap();
         ledger.take("1", &document(1010, 2, 2)).unwrap();
         ledger.take("1", &document(1000, 3, 3)).unwrap();
+    }
+
+    #[test]
+    fn changes_come_again_after_a_rewind_and_only_then() {
+        let mut ledger = opened();
+        let both = [("0", document(990, 2, 2)), ("1", document(1010, 2, 2))];
+        for _ in 0..2 {
+            for (key, document) in &both {
+                ledger.take(key, document).unwrap();
+            }
+            ledger.rewind();
+        }
+        ledger.take("0", &both[0].1).unwrap();
+        assert!(ledger.take("0", &both[0].1).is_err(), "twice without a rewind");
     }
 
     #[test]

@@ -45,16 +45,46 @@ impl Generated {
         Ok(Self { lanes: lanes?, rewinds: 0, skew_ms: 0, now_ms })
     }
 
-    /// What the change of this sequence must be; `None` if no such change came.
+    /// What the change of this sequence must be.
     ///
     /// # Errors
     ///
-    /// If it cannot be generated.
-    pub fn expected(&self, shard: &str, sequence: u64) -> Outcome<Option<ExpectedChange>> {
-        let Some(lane) = self.lanes.get(shard) else { return Ok(None) };
-        let jump = lane.jumps.iter().rev().find(|(from, _)| *from <= sequence);
-        let Some((from, number)) = jump else { return Ok(None) };
-        Ok(Some(lane.expected.change(number + sequence - from)?))
+    /// If there is no such change.
+    pub fn expected(&self, shard: &str, sequence: u64) -> Outcome<ExpectedChange> {
+        self.made(shard, self.number_of(shard, sequence)?)
+    }
+
+    /// Which of the generator's changes has this sequence, counted from 0.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such change.
+    pub fn number_of(&self, shard: &str, sequence: u64) -> Outcome<u64> {
+        let jumps = &self.lane(shard)?.jumps;
+        let jump = jumps.iter().rev().find(|(from, _)| *from <= sequence);
+        let (from, number) = jump.ok_or_else(|| format!("{shard} has no sequence {sequence}"))?;
+        Ok(number + sequence - from)
+    }
+
+    /// The generator's change of this number.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such change.
+    pub fn made(&self, shard: &str, number: u64) -> Outcome<ExpectedChange> {
+        Ok(self.lane(shard)?.expected.change(number)?)
+    }
+
+    fn lane(&self, shard: &str) -> Outcome<&Lane> {
+        self.lanes.get(shard).ok_or_else(|| format!("there is no shard {shard}").into())
+    }
+
+    /// Whether a shard's changes begin anew with this sequence, behind a loss that
+    /// was said.
+    #[must_use]
+    pub fn begins_anew(&self, shard: &str, sequence: u64) -> bool {
+        let jumps = self.lanes.get(shard).map(|lane| &lane.jumps[..]).unwrap_or_default();
+        jumps.iter().skip(1).any(|(from, _)| *from == sequence)
     }
 
     /// How many different changes of the generator have come.

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -107,15 +108,19 @@ impl Disk {
     pub fn fill(&self) -> Outcome<u64> {
         let folder = self.mount.join(BALLAST);
         std::fs::create_dir_all(&folder)?;
-        let (mut taken, mut bytes) = (0, BYTES);
-        // Ever smaller files, until not even a block is left.
+        let (mut count, mut bytes) = (0_u64, BYTES);
+        // Ever smaller files, until not even a block is left. One that fails keeps
+        // what it got.
         while bytes >= BLOCK {
-            let file = folder.join(format!("{bytes}-{taken}"));
-            let size = bytes.to_string();
-            match tool("fallocate", &["-l", &size, &file.to_string_lossy()]) {
-                Ok(()) => taken += bytes,
-                Err(_) => bytes /= 2,
+            count += 1;
+            let file = folder.join(count.to_string());
+            if tool("fallocate", &["-l", &bytes.to_string(), &file.to_string_lossy()]).is_err() {
+                bytes /= 2;
             }
+        }
+        let mut taken = 0;
+        for file in std::fs::read_dir(&folder)? {
+            taken += file?.metadata()?.blocks() * 512;
         }
         if taken == 0 { Err("the disk had no room to take".into()) } else { Ok(taken) }
     }
