@@ -4,13 +4,17 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench bench-failover cluster deps
+.PHONY: help demo test verify fix bench bench-failover faults cluster deps
 
 # Only tests whose name holds this.
 F ?=
 # Only these rows of `make bench`, and how often each runs.
 ROWS ?=
 ROUNDS ?= 7
+# What `make faults` draws from, for how long, and which kinds (F5,F9); empty for the default.
+SEED ?=
+MINUTES ?=
+FAULTS ?=
 # Nodes of `make cluster`.
 N ?= 3
 
@@ -43,6 +47,9 @@ bench: deps ## Measure against bare parts, into deploy/bench/; ROWS=P3,P5 for so
 
 bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LOAD= changes a second
 	./deploy/bench-failover.sh
+
+faults: deps ## Do to a cluster what can go wrong; SEED=7 MINUTES=20 FAULTS=F5,F9. Needs root
+	SEED=$(SEED) MINUTES=$(MINUTES) FAULTS=$(FAULTS) ./deploy/faults.sh
 
 cluster: ## Run N=3 nodes on loopback in ./.cluster; end them with deploy/cluster.sh down
 	cargo build --workspace --bins

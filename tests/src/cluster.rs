@@ -1,6 +1,5 @@
-//! A cluster of real processes on loopback, each in a folder of its own.
+//! A cluster of real processes, each in a folder of its own.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -9,6 +8,9 @@ use serde_json::Value;
 use tokio::process::Child;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
+
+use crate::place::Place;
+pub use crate::place::free_address;
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -33,8 +35,8 @@ pub struct Cluster {
 
 #[derive(Debug)]
 struct Node {
-    address: String,
-    metrics: String,
+    name: String,
+    place: Place,
     process: Option<Child>,
 }
 
@@ -57,7 +59,7 @@ impl Cluster {
     pub async fn start_in(parent: &Path, size: usize, settings: &str) -> Self {
         let folder = tempfile::tempdir_in(parent).expect("a temporary folder");
         std::fs::write(folder.path().join(SETTINGS), settings).expect("a file");
-        Self::launch(folder, binaries(), size).await
+        Self::launch(folder, binaries(), on_loopback(size)).await
     }
 
     /// As [`Cluster::start`], with the binaries that lie in a folder.
@@ -68,13 +70,25 @@ impl Cluster {
     pub async fn start_from(binaries: &Path, size: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join(SETTINGS), "").expect("a file");
-        Self::launch(folder, binaries.to_owned(), size).await
+        Self::launch(folder, binaries.to_owned(), on_loopback(size)).await
     }
 
-    async fn launch(folder: tempfile::TempDir, binaries: PathBuf, size: usize) -> Self {
-        let nodes = (0..size).map(|_| Node {
-            address: free_address(),
-            metrics: free_address(),
+    /// As [`Cluster::start_from`], each node at a place of its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::start_from`].
+    pub async fn start_at(binaries: &Path, places: Vec<Place>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join(SETTINGS), "").expect("a file");
+        Self::launch(folder, binaries.to_owned(), places).await
+    }
+
+    async fn launch(folder: tempfile::TempDir, binaries: PathBuf, places: Vec<Place>) -> Self {
+        let size = places.len();
+        let nodes = places.into_iter().enumerate().map(|(number, place)| Node {
+            name: format!("node{number}"),
+            place,
             process: None,
         });
         let mut cluster = Self { nodes: nodes.collect(), folder, binaries };
@@ -85,13 +99,14 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a node, for the first time or again.
+    /// Starts a node, for the first time or again, under the name it has.
     ///
     /// # Panics
     ///
     /// If the binary is not built.
     pub fn start_node(&mut self, number: usize) {
-        self.start_as(number, &format!("node{number}"));
+        let name = self.nodes[number].name.clone();
+        self.start_as(number, &name);
     }
 
     /// Starts a node under a name of its own, as one that enters anew must have.
@@ -100,7 +115,7 @@ impl Cluster {
     ///
     /// If the binary is not built.
     pub fn start_as(&mut self, number: usize, name: &str) {
-        let first = self.nodes[0].address.clone();
+        let first = self.nodes[0].place.address.clone();
         let data = self.data(number);
         let log = std::fs::File::options()
             .create(true)
@@ -108,16 +123,19 @@ impl Cluster {
             .open(self.folder.path().join(format!("node{number}.log")))
             .expect("a log file");
         let node = &mut self.nodes[number];
-        let mut command = tokio::process::Command::new(self.binaries.join("tidegated"));
-        command.args(["run", "--name", name, "--listen", &node.address, "--config"]);
+        name.clone_into(&mut node.name);
+        let place = &node.place;
+        let mut command = place.command(&self.binaries.join("tidegated"));
+        command.args(["run", "--name", name, "--listen", &place.address, "--config"]);
         command.arg(self.folder.path().join(SETTINGS));
-        command.args(["--metrics-listen", &node.metrics, "--data"]).arg(data);
+        command.args(["--metrics-listen", &place.metrics, "--data"]).arg(data);
+        command.args(&place.flags);
         if number == 0 {
             command.arg("--bootstrap");
         } else {
             command.args(["--join", &first]);
         }
-        let process = command.stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn();
+        let process = command.stdout(Stdio::null()).stderr(log).spawn();
         node.process = Some(process.expect("tidegated is built: cargo build --workspace --bins"));
     }
 
@@ -145,7 +163,36 @@ impl Cluster {
     /// The data folder of a node.
     #[must_use]
     pub fn data(&self, number: usize) -> PathBuf {
-        self.folder.path().join(format!("node{number}"))
+        let own = self.folder.path().join(format!("node{number}"));
+        self.nodes[number].place.data.clone().unwrap_or(own)
+    }
+
+    /// Where and how a node is started the next time.
+    pub fn place(&mut self, number: usize) -> &mut Place {
+        &mut self.nodes[number].place
+    }
+
+    /// What a node is called: `node<number>`, unless it was started as another.
+    #[must_use]
+    pub fn name(&self, number: usize) -> &str {
+        &self.nodes[number].name
+    }
+
+    /// The folder of the binaries it runs.
+    #[must_use]
+    pub fn binaries(&self) -> &Path {
+        &self.binaries
+    }
+
+    /// The process id of a node; `None` if it was not started or was killed.
+    #[must_use]
+    pub fn process(&self, number: usize) -> Option<u32> {
+        self.nodes[number].process.as_ref().and_then(Child::id)
+    }
+
+    /// How a node has ended by itself; `None` while it runs.
+    pub fn has_ended(&mut self, number: usize) -> Option<ExitStatus> {
+        self.nodes[number].process.as_mut()?.try_wait().ok()?
     }
 
     /// All that a node has logged; the starts before this one included.
@@ -170,7 +217,7 @@ impl Cluster {
     /// Where each node listens.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.address.clone()).collect()
+        self.nodes.iter().map(|node| node.place.address.clone()).collect()
     }
 
     /// The folder of the cluster, for files of the test.
@@ -271,7 +318,7 @@ impl Cluster {
     /// Where its nodes listen, as the CLI takes it.
     #[must_use]
     pub fn endpoints(&self) -> String {
-        let all = self.nodes.iter().map(|node| format!("http://{}", node.address));
+        let all = self.nodes.iter().map(|node| format!("http://{}", node.place.address));
         all.collect::<Vec<_>>().join(",")
     }
 
@@ -307,7 +354,18 @@ pub fn cli(endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Outp
     cli_of(&binaries(), endpoints, arguments, input)
 }
 
-fn cli_of(binaries: &Path, endpoints: &str, arguments: &[&str], input: impl Into<Stdio>) -> Output {
+/// As [`cli`], with the binaries that lie in a folder.
+///
+/// # Panics
+///
+/// If the binary does not lie there.
+#[must_use]
+pub fn cli_of(
+    binaries: &Path,
+    endpoints: &str,
+    arguments: &[&str],
+    input: impl Into<Stdio>,
+) -> Output {
     Command::new(binaries.join("tidegate"))
         .args(["--output", "json", "--endpoint", endpoints])
         .args(arguments)
@@ -337,13 +395,6 @@ pub fn binaries() -> PathBuf {
     test.ancestors().nth(2).expect("target/debug/deps").to_owned()
 }
 
-/// A loopback address nobody listens on right now.
-///
-/// # Panics
-///
-/// If there is none.
-#[must_use]
-pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
+fn on_loopback(size: usize) -> Vec<Place> {
+    (0..size).map(|_| Place::on_loopback()).collect()
 }

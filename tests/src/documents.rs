@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tidegate_proto::v1::documents_client::DocumentsClient;
 use tidegate_proto::v1::{DocumentWrite, WriteRequest, WriteResponse, document_write};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::cluster::{binary, cli, free_address};
+use crate::cluster::{binaries, cli};
+use crate::place::Place;
 
 /// How often a connection is tried, 100 ms apart.
 const TRIES: usize = 300;
@@ -34,14 +35,24 @@ impl Documents {
     ///
     /// If the binary is not built, or the port does not open within half a minute.
     pub async fn start() -> Self {
+        Self::start_at(&binaries(), &Place::on_loopback()).await
+    }
+
+    /// As [`Documents::start`], with the binaries of a folder, at a place.
+    ///
+    /// # Panics
+    ///
+    /// As [`Documents::start`].
+    pub async fn start_at(binaries: &Path, place: &Place) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let address = free_address();
-        let server = Command::new(binary("tidegated"))
-            .args(["documents", "--listen", &address, "--data"])
+        let address = &place.address;
+        let server = place
+            .command(&binaries.join("tidegated"))
+            .args(["documents", "--listen", address, "--data"])
             .arg(folder.path())
+            .args(&place.flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
             .spawn()
             .expect("tidegated is built: cargo build --workspace --bins");
         let endpoint = format!("http://{address}");

@@ -1,7 +1,7 @@
 //! What a lake holds, by a reader that shares no code with its writer.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -18,8 +18,7 @@ const PYTHON: &str = ".cache/tidegate/py/bin/python";
 #[must_use]
 pub fn latest(root: &Path, export: &str) -> BTreeMap<String, Value> {
     let out = tempfile::NamedTempFile::new().expect("a temporary file");
-    let home = std::env::home_dir().unwrap_or_default();
-    let output = Command::new(home.join(PYTHON))
+    let output = Command::new(python())
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/readers/lake.py"))
         .args([root, Path::new(export)])
         .arg("--latest")
@@ -30,4 +29,10 @@ pub fn latest(root: &Path, export: &str) -> BTreeMap<String, Value> {
     let text = std::fs::read_to_string(out.path()).expect("what the reader wrote");
     let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON lines"));
     rows.map(|row| (row["key"].to_string(), row["document"].clone())).collect()
+}
+
+/// The Python of the install script.
+#[must_use]
+pub fn python() -> PathBuf {
+    std::env::home_dir().unwrap_or_default().join(PYTHON)
 }

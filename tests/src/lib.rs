@@ -1,6 +1,16 @@
-//! What tests of more than one process share: the real servers they start.
+//! What tests of more than one process share: the real servers they start, the
+//! world they run in, what is done to it, and who judges what comes out.
 
 pub mod cluster;
 pub mod documents;
 pub mod dynamodb_local;
+pub mod faults;
+pub mod feed;
+pub mod figures;
 pub mod lake;
+pub mod oracle;
+pub mod place;
+pub mod world;
+
+/// A result, or why there is none.
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

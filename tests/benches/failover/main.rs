@@ -5,29 +5,25 @@
 //! with a check of all that came; one that fails it has no number.
 
 mod faults;
-mod figures;
 mod load;
 mod moves;
 mod report;
 mod rig;
-mod seen;
-mod subscriber;
+mod states;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+pub(crate) use tidegate_tests::Outcome;
 use tidegate_tests::cluster::binaries;
+use tidegate_tests::figures::Figures;
 
 use crate::faults::{Fault, Gap};
-use crate::figures::Figures;
 use crate::load::Load;
 use crate::report::{Line, Report};
 use crate::rig::Rig;
-
-/// A result, or why there is none.
-pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// How long it is measured what the machine carries.
 const CALIBRATION: Duration = Duration::from_secs(5);

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use tidegate_tests::figures::Figures;
+
 use crate::Outcome;
-use crate::figures::Figures;
 
 const ROW: &str = "P14";
 const HEAD: &str = "# Ratios\n\n\

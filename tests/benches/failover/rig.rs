@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_tests::cluster::Cluster;
+use tidegate_tests::feed::Subscriber;
 use tokio::time::{Instant, sleep};
 
 use crate::Outcome;
 use crate::load::{EXPORT, Load, SHARDS};
-use crate::subscriber::Subscriber;
+use crate::states::{self, States};
 
 /// Nodes of the cluster; number n is named `node<n>`.
 pub(crate) const NODES: usize = 3;
@@ -22,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// What a phase runs on; each has its own.
 pub(crate) struct Rig {
     pub(crate) cluster: Cluster,
-    pub(crate) subscriber: Subscriber,
+    pub(crate) subscriber: Subscriber<States>,
     load: Load,
 }
 
@@ -32,7 +33,7 @@ impl Rig {
     pub(crate) async fn start(binaries: &Path, load: Load) -> Outcome<Self> {
         let cluster = Cluster::start_from(binaries, NODES).await;
         cluster.apply(&load.spec());
-        let subscriber = Subscriber::start(cluster.addresses());
+        let subscriber = Subscriber::start(EXPORT, cluster.addresses(), States::default());
         let rig = Self { cluster, subscriber, load };
         rig.whole().await?;
         rig.flowing().await?;
@@ -85,7 +86,7 @@ impl Rig {
         let seen = self.subscriber.finish()?;
         // Its memory of changes is folded again here: not beside a runtime's tasks.
         let config = self.load.config().clone();
-        tokio::task::spawn_blocking(move || seen.verify(&config)).await?
+        tokio::task::spawn_blocking(move || states::verify(&seen, &config)).await?
     }
 
     async fn until(&self, what: &str, done: impl Fn() -> bool) -> Outcome<()> {

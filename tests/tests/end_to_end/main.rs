@@ -7,6 +7,7 @@
 mod damage;
 mod dynamodb;
 mod failover;
+mod faults;
 mod operate;
 mod refusals;
 mod stage;

@@ -21,7 +21,7 @@ use tonic::async_trait;
 
 pub use config::DatagenConfig;
 pub use generate::{Generated, Item, Order, change};
-pub use oracle::state_after;
+pub use oracle::{Expected, ExpectedChange, state_after};
 use shard::Shard;
 use stream::DatagenStream;
 

@@ -7,36 +7,46 @@ const BARS: [f64; 11] =
 const WIDTH: usize = 40;
 
 /// Milliseconds of one kind, sorted.
-pub(crate) struct Figures(Vec<f64>);
+#[derive(Clone, Debug, Default)]
+pub struct Figures(Vec<f64>);
 
 impl Figures {
     /// Of any number of times.
-    pub(crate) fn of(times: impl IntoIterator<Item = f64>) -> Self {
+    #[must_use]
+    pub fn of(times: impl IntoIterator<Item = f64>) -> Self {
         let mut times: Vec<_> = times.into_iter().collect();
         times.sort_by(f64::total_cmp);
         Self(times)
     }
 
-    pub(crate) fn count(&self) -> usize {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
     /// The least time that `percent` of all do not exceed; `None` of none.
-    pub(crate) fn percentile(&self, percent: usize) -> Option<f64> {
+    #[must_use]
+    pub fn percentile(&self, percent: usize) -> Option<f64> {
         let at = (self.0.len() * percent).div_ceil(100).max(1) - 1;
         self.0.get(at).copied()
     }
 
-    pub(crate) fn least(&self) -> Option<f64> {
+    /// The shortest; `None` of none.
+    #[must_use]
+    pub fn least(&self) -> Option<f64> {
         self.0.first().copied()
     }
 
-    pub(crate) fn worst(&self) -> Option<f64> {
+    /// The longest; `None` of none.
+    #[must_use]
+    pub fn worst(&self) -> Option<f64> {
         self.0.last().copied()
     }
 
     /// `p50 210 ms, p99 480 ms, worst 500 ms of 36`.
-    pub(crate) fn line(&self) -> String {
+    #[must_use]
+    pub fn line(&self) -> String {
         let (Some(half), Some(most), Some(worst)) =
             (self.percentile(50), self.percentile(99), self.worst())
         else {
@@ -47,7 +57,8 @@ impl Figures {
     }
 
     /// A bar a line.
-    pub(crate) fn histogram(&self) -> String {
+    #[must_use]
+    pub fn histogram(&self) -> String {
         let mut counts = vec![0_usize; BARS.len() + 1];
         for time in &self.0 {
             counts[BARS.partition_point(|end| end < time)] += 1;

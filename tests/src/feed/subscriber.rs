@@ -16,9 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
+use super::seen::{Judge, Seen};
 use crate::Outcome;
-use crate::load::EXPORT;
-use crate::seen::Seen;
 
 /// Bytes that may be on their way to it.
 const CREDIT: u64 = 32 << 20;
@@ -29,14 +28,16 @@ const SILENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// It runs on a thread of its own, so that nothing else delays its clock.
-pub(crate) struct Subscriber {
-    shared: Arc<Shared>,
+#[derive(Debug)]
+pub struct Subscriber<J> {
+    shared: Arc<Shared<J>>,
     thread: JoinHandle<()>,
 }
 
-#[derive(Default)]
-struct Shared {
-    seen: Mutex<Seen>,
+#[derive(Debug)]
+struct Shared<J> {
+    export: String,
+    seen: Mutex<Seen<J>>,
     /// Which endpoint it is at.
     node: AtomicUsize,
     stop: AtomicBool,
@@ -44,12 +45,12 @@ struct Shared {
     failure: Mutex<String>,
 }
 
-impl Shared {
+impl<J: Judge> Shared<J> {
     fn failure(&self) -> MutexGuard<'_, String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, Seen<J>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -58,10 +59,17 @@ impl Shared {
     }
 }
 
-impl Subscriber {
-    /// Follows the export from its oldest change on.
-    pub(crate) fn start(addresses: Vec<String>) -> Self {
-        let shared = Arc::new(Shared::default());
+impl<J: Judge> Subscriber<J> {
+    /// Follows an export from its oldest change on; `judge` looks at all that comes.
+    #[must_use]
+    pub fn start(export: &str, addresses: Vec<String>, judge: J) -> Self {
+        let shared = Arc::new(Shared {
+            export: export.to_owned(),
+            seen: Mutex::new(Seen::new(judge)),
+            node: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            failure: Mutex::default(),
+        });
         let its = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -75,44 +83,78 @@ impl Subscriber {
     }
 
     /// From now on the largest gaps count anew.
-    pub(crate) fn begin_round(&self) {
+    pub fn begin_round(&self) {
         self.shared.seen().begin_round();
     }
 
     /// The largest gap of each shard since.
-    pub(crate) fn gaps(&self) -> BTreeMap<String, Duration> {
+    #[must_use]
+    pub fn gaps(&self) -> BTreeMap<String, Duration> {
         self.shared.seen().gaps(Instant::now())
     }
 
     /// What a shard's gap usually is.
-    pub(crate) fn usual(&self, shard: &str) -> Duration {
+    #[must_use]
+    pub fn usual(&self, shard: &str) -> Duration {
         self.shared.seen().usual(shard)
     }
 
     /// The last sequence of each shard.
-    pub(crate) fn sequences(&self) -> BTreeMap<String, u64> {
+    #[must_use]
+    pub fn sequences(&self) -> BTreeMap<String, u64> {
         self.shared.seen().sequences()
     }
 
     /// The number of the node it is at.
-    pub(crate) fn node(&self) -> usize {
+    #[must_use]
+    pub fn node(&self) -> usize {
         self.shared.node.load(Ordering::Relaxed)
     }
 
-    /// Fails if it has given up, as it does for a change lost or doubled; says which.
-    pub(crate) fn alive(&self) -> Outcome<()> {
+    /// Changes that were lost with all copies may come again from now on, in
+    /// batches that say so.
+    pub fn allow_rewinds(&self) {
+        self.shared.seen().allow_rewinds();
+    }
+
+    /// When something of each shard came last.
+    #[must_use]
+    pub fn arrivals(&self) -> BTreeMap<String, Instant> {
+        self.shared.seen().arrivals()
+    }
+
+    /// Asks its judge something.
+    pub fn ask<T>(&self, question: impl FnOnce(&mut J) -> T) -> T {
+        question(&mut self.shared.seen().judge)
+    }
+
+    /// Where a subscriber would go on; empty before anything came.
+    #[must_use]
+    pub fn token(&self) -> Vec<u8> {
+        self.shared.seen().token.to_vec()
+    }
+
+    /// # Errors
+    ///
+    /// If it has given up, as it does for a change lost or doubled; says which.
+    pub fn alive(&self) -> Outcome<()> {
         let failure = self.shared.failure().clone();
         if failure.is_empty() { Ok(()) } else { Err(failure.into()) }
     }
 
-    /// Ends it; what it has seen, or what was wrong with it.
-    pub(crate) fn finish(self) -> Outcome<Seen> {
+    /// Ends it and returns what it has seen.
+    ///
+    /// # Errors
+    ///
+    /// What was wrong with that.
+    pub fn finish(self) -> Outcome<Seen<J>> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| "the subscriber panicked")?;
         if !self.shared.failure().is_empty() {
             return Err(self.shared.failure().clone().into());
         }
-        Ok(std::mem::take(&mut *self.shared.seen()))
+        let shared = Arc::into_inner(self.shared).ok_or("the subscriber still runs")?;
+        Ok(shared.seen.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -124,7 +166,7 @@ enum End {
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
-async fn run(shared: &Shared, addresses: &[String]) -> Outcome<()> {
+async fn run<J: Judge>(shared: &Shared<J>, addresses: &[String]) -> Outcome<()> {
     for node in (0..addresses.len()).cycle() {
         if shared.stopped() {
             break;
@@ -138,7 +180,7 @@ async fn run(shared: &Shared, addresses: &[String]) -> Outcome<()> {
     Ok(())
 }
 
-async fn follow(shared: &Shared, address: &str) -> End {
+async fn follow<J: Judge>(shared: &Shared<J>, address: &str) -> End {
     let (requests, outbound) = mpsc::channel(64);
     let start = SubscribeRequest { kind: Some(Kind::Start(start(shared))) };
     let (Ok(()), Ok(endpoint)) =
@@ -177,11 +219,11 @@ async fn follow(shared: &Shared, address: &str) -> End {
     End::Left
 }
 
-fn start(shared: &Shared) -> SubscribeStart {
+fn start<J: Judge>(shared: &Shared<J>) -> SubscribeStart {
     let token = shared.seen().token.clone();
     let from = if token.is_empty() { From::Earliest(true) } else { From::Token(token) };
     SubscribeStart {
-        export: EXPORT.to_owned(),
+        export: shared.export.clone(),
         from: Some(from),
         format: FeedFormat::Frames.into(),
         credit_bytes: CREDIT,

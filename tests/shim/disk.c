@@ -1,0 +1,85 @@
+/* A disk that is slow or fails when told to: preloaded into a node.
+ *
+ * Before each sync of a file below TIDEGATE_DISK, the file named by
+ * TIDEGATE_DISK_FAULT is read. "slow MILLISECONDS" makes the sync wait; "fail"
+ * makes one sync fail with EIO and is taken away by it. Each fault done adds a
+ * byte to that file's name with ".done".
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int below(int fd, const char *folder)
+{
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0)
+        return 0;
+    path[length] = 0;
+    return strncmp(path, folder, strlen(folder)) == 0;
+}
+
+static void count(const char *order)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s.done", order);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return;
+    (void)!write(fd, "x", 1);
+    close(fd);
+}
+
+/* 1 if the sync must fail. */
+static int disturb(int fd)
+{
+    const char *order = getenv("TIDEGATE_DISK_FAULT"), *folder = getenv("TIDEGATE_DISK");
+    if (!order || !folder)
+        return 0;
+    int file = open(order, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return 0;
+    char text[64] = "";
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0 || !below(fd, folder))
+        return 0;
+    long ms = 0;
+    if (sscanf(text, "slow %ld", &ms) == 1) {
+        struct timespec wait = {ms / 1000, (ms % 1000) * 1000000};
+        count(order);
+        nanosleep(&wait, NULL);
+        return 0;
+    }
+    /* Only one of those who see it takes it away. */
+    if (strncmp(text, "fail", 4) == 0 && unlink(order) == 0) {
+        count(order);
+        return 1;
+    }
+    return 0;
+}
+
+int fsync(int fd)
+{
+    if (disturb(fd)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int fdatasync(int fd)
+{
+    if (disturb(fd)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}

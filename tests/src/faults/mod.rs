@@ -1,0 +1,63 @@
+//! What goes wrong, on purpose: drawn from a seed, done to a cluster under load,
+//! taken back, and shown to have happened.
+//!
+//! Each fault is a small type with three steps: `inject`, `heal` and `proof`. A run
+//! whose fault cannot be shown to have happened has failed as much as one that
+//! loses a change.
+
+mod arena;
+mod clock;
+mod disk;
+mod kind;
+mod member;
+mod network;
+mod pest;
+mod process;
+mod report;
+mod run;
+mod sink;
+mod verdict;
+
+use std::time::Duration;
+
+use tonic::async_trait;
+
+use crate::Outcome;
+pub use arena::{Arena, Before, Scene};
+pub use kind::Kind;
+pub use report::page;
+pub use run::{Done, Plan, Round, Violation, run};
+pub use verdict::Verdict;
+
+/// One fault, with everything about it drawn but whom it meets.
+#[async_trait]
+pub trait Fault: Send {
+    /// How long it lasts before it is healed.
+    fn lasts(&self) -> Duration;
+
+    /// Makes it happen. Returns what and to whom, for the history.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made.
+    async fn inject(&mut self, arena: &mut Arena) -> Outcome<String>;
+
+    /// Takes it back.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be done.
+    async fn heal(&mut self, arena: &mut Arena) -> Outcome<()>;
+
+    /// What shows that it happened; asked when all is well again.
+    ///
+    /// # Errors
+    ///
+    /// If nothing shows it, or it did what this fault must not do.
+    async fn proof(&self, arena: &Arena) -> Outcome<String>;
+
+    /// All copies of a spool may be lost by it: what follows may be read again.
+    fn may_rewind(&self) -> bool {
+        false
+    }
+}

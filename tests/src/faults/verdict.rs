@@ -1,0 +1,197 @@
+//! The end of a run: what lies in every sink is compared with what was made.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use tidegate_node::sources::datagen::ExpectedChange;
+use tidegate_proto::Key;
+use tidegate_proto::document::{self, Encoded};
+use tidegate_proto::v1::{Checkpoint, Shard};
+use tokio::time::sleep;
+
+use super::arena::{Arena, BANK, GENERATED, jsonl_folder};
+use crate::Outcome;
+use crate::feed::Seen;
+use crate::lake::latest;
+use crate::oracle::{Generated, Ledger, Totals, bank_in_lake, generated_in_lake, jsonl};
+
+/// Of each export.
+const SINKS: [&str; 2] = ["lake", "jsonl"];
+
+/// How much was compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verdict {
+    /// Generated changes, each at its subscriber and in two sinks.
+    pub generated: u64,
+    /// Changes of the bank, likewise.
+    pub bank: u64,
+}
+
+/// What is needed once nothing runs any more.
+struct Rest {
+    generated: Seen<Generated>,
+    bank: Seen<Ledger>,
+    /// What the bank knows.
+    accounts: Totals,
+    /// Copied from the bucket.
+    lake: PathBuf,
+    jsonl: PathBuf,
+    /// By sink and shard, what each must have at least.
+    wanted: BTreeMap<&'static str, BTreeMap<String, u64>>,
+}
+
+/// Waits until the sinks have all that was fed by now, ends the nodes, and compares.
+pub(super) async fn judge(mut arena: Arena) -> Outcome<Verdict> {
+    let fed = settle(&mut arena).await?;
+    if arena.generated.ask(|judge| judge.rewinds) == 0 {
+        let gaps = arena.watch.cluster().gaps.len();
+        if gaps > 0 {
+            return Err(format!("{gaps} gaps are recorded, and nothing was lost").into());
+        }
+    }
+    let wanted = SINKS.map(|sink| (sink, delivered(&arena, sink, &fed))).into();
+    let Arena { mut world, generated, bank, teller, watch, .. } = arena;
+    let accounts = teller.stop().await?;
+    drop(watch);
+    // Its sinks are read as a crash leaves them.
+    for number in 0..world.size() {
+        world.cluster.kill(number).await;
+    }
+    let copied = tempfile::tempdir()?;
+    let lake = world.bucket.copy(copied.path(), "faults").await?;
+    let jsonl = jsonl_folder(&world);
+    let (generated, bank) = (generated.finish()?, bank.finish()?);
+    let rest = Rest { generated, bank, accounts, lake, jsonl, wanted };
+    let verdict = tokio::task::spawn_blocking(move || rest.judge()).await?;
+    drop(world);
+    verdict
+}
+
+/// Ends the transfers, and waits until both sinks have all of them and whatever else
+/// was fed by now. Returns that.
+async fn settle(arena: &mut Arena) -> Outcome<BTreeMap<String, u64>> {
+    arena.check()?;
+    arena.teller.pause();
+    // The last transfer ends and comes.
+    sleep(Duration::from_secs(1)).await;
+    let wanted = arena.sequences();
+    let last = wanted.clone();
+    arena
+        .until("both sinks have what was fed", move |it| {
+            let cluster = it.watch.cluster();
+            cluster.shards.iter().all(|shard| {
+                let wanted = shard.spec.as_ref().and_then(|spec| last.get(&spec.name));
+                let has = |at: &&Checkpoint| wanted.is_some_and(|wanted| at.sequence >= *wanted);
+                shard.delivered.values().filter(has).count() == SINKS.len()
+            })
+        })
+        .await?;
+    Ok(wanted)
+}
+
+/// By shard, the furthest that any node ever said that a sink is; what was fed at
+/// least.
+fn delivered(arena: &Arena, sink: &str, fed: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let cluster = arena.watch.cluster();
+    let of = |shard: &Shard| {
+        let name = shard.spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default();
+        let export = shard.id.map_or(0, |id| id.export_id);
+        let furthest = arena.watch.delivered(&format!("{export}/{name}"), sink);
+        let fed = fed.get(&name).copied().unwrap_or(0);
+        (name, furthest.max(fed))
+    };
+    cluster.shards.iter().map(of).collect()
+}
+
+impl Rest {
+    fn judge(&self) -> Outcome<Verdict> {
+        self.bank()?;
+        self.generated()?;
+        let (generated, bank) = (self.generated.judge.changes(), self.bank.judge.changes);
+        Ok(Verdict { generated, bank })
+    }
+
+    fn bank(&self) -> Outcome<()> {
+        let fed = &self.bank.judge;
+        fed.balanced()?;
+        same("the bank's feed", fed.accounts(), &self.accounts)?;
+        let mut lines = Ledger::default();
+        let anew = |_: &str, sequence| fed.begins_anew(sequence);
+        let last = jsonl(&self.jsonl.join(BANK), anew, |change| {
+            if fed.begins_anew(change.sequence) {
+                lines.rewind();
+            }
+            let key: String = serde_json::from_value(change.line["key"].clone())?;
+            lines.take(&key, &change.line["document"])
+        })?;
+        lines.balanced()?;
+        same("the bank in jsonl", lines.accounts(), &self.accounts)?;
+        same("the bank's sequences in jsonl", &last, &self.bank.sequences())?;
+        same("the bank in the lake", &bank_in_lake(&self.lake, BANK)?, &self.accounts)
+    }
+
+    fn generated(&self) -> Outcome<()> {
+        let judge = &self.generated.judge;
+        let in_lake = generated_in_lake(&self.lake, GENERATED, judge)?;
+        self.has_enough("lake", &in_lake)?;
+        let anew = |shard: &str, sequence| judge.begins_anew(shard, sequence);
+        let in_lines = jsonl(&self.jsonl.join(GENERATED), anew, |change| {
+            change.check(&judge.expected(&change.shard, change.sequence)?)
+        })?;
+        self.has_enough("jsonl", &in_lines)?;
+        let mut documents = BTreeMap::new();
+        for (shard, last) in &in_lake {
+            for number in 0..=judge.number_of(shard, *last)? {
+                fold(&mut documents, judge.made(shard, number)?);
+            }
+        }
+        let documents: Outcome<BTreeMap<_, _>> = documents.into_iter().map(as_json).collect();
+        same("the documents in the lake", &latest(&self.lake, GENERATED), &documents?)
+    }
+
+    /// Fails if a sink has less of a shard than was fed, or than a checkpoint said.
+    fn has_enough(&self, sink: &str, last: &BTreeMap<String, u64>) -> Outcome<()> {
+        for shard in self.generated.sequences().keys() {
+            let wanted = self.wanted.get(sink).and_then(|wanted| wanted.get(shard));
+            let has = last.get(shard);
+            if has < wanted {
+                return Err(format!("{sink}: {shard} ends at {has:?}, before {wanted:?}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fold(documents: &mut BTreeMap<Vec<u8>, Encoded>, change: ExpectedChange) {
+    match change.document {
+        None => drop(documents.remove(&change.key)),
+        Some(document) => drop(documents.insert(change.key, document)),
+    }
+}
+
+/// A document under its key, both as JSON.
+fn as_json((key, document): (Vec<u8>, Encoded)) -> Outcome<(String, Value)> {
+    let (mut name, mut text) = (Vec::new(), Vec::new());
+    Key::from_bytes(key.into()).write_json(&mut name)?;
+    document::write_json(&document.dictionary, &document.value, &mut text)?;
+    let key: Value = serde_json::from_slice(&name)?;
+    Ok((key.to_string(), serde_json::from_slice(&text)?))
+}
+
+/// Fails where one map is not as the other.
+fn same<V: PartialEq + std::fmt::Debug>(
+    what: &str,
+    found: &BTreeMap<String, V>,
+    wanted: &BTreeMap<String, V>,
+) -> Outcome<()> {
+    let keys = found.keys().chain(wanted.keys());
+    match keys.into_iter().find(|key| found.get(*key) != wanted.get(*key)) {
+        None => Ok(()),
+        Some(key) => {
+            let (has, should) = (found.get(key), wanted.get(key));
+            Err(format!("{what}: {key} is {has:?} and should be {should:?}").into())
+        }
+    }
+}

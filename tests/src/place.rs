@@ -1,0 +1,54 @@
+//! Where a process runs and how it is begun.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+/// The place of one process: on loopback, or in a world of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// `host:port` of its gRPC endpoint.
+    pub address: String,
+    /// `host:port` of a node's metrics.
+    pub metrics: String,
+    /// Words before the program's own: what puts it into another network.
+    pub prefix: Vec<String>,
+    /// Set in its environment.
+    pub environment: Vec<(String, OsString)>,
+    /// Flags behind the program's own, as `--insecure`.
+    pub flags: Vec<String>,
+    /// Where a node keeps its data; in the cluster's folder if none is said.
+    pub data: Option<PathBuf>,
+}
+
+impl Place {
+    /// On loopback, at ports nobody listens on right now.
+    #[must_use]
+    pub fn on_loopback() -> Self {
+        Self { address: free_address(), metrics: free_address(), ..Self::default() }
+    }
+
+    /// A command that runs `program` here.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        let mut words = self.prefix.iter().map(OsString::from).collect::<Vec<_>>();
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.kill_on_drop(true);
+        command
+    }
+}
+
+/// A loopback address nobody listens on right now.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").to_string()
+}
