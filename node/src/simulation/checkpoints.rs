@@ -74,6 +74,7 @@ impl World {
             return;
         };
         let Some(command) = memory.proposed.take() else { return };
+        self.check_taken(&outcome);
         for (shard, upto) in recorded(&command, &outcome) {
             if let Some(log) = self.nodes[machine].disk.logs.get_mut(&shard) {
                 log.standing.set_stable(upto);

@@ -26,8 +26,8 @@ pub(super) struct Checks {
     /// Who captured under each epoch, since when.
     owners: BTreeMap<(ShardId, Epoch), (Machine, Micros)>,
     sinks: BTreeMap<SinkId, Delivered>,
-    /// Declared down for silence, not because their process was gone.
-    silent: BTreeSet<(NodeId, u64)>,
+    /// Runs that a firewall, or the machine, once said are gone.
+    refused: BTreeSet<(NodeId, u64)>,
     /// As they were before the command at hand.
     before: Option<Shard>,
     /// Epochs whose reader was not in sync.
@@ -43,8 +43,8 @@ pub(super) struct Delivered {
 }
 
 impl Checks {
-    pub(super) fn blamed_for_silence(&mut self, id: NodeId, run: u64) {
-        self.silent.insert((id, run));
+    pub(super) fn was_refused(&mut self, id: NodeId, run: u64) {
+        self.refused.insert((id, run));
     }
 
     pub(super) fn delivered(&self, sink: &SinkId) -> Place {
@@ -155,9 +155,8 @@ impl World {
                 if at <= delivered.last || (jump && !(batch.rewound.is_some() && lost)) {
                     wrong = Some(format!("{at} behind {}", delivered.last));
                 }
-                if jump && again {
+                if std::mem::take(&mut again) {
                     delivered.place = rewind(delivered.place, batch);
-                    again = false;
                 }
                 delivered.last = at;
                 let taken = &mut delivered.place.0[item.lane];
@@ -189,7 +188,7 @@ impl World {
             Some(command::Kind::Assign(assign)) if done => self.after_assign(assign),
             Some(command::Kind::NodeDown(down)) if done => self.after_down(down),
             Some(command::Kind::RecordGap(gap)) if done => self.after_gap(gap),
-            Some(command::Kind::Checkpoints(reports)) => self.after_checkpoints(reports, outcome),
+            Some(command::Kind::Checkpoints(reports)) => self.after_checkpoints(reports),
             _ => {}
         }
     }
@@ -231,7 +230,7 @@ impl World {
         let Some(machine) = self.machine_of(down.node) else { return };
         let node = &self.nodes[machine];
         let acts = node.alive && node.memory.run == down.run && self.lease_held(machine);
-        if acts && self.checks.silent.contains(&(id, down.run)) {
+        if acts && !self.checks.refused.contains(&(id, down.run)) {
             self.fail(|_| {
                 format!("node {id} is declared down for silence and still holds its lease")
             });
@@ -253,13 +252,18 @@ impl World {
         }
     }
 
-    /// No checkpoint is beyond what there is.
-    fn after_checkpoints(&mut self, reports: &Checkpoints, outcome: &Outcome) {
+    /// A node's report was answered: only one that comes late a second time, and
+    /// whose answer nobody hears, may go back.
+    pub(super) fn check_taken(&mut self, outcome: &Outcome) {
         if let Some(outcome::Kind::Checkpoints(taken)) = &outcome.kind
             && let Some(refused) = taken.refused.first().cloned()
         {
             self.fail(|_| format!("a checkpoint was refused: {refused:?}"));
         }
+    }
+
+    /// No checkpoint is beyond what there is.
+    fn after_checkpoints(&mut self, reports: &Checkpoints) {
         for report in &reports.delivered {
             let id = report.shard.unwrap_or_default();
             let known =
@@ -279,7 +283,8 @@ impl World {
 
     /// Every copy in sync has what counts as captured, or lost its disk's end.
     fn check_captured(&mut self, id: ShardId) {
-        let Some(shard) = self.raft.truth.shard(id) else { return };
+        let shard = self.raft.truth.shard(id).filter(|shard| shard.anew != shard.epoch);
+        let Some(shard) = shard else { return };
         let captured = shard.captured.as_ref().map_or(0, |at| at.sequence);
         // A log may be begun anew under it, and then nothing of it is known yet.
         let lacking = shard.in_sync.iter().find(|node| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_proto::v1::{Command, CopyOpen, Outcome, ShardId};
+use tidegate_proto::v1::{Command, CopyOpen, HeartbeatResponse, Outcome, ShardId};
 use tidegate_proto::{Epoch, Sequence};
 use tokio::time::Instant;
 
@@ -84,7 +84,7 @@ pub(super) enum Timer {
 #[derive(Clone, Debug)]
 pub(super) enum Message {
     Heartbeat { from: Process, run: u64, number: u64 },
-    HeartbeatAnswer { to: Process, number: u64, up: Option<bool> },
+    HeartbeatAnswer { to: Process, number: u64, heard: Option<HeartbeatResponse> },
     Propose { from: Process, number: u64, command: Command },
     Proposed { to: Process, number: u64, answer: Answer },
     Append { leader: Machine, term: u64, commit: usize },

@@ -83,34 +83,45 @@ impl Setting {
         let heal_at = rng.random_range(6_000..16_000) * MS;
         let mut faults = Vec::new();
         let mut at = rng.random_range(1_500..3_000) * MS;
-        let mut wiped = false;
+        let mut spent = Spent { wiped: false, weak: rng.random_range(0..machines) };
         while at < heal_at {
-            draw_fault(rng, at, (machines, shards), &mut wiped, &mut faults);
+            draw_fault(rng, at, (machines, shards), &mut spent, &mut faults);
             // Mostly one on top of the other, sometimes after all has settled.
             let calm = rng.random_ratio(1, 10);
             at += rng.random_range(50..if calm { 9_000 } else { 1_800 }) * MS;
         }
+        faults.retain(|(at, _)| *at < heal_at);
         faults.push((heal_at, Fault::Heal));
         Self { machines, shards, copies, sinks, heal_at, faults }
     }
+}
+
+/// What a run cannot take more of.
+struct Spent {
+    /// A machine was lost, or taken out.
+    wiped: bool,
+    /// The only machine whose disk forgets. If all copies of a spool lose the last
+    /// milliseconds at once, what was seen of them is numbered anew: no rule of the
+    /// product sees that yet.
+    weak: Machine,
 }
 
 fn draw_fault(
     rng: &mut StdRng,
     at: Micros,
     (machines, shards): (usize, u32),
-    wiped: &mut bool,
+    spent: &mut Spent,
     faults: &mut Vec<(Micros, Fault)>,
 ) {
     let machine = rng.random_range(0..machines);
     let other = (machine + rng.random_range(1..machines)) % machines;
     let short = rng.random_range(20..2_500) * MS;
     let long = rng.random_range(300..14_000) * MS;
-    let whole_power = rng.random_bool(0.3);
+    let power = rng.random_bool(0.5) && machine == spent.weak;
     let mut add = |after: Micros, fault| faults.push((at + after, fault));
     match rng.random_range(0..100) {
         0..20 => {
-            add(0, Fault::Kill { machine, power: whole_power });
+            add(0, Fault::Kill { machine, power });
             add(if rng.random_bool(0.7) { short } else { long }, Fault::Start(machine));
         }
         20..34 => {
@@ -172,16 +183,16 @@ fn draw_fault(
             for machine in 0..machines {
                 let (early, late) =
                     (rng.random_range(0..20) * MS, rng.random_range(100..3_000) * MS);
-                add(early, Fault::Kill { machine, power: whole_power });
+                add(early, Fault::Kill { machine, power: machine == spent.weak });
                 add(early + late, Fault::Start(machine));
             }
         }
-        95..98 if !*wiped => {
-            *wiped = true;
+        95..98 if !spent.wiped => {
+            spent.wiped = true;
             add(0, Fault::Wipe(machine));
         }
-        _ if !*wiped && machines > 3 => {
-            *wiped = true;
+        _ if !spent.wiped && machines > 3 => {
+            spent.wiped = true;
             add(0, Fault::Remove(machine));
         }
         _ => add(0, Fault::Cordon { machine, cordoned: false }),

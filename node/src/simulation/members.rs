@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use tidegate_proto::NodeId;
-use tidegate_proto::v1::{Assign, NodeDown, NodeUp, command};
+use tidegate_proto::v1::{Assign, HeartbeatResponse, NodeDown, NodeUp, command};
 
 use super::Broken;
 use super::event::{Answer, Event, MS, Machine, Message, Micros, Process, Timer};
@@ -37,8 +37,8 @@ impl World {
         let from = self.nodes[machine].process(machine);
         match leader {
             Some(leader) if leader == machine => {
-                let up = self.hear(machine, machine, run);
-                self.on_heartbeat_answer(machine, number, up);
+                let heard = self.hear(machine, machine, run);
+                self.on_heartbeat_answer(machine, number, heard);
             }
             Some(leader) => {
                 self.send(machine, leader, Message::Heartbeat { from, run, number });
@@ -49,37 +49,47 @@ impl World {
     }
 
     pub(super) fn on_heartbeat(&mut self, machine: Machine, from: Process, run: u64, number: u64) {
-        let up = self.hear(machine, from.machine, run);
-        self.send(machine, from.machine, Message::HeartbeatAnswer { to: from, number, up });
+        let heard = self.hear(machine, from.machine, run);
+        self.send(machine, from.machine, Message::HeartbeatAnswer { to: from, number, heard });
     }
 
     /// As the leader; `None` from one that is none, or that no quorum follows.
-    fn hear(&mut self, machine: Machine, from: Machine, run: u64) -> Option<bool> {
+    fn hear(&mut self, machine: Machine, from: Machine, run: u64) -> Option<HeartbeatResponse> {
+        let followed_ms_ago = self.followed_ago(machine)? / MS;
         let now = self.instant(machine);
         let id = self.nodes[from].id;
         let node = &mut self.nodes[machine];
-        let view = &node.memory.view;
-        let fresh = |at: Micros| node.local(self.now) - at < self.times.lease_ms * MS;
-        if !node.leads(machine) || !view.followed.is_some_and(fresh) {
+        let up = counts_as_up(&node.disk.state, id, run);
+        if up && !node.memory.liveness.heard(id, run, now) {
             return None;
         }
-        let up = counts_as_up(&node.disk.state, id, run);
-        if up {
-            node.memory.liveness.heard(id, run, now);
-        }
-        Some(up)
+        Some(HeartbeatResponse { up, followed_ms_ago })
     }
 
-    pub(super) fn on_heartbeat_answer(&mut self, machine: Machine, number: u64, up: Option<bool>) {
+    /// It leads, and what `control/handle.rs` asks of metrics besides holds.
+    fn followed_ago(&self, machine: Machine) -> Option<Micros> {
+        let node = &self.nodes[machine];
+        let view = &node.memory.view;
+        let ago = view.followed.map(|at| node.local(self.now) - at);
+        let caught_up = node.leads(machine) && node.disk.applied >= view.inherited;
+        ago.filter(|ago| caught_up && *ago < self.times.lease_ms * MS)
+    }
+
+    pub(super) fn on_heartbeat_answer(
+        &mut self,
+        machine: Machine,
+        number: u64,
+        heard: Option<HeartbeatResponse>,
+    ) {
         let Some((asked, sent)) = self.nodes[machine].memory.heartbeat else { return };
         if asked != number {
             return;
         }
         self.nodes[machine].memory.heartbeat = None;
-        if up == Some(true) {
-            self.renew(machine, sent);
-        } else if up == Some(false) {
-            self.announce(machine);
+        match heard {
+            Some(answer) if answer.up => self.renew(machine, sent, answer.followed_ms_ago),
+            Some(_) => self.announce(machine),
+            None => {}
         }
         let spent = self.nodes[machine].local(self.now) - sent;
         let every = self.beat_every();
@@ -91,11 +101,12 @@ impl World {
         self.on_heartbeat_answer(machine, number, None);
     }
 
-    fn renew(&mut self, machine: Machine, sent: Micros) {
+    fn renew(&mut self, machine: Machine, sent: Micros, followed_ms_ago: u64) {
         let (sent_at, now) = (self.instant_of(sent), self.instant(machine));
         let memory = &mut self.nodes[machine].memory;
         let held_before = memory.lease.held(now);
-        memory.lease = Until::renewed(sent_at, self.times.lease());
+        memory.lease =
+            Until::renewed(sent_at, Duration::from_millis(followed_ms_ago), self.times.lease());
         let left = u64::try_from(memory.lease.left(now).as_micros()).unwrap();
         if !held_before {
             self.timer(machine, 100, Timer::Look(false));
@@ -150,7 +161,8 @@ impl World {
     }
 
     pub(super) fn on_refused(&mut self, machine: Machine, from: Machine) {
-        let id = self.nodes[from].id;
+        let (id, run) = (self.nodes[from].id, self.nodes[from].memory.run);
+        self.checks.was_refused(id, run);
         if self.nodes[machine].memory.contacts.refused(id) {
             self.look_for_lost(machine);
             self.replace_leader(machine, from, 0);
@@ -177,6 +189,7 @@ impl World {
     /// As the leader: declares nodes down.
     fn look_for_lost(&mut self, machine: Machine) {
         let (now, patience) = (self.instant(machine), self.patience());
+        let followed = self.followed_ago(machine).is_some();
         let ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         let node = &mut self.nodes[machine];
         let (leads, state, memory) = (node.leads(machine), &node.disk.state, &mut node.memory);
@@ -185,13 +198,20 @@ impl World {
             memory.liveness.forget();
             return;
         }
+        if !followed {
+            memory.liveness.excuse();
+            return;
+        }
+        if memory.deciding {
+            return;
+        }
         if let Some(before) = memory.leader_before.take() {
             blame(&up(state), &memory.contacts, &mut memory.liveness, ids[before]);
         }
         let gone = lost(up(state), &memory.contacts, &mut memory.liveness, (now, patience));
-        for (id, run) in gone {
-            let silent = self.nodes[machine].memory.contacts.gone(id) != Some(run);
-            self.declare_down(machine, id, run, silent);
+        // One after the other; those behind the first are seen again.
+        if let Some((id, run)) = gone.first().copied() {
+            self.declare_down(machine, id, run);
         }
     }
 
@@ -202,15 +222,11 @@ impl World {
         self.times.down()
     }
 
-    fn declare_down(&mut self, machine: Machine, id: NodeId, run: u64, silent: bool) {
+    fn declare_down(&mut self, machine: Machine, id: NodeId, run: u64) {
         let kind = command::Kind::NodeDown(NodeDown { node: id.0, run });
-        if silent {
-            self.checks.blamed_for_silence(id, run);
-        }
         // Only as the leader, so it goes nowhere else.
-        let (command, number) = (self.command(kind), self.next_number());
-        let from = self.nodes[machine].process(machine);
-        self.submit(machine, from, number, command);
+        self.nodes[machine].memory.deciding = true;
+        self.propose(machine, kind, Purpose::Down);
     }
 
     /// The leader's placement loop.
@@ -280,6 +296,10 @@ impl World {
         let Some(purpose) = self.nodes[machine].memory.waiting.remove(&number) else { return };
         match purpose {
             Purpose::Nothing | Purpose::Announce => {}
+            Purpose::Down => {
+                self.nodes[machine].memory.deciding = false;
+                self.look_for_lost(machine);
+            }
             Purpose::Place => {
                 let memory = &mut self.nodes[machine].memory;
                 memory.placing -= 1;

@@ -31,6 +31,8 @@ pub(super) enum Purpose {
     Reader(ShardId, u64),
     /// Checkpoints.
     Tick,
+    /// A node is declared down.
+    Down,
 }
 
 /// What survives the process.
@@ -51,8 +53,10 @@ pub(super) struct View {
     pub(super) heard: Micros,
     /// How much longer than Raft's lease it waits before it stands for election.
     pub(super) jitter: Micros,
-    /// As a leader: when a majority last followed it.
+    /// As a leader: when a majority last followed it, and what was committed
+    /// before it led.
     pub(super) followed: Option<Micros>,
+    pub(super) inherited: usize,
 }
 
 /// What a process has in memory.
@@ -71,6 +75,8 @@ pub(super) struct Memory {
     /// Proposals of the round of placement that is under way.
     pub(super) placing: usize,
     pub(super) place_again: bool,
+    /// A node is being declared down; the others wait.
+    pub(super) deciding: bool,
     pub(super) roles: BTreeMap<Role, Terms>,
     pub(super) actors: BTreeMap<Role, Actor>,
     pub(super) draining: BTreeSet<Role>,

@@ -249,11 +249,16 @@ impl World {
     fn heal(&mut self) {
         self.network.heal();
         self.slow_sinks = false;
+        self.start_all();
+        self.restore();
+    }
+
+    /// Every machine that is there runs a process.
+    pub(super) fn start_all(&mut self) {
         for machine in 0..self.nodes.len() {
             self.thaw(machine);
             self.start(machine);
         }
-        self.restore();
     }
 
     /// Makes good on what operators asked for and the log does not have.

@@ -173,6 +173,9 @@ impl World {
             return;
         }
         (view.term, view.leader, view.heard) = (term, Some(leader), now);
+        if leader == machine {
+            view.followed = Some(now);
+        }
         self.apply(machine, commit);
     }
 
@@ -216,7 +219,7 @@ impl World {
         self.raft.leader = Some(machine);
         let view = &mut self.nodes[machine].memory.view;
         (view.leader, view.term, view.heard) = (Some(machine), self.raft.term, now);
-        view.followed = Some(now);
+        view.followed = None;
         // Some of what the last leader had and no majority confirmed is kept.
         let mut rest = std::mem::take(&mut self.raft.pending);
         rest.retain(|it| it.term + 1 == self.raft.term);
@@ -226,6 +229,7 @@ impl World {
         self.asked.clear();
         // It knows what is committed once a majority has its first entry.
         let (delay, commit) = (self.rng.random_range(MS..8 * MS), self.raft.log.len());
+        self.nodes[machine].memory.view.inherited = commit;
         let term = self.raft.term;
         let message = Message::Append { leader: machine, term, commit };
         self.push(delay, Event::Arrive(machine, message));

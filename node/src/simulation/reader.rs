@@ -17,7 +17,7 @@ use super::spool::{Batch, Log};
 use super::tasks::Work;
 use super::world::World;
 use crate::checkpoint::{Added, Window};
-use crate::control::handle::done;
+use crate::control::done_or_there;
 use crate::error::ErrorKind;
 use crate::shard::in_sync::{Keeper, Known, ROUND, Sight};
 use crate::shard::merge::Carry;
@@ -156,7 +156,7 @@ impl World {
         let stage = std::mem::replace(&mut it.stage, Stage::Anchored);
         let end = match (answer, stage) {
             (Err(kind), _) => Some(kind),
-            (Ok(outcome), Stage::Asked(None)) => done(outcome).err().map(|error| error.kind()),
+            (Ok(outcome), Stage::Asked(None)) => done_or_there(outcome).err().map(|it| it.kind()),
             // That a loss is recorded already is no error.
             (Ok(_), Stage::Asked(Some(begin))) => self.begin_anew(machine, &mut it, begin).err(),
             (Ok(_), _) => None,

@@ -31,6 +31,7 @@ impl World {
         if self.now.is_multiple_of(1_000 * MS) {
             self.remove_leaving();
             if self.now > self.setting.heal_at {
+                self.start_all();
                 self.restore();
             }
         }

@@ -261,7 +261,11 @@ impl World {
         if serves.copy.is_none() {
             self.served(machine, shard, &batches);
         }
+        let more = !batches.is_empty();
         self.say(number, false, Said::Batches(batches, marks.stable));
+        if more {
+            self.pump(number);
+        }
     }
 
     /// A task ends its streams.

@@ -178,8 +178,8 @@ impl World {
             Message::Append { leader, term, commit } => {
                 self.on_append(machine, (leader, term), commit)
             }
-            Message::HeartbeatAnswer { to, number, up } if to == here => {
-                self.on_heartbeat_answer(machine, number, up);
+            Message::HeartbeatAnswer { to, number, heard } if to == here => {
+                self.on_heartbeat_answer(machine, number, heard);
             }
             Message::Proposed { to, number, answer } if to == here => {
                 self.on_proposed(machine, number, answer);
