@@ -16,6 +16,8 @@ pub mod placement;
 pub mod retry;
 pub mod server;
 pub mod shard;
+#[cfg(test)]
+mod simulation;
 pub mod sinks;
 pub mod sources;
 pub mod spool;

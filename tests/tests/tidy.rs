@@ -27,7 +27,7 @@ const RANKS: [&[&str]; 15] = [
     &["placement", "checkpoint", "schema", "dlq", "transform"],
     &["shard"],
     &["reconcile", "window"],
-    &["admin", "feed"],
+    &["admin", "feed", "simulation"],
     &["console"],
     &["server"],
     &["documents"],

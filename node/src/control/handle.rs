@@ -8,7 +8,8 @@ use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::{
-    Command, HeartbeatRequest, NodeState, NodeUp, Outcome, ProposeRequest, command, outcome,
+    Command, HeartbeatRequest, HeartbeatResponse, NodeState, NodeUp, Outcome, ProposeRequest,
+    RefusedKind, command, outcome,
 };
 use tidegate_raft_store::{Proposal, State, StateHandle, TypeConfig};
 use tokio::sync::{Notify, watch};
@@ -237,29 +238,30 @@ impl Control {
         }
     }
 
-    /// Sends a heartbeat to the leader; true if the leader holds this run for up.
-    pub(super) async fn heartbeat(&self, request: HeartbeatRequest) -> Result<bool> {
+    /// Sends a heartbeat to the leader.
+    pub(super) async fn heartbeat(&self, request: HeartbeatRequest) -> Result<HeartbeatResponse> {
         if self.leads() {
             return self.hear(self.node(), request.run);
         }
         let address = self.leader_address()?;
         let mut client = self.0.peers.raft(&address)?;
         let answer = client.heartbeat(request).await;
-        Ok(answer.map_err(|status| explain(&address, "heartbeat", &status))?.into_inner().up)
+        Ok(answer.map_err(|status| explain(&address, "heartbeat", &status))?.into_inner())
     }
 
     /// Takes a heartbeat as the leader. A leader that a quorum no longer
     /// follows renews nobody's lease, its own included.
-    pub(super) fn hear(&self, node: NodeId, run: u64) -> Result<bool> {
-        if !self.leads() || !self.quorum_heard() {
-            return Err(no_leader("this node does not lead; try again"));
-        }
+    pub(super) fn hear(&self, node: NodeId, run: u64) -> Result<HeartbeatResponse> {
+        let followed_ms_ago = self
+            .followed_ms_ago()
+            .ok_or_else(|| no_leader("this node does not lead; try again"))?;
         let now = Instant::now();
+        let mut liveness = self.liveness();
         let up = self.read(|state| counts_as_up(state, node, run));
-        if up {
-            self.liveness().heard(node, run, now);
+        if up && !liveness.heard(node, run, now) {
+            return Err(no_leader("this node is being declared down; try again"));
         }
-        Ok(up)
+        Ok(HeartbeatResponse { up, followed_ms_ago })
     }
 
     /// Tells the cluster that this run of the node is up.
@@ -296,10 +298,19 @@ impl Control {
         }
     }
 
-    fn quorum_heard(&self) -> bool {
+    /// How long ago a majority was last known to follow this node; `None` if it
+    /// does not lead, if that is too long ago, or until it has applied all that
+    /// earlier leaders committed: a node it holds for up may be known to be down.
+    pub(super) fn followed_ms_ago(&self) -> Option<u64> {
+        if !self.leads() {
+            return None;
+        }
         let metrics = self.0.raft.metrics();
-        let since = metrics.borrow().millis_since_quorum_ack;
-        since.is_some_and(|ms| ms < self.0.times.lease_ms)
+        let metrics = metrics.borrow();
+        let applied = metrics.last_applied.map(|at| at.leader_id.term);
+        let since = metrics.millis_since_quorum_ack;
+        let caught_up = applied == Some(metrics.current_term);
+        since.filter(|ms| caught_up && *ms < self.0.times.lease_ms)
     }
 
     fn leader_address(&self) -> Result<String> {
@@ -332,6 +343,15 @@ pub(crate) fn done(outcome: Outcome) -> Result<Outcome> {
             outcome::Kind::Done(_) | outcome::Kind::Created(_) | outcome::Kind::Checkpoints(_),
         )
         | None => Ok(outcome),
+    }
+}
+
+/// As [`done`], but what is there already is as good: the proposal before this one
+/// may have been applied and its answer lost.
+pub(crate) fn done_or_there(outcome: Outcome) -> Result<()> {
+    match &outcome.kind {
+        Some(outcome::Kind::Refused(refused)) if refused.kind() == RefusedKind::Exists => Ok(()),
+        _ => done(outcome).map(drop),
     }
 }
 

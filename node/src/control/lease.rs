@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
-use tidegate_proto::v1::HeartbeatRequest;
+use tidegate_proto::v1::{HeartbeatRequest, HeartbeatResponse};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::control::Control;
+use crate::error::Result;
 
 /// Until when a lease is held, if it is; a pure core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Until(Option<Instant>);
 
 impl Until {
-    /// Renewed by a heartbeat that was sent at `sent`: before the leader heard it.
-    pub(crate) fn renewed(sent: Instant, length: Duration) -> Self {
-        Self(Some(sent + length))
+    /// Renewed by a heartbeat that was sent at `sent`: before the leader heard it,
+    /// which a majority was last known to follow `ago` before it answered.
+    pub(crate) fn renewed(sent: Instant, ago: Duration, length: Duration) -> Self {
+        Self(Some(sent + length.saturating_sub(ago)))
     }
 
     /// Held at `now`.
@@ -90,18 +92,19 @@ pub(super) async fn keep(control: Control, renew: watch::Sender<Until>) {
         ticks.tick().await;
         let sent = Instant::now();
         match timeout(times.lease(), beat(&control)).await {
-            Ok(Ok(true)) => {
-                renew.send_replace(Until::renewed(sent, times.lease()));
+            Ok(Ok(answer)) if answer.up => {
+                let ago = Duration::from_millis(answer.followed_ms_ago);
+                renew.send_replace(Until::renewed(sent, ago, times.lease()));
             }
             // The leader holds this run for down, or does not know it yet.
-            Ok(Ok(false)) => announce(&control, times.lease()).await,
+            Ok(Ok(_)) => announce(&control, times.lease()).await,
             Ok(Err(error)) => tracing::debug!(error = %error, "heartbeat unanswered"),
             Err(_) => tracing::debug!("heartbeat unanswered in time"),
         }
     }
 }
 
-async fn beat(control: &Control) -> crate::error::Result<bool> {
+async fn beat(control: &Control) -> Result<HeartbeatResponse> {
     let request = HeartbeatRequest {
         cluster_id: control.identity().cluster_id.clone(),
         node: control.identity().node().0,
@@ -123,14 +126,24 @@ async fn announce(control: &Control, wait: Duration) {
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_leader_that_no_majority_follows_gives_no_lease_of_full_length() {
+        let sent = Instant::now();
+        let until = Until::renewed(sent, 600 * MS, 700 * MS);
+        assert!(until.held(sent + 99 * MS) && !until.held(sent + 100 * MS));
+        assert!(!Until::renewed(sent, 900 * MS, 700 * MS).held(sent), "it is over already");
+    }
+
     #[tokio::test]
     async fn a_lease_ends_unless_it_is_renewed() {
         let (renew, mut lease) = Lease::new();
         assert!(!lease.held());
-        renew.send_replace(Until::renewed(Instant::now(), Duration::from_millis(70)));
+        renew.send_replace(Until::renewed(Instant::now(), Duration::ZERO, 70 * MS));
         lease.gained().await;
         tokio::time::sleep(Duration::from_millis(40)).await;
-        renew.send_replace(Until::renewed(Instant::now(), Duration::from_millis(70)));
+        renew.send_replace(Until::renewed(Instant::now(), 30 * MS, 100 * MS));
         let start = Instant::now();
         lease.lost().await;
         assert!(start.elapsed() >= Duration::from_millis(69), "the renewal counts");

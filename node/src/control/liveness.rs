@@ -13,14 +13,32 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
     heard: BTreeMap<NodeId, (u64, Instant)>,
+    /// Runs that are being declared down. They are not heard any more: a lease that
+    /// was renewed meanwhile would last when another may start.
+    condemned: BTreeMap<NodeId, u64>,
     /// When it was last asked who is silent.
     looked: Option<Instant>,
 }
 
 impl Liveness {
-    /// Run `run` of `node` was heard at `now`.
-    pub(crate) fn heard(&mut self, node: NodeId, run: u64, now: Instant) {
+    /// Run `run` of `node` was heard at `now`; false if that comes too late.
+    pub(crate) fn heard(&mut self, node: NodeId, run: u64, now: Instant) -> bool {
+        if self.condemned.get(&node) == Some(&run) {
+            return false;
+        }
         self.heard.insert(node, (run, now));
+        true
+    }
+
+    /// This run of `node` is to be declared down.
+    pub(crate) fn condemn(&mut self, node: NodeId, run: u64) {
+        self.condemned.insert(node, run);
+    }
+
+    /// No majority follows this leader: it can declare nobody down, and whoever it
+    /// has not heard meanwhile is not to blame.
+    pub(crate) fn excuse(&mut self) {
+        self.heard.clear();
     }
 
     /// Which of the nodes held for up (with their runs) have not been heard for
@@ -38,8 +56,13 @@ impl Liveness {
         let up: Vec<_> = up.into_iter().collect();
         // Who was declared down and is up again is given all patience again.
         self.heard.retain(|node, _| up.iter().any(|(id, _)| id == node));
+        self.condemned.retain(|node, run| up.contains(&(*node, *run)));
         let mut silent = Vec::new();
         for (node, run) in up {
+            if self.condemned.contains_key(&node) {
+                silent.push((node, run));
+                continue;
+            }
             let heard = self.heard.entry(node).or_insert((run, now));
             if heard.0 != run {
                 *heard = (run, now);
@@ -54,6 +77,7 @@ impl Liveness {
     /// This node leads no longer; what it heard is no one's business.
     pub(crate) fn forget(&mut self) {
         self.heard.clear();
+        self.condemned.clear();
         self.looked = None;
     }
 }
@@ -111,6 +135,19 @@ mod tests {
         let down = look(&mut liveness, &[], start + PATIENCE, start + PATIENCE * 2);
         assert!(down.is_empty(), "nobody is up");
         assert!(liveness.silent(up, start + PATIENCE * 2, PATIENCE).is_empty());
+    }
+
+    #[test]
+    fn who_is_being_declared_down_is_not_heard_until_it_is_up_again() {
+        let mut liveness = Liveness::default();
+        let start = Instant::now();
+        let up = [(NodeId(1), 10)];
+        assert!(liveness.heard(NodeId(1), 10, start));
+        liveness.condemn(NodeId(1), 10);
+        assert!(!liveness.heard(NodeId(1), 10, start), "its lease must not be renewed");
+        assert_eq!(liveness.silent(up, start, PATIENCE), up, "until the cluster knows");
+        assert!(liveness.silent([], start, PATIENCE).is_empty());
+        assert!(liveness.heard(NodeId(1), 10, start), "it was declared down, and is up again");
     }
 
     /// Looks ten times in each patience, as a leader does; what the last look gave.

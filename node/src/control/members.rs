@@ -32,6 +32,10 @@ pub(super) async fn keep(control: Control) {
             control.liveness().forget();
             continue;
         }
+        if control.followed_ms_ago().is_none() {
+            control.liveness().lock().unwrap_or_else(PoisonError::into_inner).excuse();
+            continue;
+        }
         if let Some(before) = leader_before.take() {
             let up = control.read(up);
             let contacts = control.contacts();
@@ -70,6 +74,9 @@ pub(crate) fn lost(
     let mut lost: Vec<_> = up.iter().copied().filter(gone).collect();
     let rest = up.into_iter().filter(|it| !gone(it));
     lost.extend(liveness.silent(rest, now, patience));
+    for (node, run) in &lost {
+        liveness.condemn(*node, *run);
+    }
     lost
 }
 

@@ -16,6 +16,7 @@ mod peers;
 mod probe;
 mod service;
 
+pub(crate) use handle::done_or_there;
 pub use handle::{Control, Leadership};
 pub use identity::Identity;
 pub use lease::Lease;

@@ -122,9 +122,8 @@ impl Raft for RaftService {
     ) -> Result<Response<HeartbeatResponse>, Status> {
         let request = request.into_inner();
         self.same_cluster(&request.cluster_id)?;
-        let up = self.0.hear(NodeId(request.node), request.run);
-        let up = up.map_err(|error| status(&error))?;
-        Ok(Response::new(HeartbeatResponse { up }))
+        let heard = self.0.hear(NodeId(request.node), request.run);
+        Ok(Response::new(heard.map_err(|error| status(&error))?))
     }
 }
 

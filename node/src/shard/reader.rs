@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::checkpoint::Reporter;
 use crate::clock;
 use crate::config::SnapshotMode;
+use crate::control::done_or_there;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
 use crate::shard::actor::AbortOnDrop;
@@ -94,7 +95,8 @@ async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<S
         rows_estimated: anchor.rows_estimated,
     };
     let mut changed = means.control.changed();
-    means.control.insist(command::Kind::Anchor(command)).await?;
+    let outcome = means.control.propose(command::Kind::Anchor(command)).await?;
+    done_or_there(outcome)?;
     // This node may apply it a moment later than the leader.
     loop {
         changed.borrow_and_update();

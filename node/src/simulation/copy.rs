@@ -1,0 +1,140 @@
+//! A copy of a shard's spool, as `shard/copy.rs` keeps it.
+
+use tidegate_proto::Sequence;
+use tidegate_proto::v1::{CopyOpen, EpochBegin, Progress, ShardId};
+
+use super::event::{MS, Machine, Micros, Said, Timer, Topic};
+use super::spool::Log;
+use super::tasks::Work;
+use super::world::World;
+use crate::error::ErrorKind;
+use crate::shard::role::{Role, Terms};
+use crate::spool::{Head, Refusal};
+
+/// How often an owner that is not there yet is asked.
+const OWNER_WAIT: Micros = 30 * MS;
+
+/// A copy's task.
+#[derive(Debug)]
+pub(super) struct Copying {
+    shard: ShardId,
+    terms: Terms,
+}
+
+impl Copying {
+    pub(super) fn new(shard: ShardId, terms: Terms) -> Self {
+        Self { shard, terms }
+    }
+}
+
+impl World {
+    /// Asks the owner to be followed.
+    pub(super) fn copy_on(&mut self, machine: Machine, role: &Role, task: u64) {
+        let Some((id, epoch)) = self.copying(machine, role) else { return };
+        let node = &self.nodes[machine];
+        let Some(shard) = node.disk.state.shard(id).filter(|shard| shard.epoch == epoch.0) else {
+            self.task_ended(machine, role, Err(ErrorKind::Fenced));
+            return;
+        };
+        let known = node.disk.state.node(shard.reader).map(|owner| owner.id);
+        let Some(owner) = known.and_then(|owner| self.machine_of(owner)) else {
+            self.timer(machine, OWNER_WAIT, Timer::Task(role.clone(), task));
+            return;
+        };
+        let head = node.disk.logs.get(&id).map(|log| log.standing.head().clone());
+        let begins = head.iter().flat_map(|head| head.begins.iter().collect::<Vec<_>>());
+        let begins = begins.map(|(epoch, at)| EpochBegin { epoch: epoch.0, first: at.0 });
+        let copy = CopyOpen {
+            node: node.id.0,
+            run: node.memory.run,
+            first: head.as_ref().map_or(1, |head| head.first.0),
+            begins: begins.collect(),
+        };
+        let after = head.map_or(Sequence(0), |head| head.last());
+        let topic = Topic { shard: id, epoch };
+        self.connect((machine, role, task), owner, topic, Said::OpenCopy(copy, after));
+    }
+
+    fn copying(&self, machine: Machine, role: &Role) -> Option<(ShardId, tidegate_proto::Epoch)> {
+        match &self.nodes[machine].memory.actors.get(role)?.work {
+            Work::Copy(copying) => Some((copying.shard, copying.terms.epoch)),
+            Work::Waiting | Work::Reader(_) | Work::Writer(_) => None,
+        }
+    }
+
+    pub(super) fn copy_told(&mut self, machine: Machine, role: &Role, connection: u64, said: Said) {
+        let outcome = match said {
+            Said::Start { keep, anew } => self.follow(machine, role, keep, anew),
+            Said::Batches(batches, stable) => {
+                self.take(machine, role, connection, (batches, stable))
+            }
+            Said::Closed(kind) => Err(kind),
+            Said::OpenCopy(..) | Said::OpenFetch(_) | Said::Acknowledged(_) => Ok(()),
+        };
+        let Err(kind) = outcome else { return };
+        if kind == ErrorKind::Unavailable {
+            self.hang_up(machine, role);
+            let Some(actor) = self.nodes[machine].memory.actors.get(role) else { return };
+            let task = actor.task;
+            self.timer(machine, OWNER_WAIT, Timer::Task(role.clone(), task));
+        } else {
+            self.task_ended(machine, role, Err(kind));
+        }
+    }
+
+    fn follow(
+        &mut self,
+        machine: Machine,
+        role: &Role,
+        keep: Sequence,
+        anew: bool,
+    ) -> Result<(), ErrorKind> {
+        let Some((id, epoch)) = self.copying(machine, role) else { return Ok(()) };
+        let number = self.next_number();
+        let logs = &mut self.nodes[machine].disk.logs;
+        if anew || !logs.contains_key(&id) {
+            let head = Head::begun(epoch, keep.next(), Progress::default());
+            let old = logs.remove(&id);
+            logs.insert(id, Log::begin(number, head, old));
+        }
+        let Some(log) = logs.get_mut(&id) else { return Ok(()) };
+        let head = log.standing.following(epoch, keep).map_err(|why| match why {
+            Refusal::Fenced => ErrorKind::Fenced,
+            Refusal::Hole => ErrorKind::Unavailable,
+            Refusal::Seen(_) => ErrorKind::Corrupt,
+        })?;
+        log.cut_back(head);
+        self.trace.note(self.now, "follows", &[machine as u64, epoch.0, keep.0]);
+        self.after_log(machine, id);
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        machine: Machine,
+        role: &Role,
+        connection: u64,
+        (batches, stable): (Vec<super::spool::Batch>, Sequence),
+    ) -> Result<(), ErrorKind> {
+        let Some((id, epoch)) = self.copying(machine, role) else { return Ok(()) };
+        let last = batches.last().map(super::spool::Batch::last);
+        for batch in batches {
+            let Some(log) = self.nodes[machine].disk.logs.get_mut(&id) else { return Ok(()) };
+            let head = log.standing.with_copied(batch.piece(), epoch).map_err(|why| match why {
+                Refusal::Fenced | Refusal::Seen(_) => ErrorKind::Fenced,
+                Refusal::Hole => ErrorKind::Unavailable,
+            })?;
+            self.appended(id, &batch);
+            let Some(log) = self.nodes[machine].disk.logs.get_mut(&id) else { return Ok(()) };
+            log.append(head, batch);
+        }
+        if let Some(log) = self.nodes[machine].disk.logs.get_mut(&id) {
+            log.standing.set_stable(stable);
+        }
+        self.after_log(machine, id);
+        if let Some(last) = last {
+            self.say(connection, true, Said::Acknowledged(last));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,393 @@
+//! A shard's owner, as `shard/reader.rs` and `shard/restart.rs` run it; what they
+//! decide by is theirs.
+
+use std::collections::BTreeSet;
+
+use rand::Rng as _;
+use tidegate_proto::v1::{
+    Anchor, Checkpoint, Progress, RecordGap, Rewound, SetInSync, Shard, ShardId, SnapshotState,
+    command,
+};
+use tidegate_proto::{NodeId, Sequence};
+
+use super::event::{Answer, MS, Machine, Micros, Timer};
+use super::node::{Node, Purpose};
+use super::source::Place;
+use super::spool::{Batch, Log};
+use super::tasks::Work;
+use super::world::World;
+use crate::checkpoint::{Added, Window};
+use crate::control::done_or_there;
+use crate::error::ErrorKind;
+use crate::shard::in_sync::{Keeper, Known, ROUND, Sight};
+use crate::shard::merge::Carry;
+use crate::shard::restart::{
+    begins_behind, goes_on, is_fresh, read_on, record_of, recorded, told_by_all, unsaid,
+};
+use crate::shard::role::{Role, Terms};
+use crate::spool::Head;
+
+/// How often something that is waited for is looked at.
+const POLL: Micros = 10 * MS;
+/// Batches on their way to the copies before the reader waits for them.
+const UNSAFE_MAX: usize = 256;
+/// How long a planned stop waits for the copies.
+const FINISH: Micros = 5_000 * MS;
+
+/// A reader's task.
+#[derive(Debug)]
+pub(super) struct Reading {
+    id: ShardId,
+    terms: Terms,
+    stage: Stage,
+    /// As it was when the reader began.
+    shard: Shard,
+    carry: Option<Carry>,
+    window: Window,
+    keeper: Keeper,
+    /// By this machine's clock.
+    started: Micros,
+    finish_by: Option<Micros>,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    Anchor,
+    /// A proposal is on its way.
+    Asked(Option<Begin>),
+    /// This node may apply it a moment later than the leader.
+    Anchored,
+    Restart,
+    Capture,
+}
+
+/// A log to be begun anew.
+#[derive(Clone, Debug)]
+struct Begin {
+    last: Sequence,
+    progress: Progress,
+    rewound: Option<Rewound>,
+}
+
+impl Reading {
+    pub(super) fn new(id: ShardId, terms: Terms, started: Micros) -> Self {
+        Self {
+            id,
+            terms,
+            stage: Stage::Anchor,
+            shard: Shard::default(),
+            carry: None,
+            window: Window::default(),
+            keeper: Keeper::default(),
+            started,
+            finish_by: None,
+        }
+    }
+
+    fn captured(&self) -> Checkpoint {
+        self.shard.captured.clone().unwrap_or_default()
+    }
+}
+
+/// When a reader is looked at again, or why it ends.
+type Next = Result<Option<Micros>, Option<ErrorKind>>;
+
+impl World {
+    pub(super) fn read_on(&mut self, machine: Machine, role: &Role, task: u64) {
+        let Some(Work::Reader(mut it)) = self.take_work(machine, role, task) else { return };
+        let id = it.id;
+        let next = match it.stage.clone() {
+            Stage::Anchor => self.anchor(machine, &mut it, task),
+            Stage::Asked(_) => Ok(None),
+            Stage::Anchored => self.anchored(machine, &mut it),
+            Stage::Restart => self.restart(machine, &mut it, task),
+            Stage::Capture if self.draining(machine, role) => self.finish(machine, &mut it),
+            Stage::Capture => self.capture(machine, &mut it),
+        };
+        self.put_work(machine, role, task, Work::Reader(it));
+        self.after_log(machine, id);
+        match next {
+            Ok(Some(wait)) => self.timer(machine, wait, Timer::Task(role.clone(), task)),
+            Ok(None) => {}
+            Err(None) => self.task_ended(machine, role, Ok(())),
+            Err(Some(kind)) => self.task_ended(machine, role, Err(kind)),
+        }
+    }
+
+    fn entry(&self, machine: Machine, it: &Reading) -> Result<Shard, Option<ErrorKind>> {
+        let shard = self.nodes[machine].disk.state.shard(it.id);
+        shard.cloned().ok_or(Some(ErrorKind::Fenced))
+    }
+
+    fn anchor(&mut self, machine: Machine, it: &mut Reading, task: u64) -> Next {
+        it.shard = self.entry(machine, it)?;
+        if it.shard.anchor.is_some() {
+            it.stage = Stage::Restart;
+            return Ok(Some(0));
+        }
+        let mut progress = Place::default().progress();
+        progress.set_snapshot(SnapshotState::Skipped);
+        let (shard, epoch) = (Some(it.id), it.terms.epoch.0);
+        let anchor = Anchor { shard, epoch, progress: Some(progress), ..Anchor::default() };
+        it.stage = Stage::Asked(None);
+        self.propose(machine, command::Kind::Anchor(anchor), Purpose::Reader(it.id, task));
+        Ok(None)
+    }
+
+    fn anchored(&mut self, machine: Machine, it: &mut Reading) -> Next {
+        it.shard = self.entry(machine, it)?;
+        if it.shard.anchor.is_none() {
+            return Ok(Some(POLL));
+        }
+        it.stage = Stage::Restart;
+        Ok(Some(0))
+    }
+
+    /// The answer to what a reader proposed.
+    pub(super) fn on_reader_answer(
+        &mut self,
+        machine: Machine,
+        id: ShardId,
+        task: u64,
+        answer: Answer,
+    ) {
+        let role = Role::Reader(id);
+        let Some(Work::Reader(mut it)) = self.take_work(machine, &role, task) else { return };
+        let stage = std::mem::replace(&mut it.stage, Stage::Anchored);
+        let end = match (answer, stage) {
+            (Err(kind), _) => Some(kind),
+            (Ok(outcome), Stage::Asked(None)) => done_or_there(outcome).err().map(|it| it.kind()),
+            // That a loss is recorded already is no error.
+            (Ok(_), Stage::Asked(Some(begin))) => self.begin_anew(machine, &mut it, begin).err(),
+            (Ok(_), _) => None,
+        };
+        self.put_work(machine, &role, task, Work::Reader(it));
+        match end {
+            Some(kind) => self.task_ended(machine, &role, Err(kind)),
+            None => self.timer(machine, 0, Timer::Task(role, task)),
+        }
+    }
+
+    /// Opens the log of an anchored shard.
+    fn restart(&mut self, machine: Machine, it: &mut Reading, task: u64) -> Next {
+        let (captured, epoch) = (it.captured(), it.terms.epoch);
+        let log = self.nodes[machine].disk.logs.get(&it.id);
+        let end = log.map(|log| (log.standing.head().next, log.standing.head().made));
+        if end.is_some_and(|end| goes_on(&it.shard, epoch, end)) {
+            self.go_on(machine, it, &captured).map_err(Some)?;
+            return Ok(Some(0));
+        }
+        let from = if is_fresh(&it.shard, &captured) {
+            captured.clone()
+        } else {
+            let now = self.entry(machine, it)?;
+            if now.epoch != epoch.0 {
+                return Err(Some(ErrorKind::Fenced));
+            }
+            let Some(sinks) = told_by_all(&now, epoch) else { return Ok(Some(POLL)) };
+            let gaps: Vec<_> = self.nodes[machine].disk.state.gaps_of(it.id).cloned().collect();
+            read_on(sinks, &gaps, &captured, &it.shard)
+        };
+        let (last, rewound) = begins_behind(&it.shard, &captured, from.sequence);
+        let begin = Begin { last, progress: from.progress.unwrap_or_default(), rewound };
+        let Some(lost) = rewound else {
+            self.begin_anew(machine, it, begin).map_err(Some)?;
+            return Ok(Some(0));
+        };
+        // When it was recorded, for people only, is left out: runs must be alike.
+        let mut gap = record_of(&it.shard, epoch, lost, &begin.progress);
+        gap.at_ms = i64::try_from(self.now / MS).unwrap();
+        it.stage = Stage::Asked(Some(begin));
+        let command = command::Kind::RecordGap(RecordGap { gap: Some(gap) });
+        self.propose(machine, command, Purpose::Reader(it.id, task));
+        Ok(None)
+    }
+
+    fn others(&self, machine: Machine, shard: &Shard) -> BTreeSet<NodeId> {
+        let me = self.nodes[machine].id;
+        shard.in_sync.iter().map(|id| NodeId(*id)).filter(|id| *id != me).collect()
+    }
+
+    /// At the end of the log there is.
+    fn go_on(
+        &mut self,
+        machine: Machine,
+        it: &mut Reading,
+        captured: &Checkpoint,
+    ) -> Result<(), ErrorKind> {
+        let (id, epoch) = (it.id, it.terms.epoch);
+        let others = self.others(machine, &it.shard);
+        let node = &mut self.nodes[machine];
+        let gaps: Vec<_> = node.disk.state.gaps_of(id).cloned().collect();
+        let Some(log) = node.disk.logs.get_mut(&id) else { return Err(ErrorKind::Fenced) };
+        let known = recorded(gaps.iter(), captured);
+        let progress = known.progress.unwrap_or_default();
+        let mut unrecorded = Added { progress, ..Added::default() };
+        if Sequence(known.sequence).next() < log.standing.head().first {
+            return Err(ErrorKind::Gone);
+        }
+        for batch in log.read_all(Sequence(known.sequence)) {
+            let (progress, records) = (batch.progress.clone(), batch.items.len() as u64);
+            unrecorded.absorb(&Added { progress, records, ..Added::default() });
+        }
+        let head = log.standing.taken_over(epoch, unrecorded.progress.clone());
+        let head = head.map_err(|_| ErrorKind::Fenced)?;
+        log.write_head(|standing| standing.take_over(head, others));
+        log.standing.set_stable(Sequence(captured.sequence));
+        let rewound = unsaid(gaps.iter(), log.standing.head().next);
+        self.begin_capture(machine, it, (rewound, unrecorded));
+        Ok(())
+    }
+
+    /// With an empty log, since nothing is left of the one before.
+    fn begin_anew(
+        &mut self,
+        machine: Machine,
+        it: &mut Reading,
+        begin: Begin,
+    ) -> Result<(), ErrorKind> {
+        let Begin { last, progress, rewound } = begin;
+        let (id, epoch) = (it.id, it.terms.epoch);
+        let others = self.others(machine, &it.shard);
+        let number = self.next_number();
+        let logs = &mut self.nodes[machine].disk.logs;
+        let old = logs.remove(&id);
+        let head = Head::begun(epoch, last.next(), progress.clone());
+        let mut log = Log::begin(number, head, old);
+        let head = log.standing.taken_over(epoch, progress.clone());
+        let head = head.map_err(|_| ErrorKind::Fenced)?;
+        log.write_head(|standing| standing.take_over(head, others));
+        logs.insert(id, log);
+        self.trace.note(self.now, "begins anew", &[machine as u64, epoch.0, last.0]);
+        let unrecorded = Added { progress, ..Added::default() };
+        self.begin_capture(machine, it, (rewound, unrecorded));
+        Ok(())
+    }
+
+    fn begin_capture(
+        &mut self,
+        machine: Machine,
+        it: &mut Reading,
+        (rewound, unrecorded): (Option<Rewound>, Added),
+    ) {
+        let Some(log) = self.nodes[machine].disk.logs.get(&it.id) else { return };
+        let head = log.standing.head();
+        it.carry = Some(Carry::new(head.progress.clone(), rewound));
+        it.window.push(head.last(), unrecorded.whole());
+        it.stage = Stage::Capture;
+        let last = head.last();
+        self.took_over(machine, it.id, it.terms.epoch, last);
+        let Some(actor) = self.nodes[machine].memory.actors.get(&Role::Reader(it.id)) else {
+            return;
+        };
+        let task = actor.task;
+        self.timer(machine, 0, Timer::Copies(it.id, task));
+    }
+
+    fn capture(&mut self, machine: Machine, it: &mut Reading) -> Next {
+        let wait = self.rng.random_range(5 * MS..45 * MS);
+        if it.window.len() > UNSAFE_MAX {
+            return Ok(Some(wait));
+        }
+        let (Some(carry), Some(source)) = (&mut it.carry, self.sources.get(&it.id)) else {
+            return Ok(Some(wait));
+        };
+        let mut place = Place::of(carry.progress());
+        let items = source.read(&mut place, self.now, 4, &mut self.rng);
+        let Some(log) = self.nodes[machine].disk.logs.get_mut(&it.id) else {
+            return Err(Some(ErrorKind::Fenced));
+        };
+        if items.is_empty() {
+            return Ok(Some(wait));
+        }
+        let delta = place.progress();
+        let (progress, rewound) = carry.take(&delta);
+        let first = log.standing.head().next;
+        let records = items.len() as u64;
+        let batch = Batch { epoch: it.terms.epoch, first, items: items.into(), progress, rewound };
+        let head = log.standing.with(batch.piece(), &delta).map_err(|_| Some(ErrorKind::Fenced))?;
+        let added = Added { progress: batch.progress.clone(), records, ..Added::default() };
+        it.window.push(batch.last(), added);
+        log.append(head, batch.clone());
+        self.trace.note(self.now, "appends", &[machine as u64, first.0, records]);
+        self.appended(it.id, &batch);
+        Ok(Some(wait))
+    }
+
+    /// A planned stop: waits until the rest is safe.
+    fn finish(&mut self, machine: Machine, it: &mut Reading) -> Next {
+        let now = self.nodes[machine].local(self.now);
+        let by = *it.finish_by.get_or_insert(now + FINISH);
+        let current = self.nodes[machine].disk.state.shard(it.id).map(|shard| shard.epoch);
+        let log = self.nodes[machine].disk.logs.get(&it.id);
+        let safe = log.is_none_or(|log| log.standing.marks().safe >= log.standing.head().last());
+        if current != Some(it.terms.epoch.0) || safe || now >= by {
+            return Err(None);
+        }
+        Ok(Some(POLL))
+    }
+
+    /// Reports what has become safe, if this node captures the shard.
+    pub(super) fn report_captured(&mut self, machine: Machine, id: ShardId) {
+        let Node { memory, disk, .. } = &mut self.nodes[machine];
+        let Some(actor) = memory.actors.get_mut(&Role::Reader(id)) else { return };
+        let Work::Reader(it) = &mut actor.work else { return };
+        let Some(log) = disk.logs.get(&id) else { return };
+        if it.carry.is_none() {
+            return;
+        }
+        if let Some((upto, added)) = it.window.durable(log.standing.marks().safe) {
+            let epoch = it.terms.epoch;
+            self.captured(machine, id, epoch, (upto, added));
+        }
+    }
+
+    /// The owner's look at its copies.
+    pub(super) fn look_at_copies(&mut self, machine: Machine, id: ShardId, task: u64) {
+        let role = Role::Reader(id);
+        let (me, now) = (self.nodes[machine].id, self.instant(machine));
+        let Some(Work::Reader(mut it)) = self.take_work(machine, &role, task) else { return };
+        let (started, epoch) = (self.instant_of(it.started), it.terms.epoch);
+        let disk = &mut self.nodes[machine].disk;
+        let known = Known::of(&disk.state, id, epoch, me);
+        let (Some(known), Some(log)) = (known, disk.logs.get_mut(&id)) else {
+            self.put_work(machine, &role, task, Work::Reader(it));
+            return;
+        };
+        let standing = &mut log.standing;
+        let joining = known.copies.iter().filter(|node| standing.copies().is_joining(**node));
+        let sight = Sight {
+            now,
+            started,
+            joining: joining.copied().collect(),
+            copies: known.copies.clone(),
+            in_sync: known.in_sync.clone(),
+            seen: standing.copies().seen(),
+            safe: standing.marks().safe,
+            appended: standing.marks().appended,
+        };
+        standing.with_copies(|copies| copies.set_in_sync(sight.in_sync.clone()));
+        let round = it.keeper.round(&sight);
+        for node in &round.join {
+            standing.with_copies(|copies| copies.join(*node));
+        }
+        for node in &round.leave {
+            standing.with_copies(|copies| copies.leave(*node));
+        }
+        self.put_work(machine, &role, task, Work::Reader(it));
+        self.after_log(machine, id);
+        let Some(in_sync) = round.record else {
+            self.copies_recorded(machine, id, task);
+            return;
+        };
+        let copies = known.in_runs(&in_sync, me, &sight.seen);
+        let command = SetInSync { shard: Some(id), epoch: epoch.0, copies };
+        self.propose(machine, command::Kind::SetInSync(command), Purpose::Copies(id, task));
+    }
+
+    /// That round is over; the next comes.
+    pub(super) fn copies_recorded(&mut self, machine: Machine, id: ShardId, task: u64) {
+        let round = u64::try_from(ROUND.as_micros()).unwrap();
+        self.timer(machine, round, Timer::Copies(id, task));
+    }
+}
