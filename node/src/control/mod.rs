@@ -4,6 +4,7 @@
 //! way of the leader), reads the replicated state, and holds this node's
 //! [`Lease`]. No other module knows openraft.
 
+mod broken;
 mod contacts;
 mod handle;
 mod identity;
