@@ -1,9 +1,9 @@
 /* A disk that is slow or fails when told to: preloaded into a node.
  *
  * Before each sync of a file below TIDEGATE_DISK, the file named by
- * TIDEGATE_DISK_FAULT is read. "slow MILLISECONDS" makes the sync wait; "fail"
- * makes one sync fail with EIO and is taken away by it. Each fault done adds a
- * byte to that file's name with ".done".
+ * TIDEGATE_DISK_FAULT is read. "slow MILLISECONDS" makes the sync wait; "fail
+ * WORD" makes one sync of a file with WORD in its path fail with EIO, and is
+ * taken away by it. Each fault done adds a byte to that file's name with ".done".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,15 +15,15 @@
 #include <time.h>
 #include <unistd.h>
 
-static int below(int fd, const char *folder)
+/* The path of an open file, if it is below the folder; else an empty one. */
+static void path_below(int fd, const char *folder, char path[4096])
 {
-    char link[64], path[4096];
+    char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length < 0)
-        return 0;
-    path[length] = 0;
-    return strncmp(path, folder, strlen(folder)) == 0;
+    ssize_t length = readlink(link, path, 4095);
+    path[length < 0 ? 0 : length] = 0;
+    if (strncmp(path, folder, strlen(folder)) != 0)
+        path[0] = 0;
 }
 
 static void count(const char *order)
@@ -46,10 +46,11 @@ static int disturb(int fd)
     int file = open(order, O_RDONLY | O_CLOEXEC);
     if (file < 0)
         return 0;
-    char text[64] = "";
+    char text[64] = "", word[64] = "", path[4096] = "";
     ssize_t length = read(file, text, sizeof text - 1);
     close(file);
-    if (length <= 0 || !below(fd, folder))
+    path_below(fd, folder, path);
+    if (length <= 0 || !path[0])
         return 0;
     long ms = 0;
     if (sscanf(text, "slow %ld", &ms) == 1) {
@@ -59,7 +60,7 @@ static int disturb(int fd)
         return 0;
     }
     /* Only one of those who see it takes it away. */
-    if (strncmp(text, "fail", 4) == 0 && unlink(order) == 0) {
+    if (sscanf(text, "fail %63s", word) == 1 && strstr(path, word) && unlink(order) == 0) {
         count(order);
         return 1;
     }

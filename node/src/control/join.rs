@@ -11,6 +11,7 @@ use tidegate_raft_store::{Peer, RaftStore};
 
 use crate::config::ClusterConfig;
 use crate::config::NodeConfig;
+use crate::control::broken;
 use crate::control::handle::{Control, Shared};
 use crate::control::identity::Identity;
 use crate::control::lease::{self, Lease};
@@ -109,6 +110,7 @@ impl Control {
             suspicion: tokio::sync::Notify::new(),
             lease,
         });
+        tasks.spawn("broken log", broken::watch(control.clone()));
         if config.bootstrap && control.node() == FIRST {
             control.found(config).await?;
         }

@@ -84,8 +84,8 @@ impl Fault for PowerLoss {
 pub(super) enum Sync {
     /// Every sync takes half a second.
     Slow,
-    /// One sync fails.
-    Fails,
+    /// One sync of a file in this folder of the node fails.
+    Fails(&'static str),
 }
 
 /// A disk whose syncs are slow or fail.
@@ -116,7 +116,7 @@ impl Fault for BadSync {
         self.disturbed = disk.disturbed();
         match self.sync {
             Sync::Slow => disk.slow(SLOW_MS)?,
-            Sync::Fails => disk.fail_once()?,
+            Sync::Fails(folder) => disk.fail_once(folder)?,
         }
         Ok(format!("syncs of node{}: {:?}, for {:?}", self.node, self.sync, self.lasts))
     }
@@ -135,7 +135,7 @@ impl Fault for BadSync {
         if disturbed == 0 {
             return Err("no sync met it".into());
         }
-        if self.ended != (self.sync == Sync::Fails) {
+        if self.ended != matches!(self.sync, Sync::Fails(_)) {
             let runs = if self.ended { "ended" } else { "ran on" };
             return Err(
                 format!("{disturbed} syncs were {:?}, and the node {runs}", self.sync).into()

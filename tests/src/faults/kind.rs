@@ -175,7 +175,10 @@ impl Kind {
             }
             Self::F15 => Box::new(Cut::of(Shape::Pair(pick), seconds(random, 10, 15))),
             Self::F16 => Box::new(BadSync::of(Sync::Slow, pick, seconds(random, 4, 10))),
-            Self::F17 => Box::new(BadSync::of(Sync::Fails, pick, lasts)),
+            Self::F17 => {
+                let folder = if pick % 2 == 0 { "/raft/" } else { "/spool/" };
+                Box::new(BadSync::of(Sync::Fails(folder), pick / 2, lasts))
+            }
             Self::F18 => Box::new(Full::of(pick, lasts)),
             Self::F20 => Box::new(Replaced::of(Loss::Bits, pick)),
             Self::F23 => Box::new(Replaced::of(Loss::Place, pick)),

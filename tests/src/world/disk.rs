@@ -152,13 +152,13 @@ impl Disk {
         self.order(&format!("slow {milliseconds}"))
     }
 
-    /// The next sync fails.
+    /// The next sync of a file with this word in its path fails.
     ///
     /// # Errors
     ///
     /// If the order cannot be written.
-    pub fn fail_once(&self) -> Outcome<()> {
-        self.order("fail")
+    pub fn fail_once(&self, word: &str) -> Outcome<()> {
+        self.order(&format!("fail {word}"))
     }
 
     /// Syncs are as they should be again.
