@@ -97,7 +97,7 @@ pub(crate) fn blame(
 ) {
     let run = up.iter().find(|(node, _)| *node == before).map(|(_, run)| *run);
     if let (Some(run), Some(last)) = (run, contacts.last(before)) {
-        liveness.heard(before, run, last);
+        liveness.heard_before(before, run, last);
     }
 }
 
