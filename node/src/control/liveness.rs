@@ -30,6 +30,14 @@ impl Liveness {
         true
     }
 
+    /// Run `run` of `node` was heard at `last` by other means; that tells nothing new
+    /// about a run that has been heard as well.
+    pub(crate) fn heard_before(&mut self, node: NodeId, run: u64, last: Instant) {
+        if self.heard.get(&node).is_none_or(|(known, _)| *known != run) {
+            self.heard.insert(node, (run, last));
+        }
+    }
+
     /// This run of `node` is to be declared down.
     pub(crate) fn condemn(&mut self, node: NodeId, run: u64) {
         self.condemned.insert(node, run);
@@ -111,6 +119,19 @@ mod tests {
         let up = [(NodeId(1), 11)];
         assert!(liveness.silent(up, late, PATIENCE).is_empty());
         assert_eq!(look(&mut liveness, &up, late, late + PATIENCE), up);
+    }
+
+    #[test]
+    fn a_leader_that_was_replaced_and_is_heard_again_is_not_blamed() {
+        let mut liveness = Liveness::default();
+        let start = Instant::now();
+        let (before, now) = (NodeId(1), start + PATIENCE * 2);
+        liveness.heard(before, 10, now);
+        liveness.heard_before(before, 10, start);
+        assert!(liveness.silent([(before, 10)], now, PATIENCE).is_empty(), "its lease was renewed");
+        liveness.forget();
+        liveness.heard_before(before, 10, start);
+        assert_eq!(liveness.silent([(before, 10)], now, PATIENCE), [(before, 10)]);
     }
 
     #[test]

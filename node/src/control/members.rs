@@ -33,7 +33,7 @@ pub(super) async fn keep(control: Control) {
             continue;
         }
         if control.followed_ms_ago().is_none() {
-            control.liveness().lock().unwrap_or_else(PoisonError::into_inner).excuse();
+            control.liveness().excuse();
             continue;
         }
         if let Some(before) = leader_before.take() {
@@ -96,7 +96,7 @@ pub(crate) fn blame(
 ) {
     let run = up.iter().find(|(node, _)| *node == before).map(|(_, run)| *run);
     if let (Some(run), Some(last)) = (run, contacts.last(before)) {
-        liveness.heard(before, run, last);
+        liveness.heard_before(before, run, last);
     }
 }
 

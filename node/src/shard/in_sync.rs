@@ -10,6 +10,7 @@ use tidegate_raft_store::State;
 use tokio::time::Instant;
 
 use crate::control::Control;
+use crate::error::ErrorKind;
 use crate::spool::{Copy, ShardLog};
 
 /// How often the owner looks while something is under way.
@@ -31,6 +32,7 @@ pub(crate) struct Sight {
     /// Assigned to keep a copy, and recorded as in sync; without the owner.
     pub(crate) copies: BTreeSet<NodeId>,
     pub(crate) in_sync: BTreeSet<NodeId>,
+    /// Waited for, and not recorded: those among them that keep a copy no longer too.
     pub(crate) joining: BTreeSet<NodeId>,
     pub(crate) seen: BTreeMap<NodeId, Copy>,
     /// Up to here, captures may have been reported already.
@@ -123,7 +125,7 @@ fn decide(sight: &Sight, delays: &Delays) -> Decision {
 pub(crate) struct Keeper {
     delays: Delays,
     /// Once proposed, a copy is waited for until the cluster says otherwise: the
-    /// proposal may yet be applied.
+    /// proposal may yet be applied. When it was, the record tells who counts.
     proposed: BTreeSet<NodeId>,
 }
 
@@ -143,11 +145,19 @@ impl Keeper {
     pub(crate) fn round(&mut self, sight: &Sight) -> Round {
         self.delays.note(sight);
         let Decision { join, leave, in_sync } = decide(sight, &self.delays);
-        let leave = leave.difference(&self.proposed).copied().collect();
+        self.proposed.retain(|node| !sight.in_sync.contains(node));
+        // Who keeps no copy any more cannot be recorded either.
+        let waits = |node: &NodeId| self.proposed.contains(node) && sight.copies.contains(node);
+        let leave = leave.into_iter().filter(|node| !waits(node)).collect();
         let record = (in_sync != sight.in_sync).then_some(in_sync);
         let added = record.iter().flatten().filter(|node| !sight.in_sync.contains(node));
         self.proposed.extend(added.copied());
         Round { join, leave, record }
+    }
+
+    /// What was proposed in the last round was refused, and so never applied.
+    pub(crate) fn refused(&mut self, in_sync: &BTreeSet<NodeId>) {
+        self.proposed.retain(|node| !in_sync.contains(node));
     }
 }
 
@@ -215,6 +225,9 @@ pub(super) async fn keep(control: Control, log: Arc<ShardLog>, epoch: Epoch) {
         let command = SetInSync { shard: Some(id), epoch: epoch.0, copies };
         if let Err(error) = control.insist(command::Kind::SetInSync(command)).await {
             tracing::debug!(error = %error, shard = %id, "record copies; trying again");
+            if matches!(error.kind(), ErrorKind::Config | ErrorKind::Fenced) {
+                keeper.refused(&in_sync);
+            }
         }
         tokio::time::sleep(ROUND).await;
     }
@@ -224,7 +237,7 @@ fn look(known: &Known, log: &ShardLog, started: Instant) -> Sight {
     Sight {
         now: Instant::now(),
         started,
-        joining: known.copies.iter().copied().filter(|node| log.is_joining(*node)).collect(),
+        joining: log.joining(),
         copies: known.copies.clone(),
         in_sync: known.in_sync.clone(),
         seen: log.copies(),
@@ -299,6 +312,37 @@ mod tests {
         sight.appended = Sequence(55);
         delays.note(&sight);
         assert_eq!(decide(&sight, &delays).in_sync, [B].into(), "there is nothing to take");
+    }
+
+    #[test]
+    fn a_copy_that_is_kept_no_longer_is_not_waited_for() {
+        let mut sight = sight(49, Is::Joining);
+        sight.copies.clear();
+        let mut keeper = Keeper { proposed: [B].into(), ..Keeper::default() };
+        assert_eq!(keeper.round(&sight).leave, [B].into(), "or nothing is safe any more");
+    }
+
+    #[test]
+    fn a_copy_that_was_in_sync_once_may_be_left_when_it_comes_back_late() {
+        let mut keeper = Keeper::default();
+        assert_eq!(keeper.round(&sight(50, Is::Joining)).record, Some([B].into()));
+        let mut late = sight(49, Is::Joining);
+        late.seen.clear();
+        late.now += FIRST + MS;
+        assert!(keeper.round(&late).leave.is_empty(), "it may be recorded any moment");
+        keeper.round(&sight(50, Is::InSync));
+        assert_eq!(keeper.round(&late).leave, [B].into(), "it was, and is no longer");
+    }
+
+    #[test]
+    fn a_copy_whose_record_was_refused_may_be_left() {
+        let mut keeper = Keeper::default();
+        let record = keeper.round(&sight(50, Is::Joining)).record.unwrap();
+        keeper.refused(&record);
+        let mut late = sight(49, Is::Joining);
+        late.seen.clear();
+        late.now += FIRST + MS;
+        assert_eq!(keeper.round(&late).leave, [B].into());
     }
 
     #[test]

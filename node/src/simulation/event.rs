@@ -87,7 +87,7 @@ pub(super) enum Message {
     HeartbeatAnswer { to: Process, number: u64, heard: Option<HeartbeatResponse> },
     Propose { from: Process, number: u64, command: Command },
     Proposed { to: Process, number: u64, answer: Answer },
-    Append { leader: Machine, term: u64, commit: usize },
+    Append { leader: Machine, term: u64, commit: usize, sent: Micros },
     Pong { to: Process, from: Machine, run: u64 },
     Refused { to: Process, from: Machine },
     SinkOpened { to: Process, task: u64, opened: super::sink::Opened },

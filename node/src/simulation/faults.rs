@@ -71,7 +71,8 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    pub(super) fn draw(rng: &mut StdRng) -> Self {
+    /// With `torn`, power cuts come to clusters with copies too.
+    pub(super) fn draw(rng: &mut StdRng, torn: bool) -> Self {
         let machines = rng.random_range(3..=5);
         let shards = if rng.random_ratio(1, 12) {
             rng.random_range(5..=12)
@@ -83,7 +84,9 @@ impl Setting {
         let heal_at = rng.random_range(6_000..16_000) * MS;
         let mut faults = Vec::new();
         let mut at = rng.random_range(1_500..3_000) * MS;
-        let mut spent = Spent { wiped: false, weak: rng.random_range(0..machines) };
+        let weak = rng.random_range(0..machines);
+        let weak = (copies == 1 || torn).then_some(weak);
+        let mut spent = Spent { wiped: false, weak };
         while at < heal_at {
             draw_fault(rng, at, (machines, shards), &mut spent, &mut faults);
             // Mostly one on top of the other, sometimes after all has settled.
@@ -100,10 +103,8 @@ impl Setting {
 struct Spent {
     /// A machine was lost, or taken out.
     wiped: bool,
-    /// The only machine whose disk forgets. If all copies of a spool lose the last
-    /// milliseconds at once, what was seen of them is numbered anew: no rule of the
-    /// product sees that yet.
-    weak: Machine,
+    /// The only machine whose disk forgets what was not synced.
+    weak: Option<Machine>,
 }
 
 fn draw_fault(
@@ -117,7 +118,7 @@ fn draw_fault(
     let other = (machine + rng.random_range(1..machines)) % machines;
     let short = rng.random_range(20..2_500) * MS;
     let long = rng.random_range(300..14_000) * MS;
-    let power = rng.random_bool(0.5) && machine == spent.weak;
+    let power = rng.random_bool(0.5) && Some(machine) == spent.weak;
     let mut add = |after: Micros, fault| faults.push((at + after, fault));
     match rng.random_range(0..100) {
         0..20 => {
@@ -183,7 +184,7 @@ fn draw_fault(
             for machine in 0..machines {
                 let (early, late) =
                     (rng.random_range(0..20) * MS, rng.random_range(100..3_000) * MS);
-                add(early, Fault::Kill { machine, power: machine == spent.weak });
+                add(early, Fault::Kill { machine, power: Some(machine) == spent.weak });
                 add(early + late, Fault::Start(machine));
             }
         }

@@ -11,7 +11,7 @@ use super::Broken;
 use super::event::{Answer, Event, MS, Machine, Message, Micros, Process, Timer};
 use super::node::{Node, Purpose};
 use super::world::World;
-use crate::control::handle::counts_as_up;
+use crate::control::handle::{counts_as_up, done};
 use crate::control::lease::Until;
 use crate::control::members::{blame, lost, up};
 use crate::error::ErrorKind;
@@ -307,7 +307,10 @@ impl World {
                     self.timer(machine, 10, Timer::Place(false));
                 }
             }
-            Purpose::Copies(shard, task) => self.copies_recorded(machine, shard, task),
+            Purpose::Copies(shard, task, in_sync) => {
+                let refused = answer.is_ok_and(|outcome| done(outcome).is_err());
+                self.copies_recorded(machine, shard, task, refused.then_some(&in_sync));
+            }
             Purpose::Reader(shard, task) => self.on_reader_answer(machine, shard, task, answer),
             Purpose::Tick => self.on_tick_answer(machine, answer),
         }

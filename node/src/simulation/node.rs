@@ -26,7 +26,7 @@ pub(super) enum Purpose {
     /// One of a placement round.
     Place,
     /// The copies in sync of a shard, by this task of its reader.
-    Copies(ShardId, u64),
+    Copies(ShardId, u64, BTreeSet<NodeId>),
     /// What a reader must have recorded before it goes on.
     Reader(ShardId, u64),
     /// Checkpoints.
@@ -51,6 +51,8 @@ pub(super) struct View {
     pub(super) term: u64,
     /// When the leader was last heard, by the clock of this machine.
     pub(super) heard: Micros,
+    /// When the leader said what was heard last, by the world's clock.
+    pub(super) said: Micros,
     /// How much longer than Raft's lease it waits before it stands for election.
     pub(super) jitter: Micros,
     /// As a leader: when a majority last followed it, and what was committed

@@ -156,7 +156,7 @@ impl World {
         let commit = self.nodes[leader].disk.applied;
         for other in 0..self.nodes.len() {
             if other != leader && !self.nodes[other].gone {
-                self.send(leader, other, Message::Append { leader, term, commit });
+                self.send(leader, other, Message::Append { leader, term, commit, sent: self.now });
             }
         }
     }
@@ -166,17 +166,49 @@ impl World {
         machine: Machine,
         (leader, term): (Machine, u64),
         commit: usize,
+        sent: Micros,
     ) {
         let now = self.nodes[machine].local(self.now);
         let view = &mut self.nodes[machine].memory.view;
         if term < view.term {
+            let newer = view.term;
+            self.tell_of_newer(machine, leader, newer);
             return;
         }
         (view.term, view.leader, view.heard) = (term, Some(leader), now);
+        view.said = sent.max(view.said);
         if leader == machine {
             view.followed = Some(now);
         }
         self.apply(machine, commit);
+    }
+
+    /// A leader of an old term learns that there is a newer one.
+    fn tell_of_newer(&mut self, machine: Machine, leader: Machine, term: u64) {
+        let passes = self.network.passes(machine, leader);
+        let view = &mut self.nodes[leader].memory.view;
+        if passes && view.leader == Some(leader) && view.term < term {
+            (view.leader, view.term) = (None, term);
+        }
+    }
+
+    /// When a majority last followed this leader, as far as it can have heard: it
+    /// counts from when it said what they answered to.
+    fn followed_since(&self, machine: Machine) -> Option<Micros> {
+        let term = self.nodes[machine].memory.view.term;
+        let said = self.raft.voters.iter().map(|voter| {
+            let view = &self.nodes[*voter].memory.view;
+            let follows = view.term == term && view.leader == Some(machine);
+            match *voter == machine {
+                true => self.now,
+                false if follows && self.network.passes(*voter, machine) => view.said,
+                false => 0,
+            }
+        });
+        let mut said: Vec<_> = said.collect();
+        said.sort_unstable();
+        let since = said[(said.len() - 1) / 2];
+        (since > 0).then_some(since)
     }
 
     /// Raft's part of what a process does every heartbeat.
@@ -190,18 +222,11 @@ impl World {
             }
             return;
         }
-        // Its beats tell it of a newer leader.
-        let newer = self.raft.leader.filter(|leader| {
-            self.raft.term > node.memory.view.term
-                && self.nodes[*leader].runs()
-                && self.network.both_ways(machine, *leader)
-        });
-        if newer.is_some() {
-            self.nodes[machine].memory.view.leader = None;
-            return;
-        }
-        if self.majority(machine, false) {
-            self.nodes[machine].memory.view.followed = Some(now);
+        if let Some(since) = self.followed_since(machine) {
+            let node = &mut self.nodes[machine];
+            let since = node.local(since);
+            let before = node.memory.view.followed.unwrap_or(0);
+            node.memory.view.followed = Some(since.max(before));
         }
         self.append_all(machine);
     }
@@ -231,7 +256,7 @@ impl World {
         let (delay, commit) = (self.rng.random_range(MS..8 * MS), self.raft.log.len());
         self.nodes[machine].memory.view.inherited = commit;
         let term = self.raft.term;
-        let message = Message::Append { leader: machine, term, commit };
+        let message = Message::Append { leader: machine, term, commit, sent: self.now };
         self.push(delay, Event::Arrive(machine, message));
         self.append_all(machine);
     }

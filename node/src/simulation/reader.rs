@@ -355,11 +355,10 @@ impl World {
             return;
         };
         let standing = &mut log.standing;
-        let joining = known.copies.iter().filter(|node| standing.copies().is_joining(**node));
         let sight = Sight {
             now,
             started,
-            joining: joining.copied().collect(),
+            joining: standing.copies().joining().clone(),
             copies: known.copies.clone(),
             in_sync: known.in_sync.clone(),
             seen: standing.copies().seen(),
@@ -377,16 +376,31 @@ impl World {
         self.put_work(machine, &role, task, Work::Reader(it));
         self.after_log(machine, id);
         let Some(in_sync) = round.record else {
-            self.copies_recorded(machine, id, task);
+            self.copies_recorded(machine, id, task, None);
             return;
         };
         let copies = known.in_runs(&in_sync, me, &sight.seen);
         let command = SetInSync { shard: Some(id), epoch: epoch.0, copies };
-        self.propose(machine, command::Kind::SetInSync(command), Purpose::Copies(id, task));
+        let purpose = Purpose::Copies(id, task, in_sync);
+        self.propose(machine, command::Kind::SetInSync(command), purpose);
     }
 
     /// That round is over; the next comes.
-    pub(super) fn copies_recorded(&mut self, machine: Machine, id: ShardId, task: u64) {
+    pub(super) fn copies_recorded(
+        &mut self,
+        machine: Machine,
+        id: ShardId,
+        task: u64,
+        refused: Option<&BTreeSet<NodeId>>,
+    ) {
+        let Some(actor) = self.nodes[machine].memory.actors.get_mut(&Role::Reader(id)) else {
+            return;
+        };
+        if let (Work::Reader(it), Some(refused)) = (&mut actor.work, refused)
+            && actor.task == task
+        {
+            it.keeper.refused(refused);
+        }
         let round = u64::try_from(ROUND.as_micros()).unwrap();
         self.timer(machine, round, Timer::Copies(id, task));
     }

@@ -42,7 +42,12 @@ impl World {
         for id in self.shard_ids() {
             let Some(shard) = self.raft.truth.shard(id) else { continue };
             let could = shard.in_sync.iter().any(|node| self.is_ready(*node));
-            if !could || self.owner(shard).is_some() {
+            // A node that stops gives its shards up one by one, and the last takes
+            // as long as its sink does.
+            let stops = self.machine_of(shard.reader).is_some_and(|machine| {
+                self.nodes[machine].runs() && self.nodes[machine].memory.closing
+            });
+            if !could || stops || self.owner(shard).is_some() {
                 self.watch.ownerless.remove(&id);
                 continue;
             }

@@ -61,6 +61,18 @@ impl World {
         }
     }
 
+    /// What each task is at, for who reads the trace.
+    pub(super) fn tell_tasks(&mut self) {
+        for (machine, node) in self.nodes.iter().enumerate() {
+            for (role, actor) in &node.memory.actors {
+                self.trace.tell(self.now, || format!("  m{machine} {role}: {actor:?}"));
+            }
+        }
+        for (number, connection) in &self.connections {
+            self.trace.tell(self.now, || format!("  stream {number}: {connection:?}"));
+        }
+    }
+
     fn stop_owners(&mut self, machine: Machine) {
         let owners = |role: &&Role| !matches!(role, Role::Copy(_));
         let roles: Vec<_> =

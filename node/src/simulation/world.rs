@@ -57,7 +57,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, broken: Option<Broken>, text: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let setting = Setting::draw(&mut rng);
+        let setting = Setting::draw(&mut rng, broken == Some(Broken::TornTails));
         let mut times = ClusterConfig::default();
         if broken == Some(Broken::LongLease) {
             times.lease_ms = times.down_ms;
@@ -101,6 +101,7 @@ impl World {
                 return;
             }
             if at > end {
+                self.tell_tasks();
                 self.fail(|world| world.why_unsettled());
             }
         }
@@ -175,8 +176,8 @@ impl World {
             Message::Propose { from, number, command } => {
                 self.submit(machine, from, number, command)
             }
-            Message::Append { leader, term, commit } => {
-                self.on_append(machine, (leader, term), commit)
+            Message::Append { leader, term, commit, sent } => {
+                self.on_append(machine, (leader, term), commit, sent);
             }
             Message::HeartbeatAnswer { to, number, heard } if to == here => {
                 self.on_heartbeat_answer(machine, number, heard);

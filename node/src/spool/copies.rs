@@ -54,8 +54,8 @@ impl Copies {
         self.joining.remove(&node);
     }
 
-    pub(crate) fn is_joining(&self, node: NodeId) -> bool {
-        self.joining.contains(&node)
+    pub(crate) fn joining(&self) -> &BTreeSet<NodeId> {
+        &self.joining
     }
 
     /// Everything up to here is on every copy that counts: `appended` here is

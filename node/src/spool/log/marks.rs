@@ -57,10 +57,10 @@ impl ShardLog {
         self.change(|standing| standing.with_copies(|copies| copies.leave(node)));
     }
 
-    /// The copy is waited for and not recorded yet.
+    /// The copies that are waited for and not recorded yet.
     #[must_use]
-    pub fn is_joining(&self, node: NodeId) -> bool {
-        self.inner().standing.copies().is_joining(node)
+    pub fn joining(&self) -> BTreeSet<NodeId> {
+        self.inner().standing.copies().joining().clone()
     }
 
     /// Waits until something was appended, or a copy came or went, since the last
