@@ -4,13 +4,16 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench bench-failover cluster deps
+.PHONY: help demo test verify fix bench bench-failover simulate cluster deps
 
 # Only tests whose name holds this.
 F ?=
 # Only these rows of `make bench`, and how often each runs.
 ROWS ?=
 ROUNDS ?= 7
+# Worlds of `make simulate`, and the one of them to tell in full.
+SEEDS ?= 10000
+SEED ?=
 # Nodes of `make cluster`.
 N ?= 3
 
@@ -43,6 +46,9 @@ bench: deps ## Measure against bare parts, into deploy/bench/; ROWS=P3,P5 for so
 
 bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LOAD= changes a second
 	./deploy/bench-failover.sh
+
+simulate: ## Simulate placement, leases and moves under SEEDS=10000 seeds; SEED=n tells one in full
+	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --workspace --lib -- --nocapture simulation::tests::no_promise
 
 cluster: ## Run N=3 nodes on loopback in ./.cluster; end them with deploy/cluster.sh down
 	cargo build --workspace --bins
