@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench bench-failover faults cluster deps
+.PHONY: help demo test verify fix bench bench-failover faults simulate cluster deps
 
 # Only tests whose name holds this.
 F ?=
@@ -15,6 +15,8 @@ ROUNDS ?= 7
 SEED ?=
 MINUTES ?=
 FAULTS ?=
+# Worlds of `make simulate`; with SEED, the one of them to tell in full.
+SEEDS ?= 10000
 # Nodes of `make cluster`.
 N ?= 3
 
@@ -50,6 +52,9 @@ bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LO
 
 faults: deps ## Do to a cluster what can go wrong; SEED=7 MINUTES=20 FAULTS=F5,F9. Needs root
 	SEED=$(SEED) MINUTES=$(MINUTES) FAULTS=$(FAULTS) ./deploy/faults.sh
+
+simulate: ## Simulate placement, leases and moves under SEEDS=10000 seeds; SEED=n tells one in full
+	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --workspace --lib -- --nocapture simulation::tests::no_promise
 
 cluster: ## Run N=3 nodes on loopback in ./.cluster; end them with deploy/cluster.sh down
 	cargo build --workspace --bins

@@ -8,6 +8,7 @@ use tidegate_proto::v1::{
 };
 use tidegate_proto::{Epoch, NodeId, Sequence};
 
+use super::Broken;
 use super::event::{Machine, Micros};
 use super::sink::{Attempt, SinkId};
 use super::source::{Item, Place};
@@ -226,6 +227,10 @@ impl World {
 
     /// Who is declared down for its silence has stopped by itself.
     fn after_down(&mut self, down: &NodeDown) {
+        if self.is_broken(Broken::StartBeforeStop) {
+            // What comes of it is to show.
+            return;
+        }
         let id = NodeId(down.node);
         let Some(machine) = self.machine_of(down.node) else { return };
         let node = &self.nodes[machine];

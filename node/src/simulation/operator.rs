@@ -95,7 +95,10 @@ impl World {
         }
         (node.alive, node.frozen) = (true, false);
         node.life += 1;
+        // The vote is on the disk.
+        let term = node.memory.view.term;
         node.memory = Memory { run, ..Memory::default() };
+        node.memory.view.term = term;
         node.memory.view.heard = node.local(self.now);
         self.trace.note(self.now, "starts", &[machine as u64, run]);
         for (timer, most) in [

@@ -203,6 +203,12 @@ impl World {
     fn sweep(&mut self, machine: Machine) {
         let node = &mut self.nodes[machine];
         let (state, id) = (&node.disk.state, node.id);
-        node.disk.logs.retain(|shard, _| !is_stale(state, *shard, id));
+        let stale = node.disk.logs.keys().filter(|shard| is_stale(state, **shard, id));
+        let stale: Vec<_> = stale.copied().collect();
+        for shard in stale {
+            self.nodes[machine].disk.logs.remove(&shard);
+            // Whoever was served from it hears so.
+            self.pump_all(machine, shard);
+        }
     }
 }

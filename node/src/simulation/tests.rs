@@ -59,7 +59,7 @@ fn copies_that_ignore_epochs_are_caught() {
 
 #[test]
 fn a_start_before_the_stop_is_caught() {
-    caught(Broken::StartBeforeStop, "");
+    caught(Broken::StartBeforeStop, "sink");
 }
 
 #[test]
