@@ -73,14 +73,14 @@ impl Cluster {
         Self::launch(folder, binaries.to_owned(), on_loopback(size)).await
     }
 
-    /// As [`Cluster::start_from`], each node at a place of its own.
+    /// As [`Cluster::start_from`], each node at a place of its own, with `settings`.
     ///
     /// # Panics
     ///
     /// As [`Cluster::start_from`].
-    pub async fn start_at(binaries: &Path, places: Vec<Place>) -> Self {
+    pub async fn start_at(binaries: &Path, places: Vec<Place>, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(folder.path().join(SETTINGS), "").expect("a file");
+        std::fs::write(folder.path().join(SETTINGS), settings).expect("a file");
         Self::launch(folder, binaries.to_owned(), places).await
     }
 

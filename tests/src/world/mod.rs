@@ -81,6 +81,26 @@ impl World {
     ///
     /// If the nodes or the store do not come up.
     pub async fn start(binaries: &Path, size: usize, seed: u64, disks: bool) -> Outcome<Self> {
+        Self::start_in_regions(binaries, &vec!["local"; size], (seed, disks), "").await
+    }
+
+    /// As [`World::start`], with one node in each of `regions` and the text of a
+    /// node file.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::start`].
+    ///
+    /// # Panics
+    ///
+    /// As [`World::start`].
+    pub async fn start_in_regions(
+        binaries: &Path,
+        regions: &[&str],
+        (seed, disks): (u64, bool),
+        settings: &str,
+    ) -> Outcome<Self> {
+        let size = regions.len();
         namespace::sweep()?;
         let hosts: Vec<_> = (0..size).map(node).chain([SOURCE]).collect();
         let groups = hosts.iter().map(|host| vec![*host]).chain([vec![HARNESS, SINK]]);
@@ -101,6 +121,9 @@ impl World {
         };
         let mut places: Vec<_> = hosts.iter().zip(&namespaces).map(place).collect();
         let source = places.pop().ok_or("the source has no place")?;
+        for (place, region) in places.iter_mut().zip(regions) {
+            place.flags.push(format!("--region={region}"));
+        }
         let folder = tempfile::tempdir()?;
         let disks = match disks {
             true => furnish(&mut places, folder.path())?,
@@ -108,7 +131,7 @@ impl World {
         };
         let bucket = Bucket::start().await?;
         let documents = Arc::new(Documents::start_at(binaries, &source).await);
-        let cluster = Cluster::start_at(binaries, places).await;
+        let cluster = Cluster::start_at(binaries, places, settings).await;
         let _namespaces = namespaces;
         Ok(Self { cluster, documents, bucket, wires, disks, _folder: folder, _namespaces, size })
     }

@@ -10,6 +10,7 @@ mod failover;
 mod faults;
 mod operate;
 mod refusals;
+mod regions;
 mod stage;
 
 use std::process::Command;

@@ -221,7 +221,7 @@ impl Drop for Restarted {
 }
 
 /// The sequences each shard's subscriber got, in the order they came.
-fn sequences(followed: &Path) -> BTreeMap<String, Vec<u64>> {
+pub(crate) fn sequences(followed: &Path) -> BTreeMap<String, Vec<u64>> {
     let text = std::fs::read_to_string(followed).unwrap();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
