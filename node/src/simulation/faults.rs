@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use super::event::{MS, Machine, Micros};
 
 /// One thing that goes wrong, or is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The process is killed; with `power`, the disk forgets what was not synced.
     Kill {
@@ -107,6 +107,27 @@ struct Spent {
     weak: Option<Machine>,
 }
 
+/// One draw: a machine, another, and how long it lasts.
+struct Draw<'a> {
+    at: Micros,
+    machine: Machine,
+    other: Machine,
+    short: Micros,
+    long: Micros,
+    faults: &'a mut Vec<(Micros, Fault)>,
+}
+
+impl Draw<'_> {
+    fn add(&mut self, after: Micros, fault: Fault) {
+        self.faults.push((self.at + after, fault));
+    }
+
+    /// Mostly short, sometimes longer than a dead copy is waited for.
+    fn some_time(&self, rng: &mut StdRng) -> Micros {
+        if rng.random_bool(0.7) { self.short } else { self.long }
+    }
+}
+
 fn draw_fault(
     rng: &mut StdRng,
     at: Micros,
@@ -118,84 +139,102 @@ fn draw_fault(
     let other = (machine + rng.random_range(1..machines)) % machines;
     let short = rng.random_range(20..2_500) * MS;
     let long = rng.random_range(300..14_000) * MS;
-    let power = rng.random_bool(0.5) && Some(machine) == spent.weak;
-    let mut add = |after: Micros, fault| faults.push((at + after, fault));
+    let mut draw = Draw { at, machine, other, short, long, faults };
     match rng.random_range(0..100) {
-        0..20 => {
-            add(0, Fault::Kill { machine, power });
-            add(if rng.random_bool(0.7) { short } else { long }, Fault::Start(machine));
-        }
-        20..34 => {
-            add(0, Fault::Freeze(machine));
-            add(if rng.random_bool(0.7) { short } else { long }, Fault::Thaw(machine));
-        }
-        34..44 => {
-            add(0, Fault::Island { machine, passes: false });
-            add(
-                if rng.random_bool(0.7) { short } else { long },
-                Fault::Island { machine, passes: true },
-            );
-        }
-        44..54 => {
-            add(0, Fault::Link { from: machine, to: other, passes: false });
-            if rng.random_bool(0.3) {
-                add(0, Fault::Link { from: other, to: machine, passes: false });
-                add(long, Fault::Link { from: other, to: machine, passes: true });
-            }
-            add(long, Fault::Link { from: machine, to: other, passes: true });
-        }
-        54..58 => {
-            add(0, Fault::Refuse { machine, refuses: true });
-            add(short, Fault::Refuse { machine, refuses: false });
-        }
-        58..62 => {
-            add(0, Fault::Trouble(rng.random_range(1..80)));
-            add(long, Fault::Trouble(0));
-        }
-        62..67 => {
-            add(0, Fault::SlowSinks(true));
-            add(long, Fault::SlowSinks(false));
-        }
-        67..77 => {
-            let shard = usize::try_from(rng.random_range(0..shards)).unwrap();
-            add(0, Fault::Move { shard, machine });
-        }
-        77..82 => {
-            add(0, Fault::Cordon { machine, cordoned: true });
-            add(long, Fault::Cordon { machine, cordoned: false });
-        }
-        82..86 => {
-            add(0, Fault::Stop(machine));
-            add(short + 200 * MS, Fault::Start(machine));
-        }
-        86..89 => {
-            add(0, Fault::Pause(true));
-            add(short, Fault::Pause(false));
-        }
+        0..34 => draw_process(rng, &mut draw, spent),
+        34..62 => draw_network(rng, &mut draw),
+        62..89 => draw_operator(rng, &mut draw, shards),
         // It flaps.
         89..93 => {
             for round in 0..rng.random_range(2..6) {
-                add(round * 900 * MS, Fault::Freeze(machine));
-                add(round * 900 * MS + rng.random_range(300..850) * MS, Fault::Thaw(machine));
+                draw.add(round * 900 * MS, Fault::Freeze(machine));
+                let thaw = round * 900 * MS + rng.random_range(300..850) * MS;
+                draw.add(thaw, Fault::Thaw(machine));
             }
         }
-        // The whole cluster loses its power.
+        // All processes end at once.
         93..95 => {
             for machine in 0..machines {
-                let (early, late) =
-                    (rng.random_range(0..20) * MS, rng.random_range(100..3_000) * MS);
-                add(early, Fault::Kill { machine, power: Some(machine) == spent.weak });
-                add(early + late, Fault::Start(machine));
+                let early = rng.random_range(0..20) * MS;
+                let late = early + rng.random_range(100..3_000) * MS;
+                let power = Some(machine) == spent.weak;
+                draw.add(early, Fault::Kill { machine, power });
+                draw.add(late, Fault::Start(machine));
             }
         }
         95..98 if !spent.wiped => {
             spent.wiped = true;
-            add(0, Fault::Wipe(machine));
+            draw.add(0, Fault::Wipe(machine));
         }
         _ if !spent.wiped && machines > 3 => {
             spent.wiped = true;
-            add(0, Fault::Remove(machine));
+            draw.add(0, Fault::Remove(machine));
         }
-        _ => add(0, Fault::Cordon { machine, cordoned: false }),
+        _ => draw.add(0, Fault::Cordon { machine, cordoned: false }),
+    }
+}
+
+fn draw_process(rng: &mut StdRng, draw: &mut Draw<'_>, spent: &Spent) {
+    let (machine, time) = (draw.machine, draw.some_time(rng));
+    if rng.random_bool(0.6) {
+        let power = Some(machine) == spent.weak && rng.random_bool(0.5);
+        draw.add(0, Fault::Kill { machine, power });
+        draw.add(time, Fault::Start(machine));
+    } else {
+        draw.add(0, Fault::Freeze(machine));
+        draw.add(time, Fault::Thaw(machine));
+    }
+}
+
+fn draw_network(rng: &mut StdRng, draw: &mut Draw<'_>) {
+    let (machine, other, short, long) = (draw.machine, draw.other, draw.short, draw.long);
+    match rng.random_range(0..28) {
+        0..10 => {
+            let time = draw.some_time(rng);
+            draw.add(0, Fault::Island { machine, passes: false });
+            draw.add(time, Fault::Island { machine, passes: true });
+        }
+        10..20 => {
+            draw.add(0, Fault::Link { from: machine, to: other, passes: false });
+            if rng.random_bool(0.3) {
+                draw.add(0, Fault::Link { from: other, to: machine, passes: false });
+                draw.add(long, Fault::Link { from: other, to: machine, passes: true });
+            }
+            draw.add(long, Fault::Link { from: machine, to: other, passes: true });
+        }
+        20..24 => {
+            draw.add(0, Fault::Refuse { machine, refuses: true });
+            draw.add(short, Fault::Refuse { machine, refuses: false });
+        }
+        _ => {
+            draw.add(0, Fault::Trouble(rng.random_range(1..80)));
+            draw.add(long, Fault::Trouble(0));
+        }
+    }
+}
+
+fn draw_operator(rng: &mut StdRng, draw: &mut Draw<'_>, shards: u32) {
+    let (machine, short, long) = (draw.machine, draw.short, draw.long);
+    match rng.random_range(0..27) {
+        0..5 => {
+            draw.add(0, Fault::SlowSinks(true));
+            draw.add(long, Fault::SlowSinks(false));
+        }
+        5..15 => {
+            let shard = usize::try_from(rng.random_range(0..shards)).unwrap();
+            draw.add(0, Fault::Move { shard, machine });
+        }
+        15..20 => {
+            draw.add(0, Fault::Cordon { machine, cordoned: true });
+            draw.add(long, Fault::Cordon { machine, cordoned: false });
+        }
+        20..24 => {
+            draw.add(0, Fault::Stop(machine));
+            draw.add(short + 200 * MS, Fault::Start(machine));
+        }
+        _ => {
+            draw.add(0, Fault::Pause(true));
+            draw.add(short, Fault::Pause(false));
+        }
     }
 }

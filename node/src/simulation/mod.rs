@@ -16,17 +16,24 @@
 //! `SEED=n make simulate` prints what happened. A broken rule ([`Broken`]) shows
 //! that the checks see it.
 
+mod capture;
+mod check_log;
+mod check_sink;
 mod checkpoints;
 mod checks;
 mod copy;
+mod election;
 mod event;
 mod faults;
 mod members;
 mod network;
 mod node;
 mod operator;
+mod placing;
+mod process;
 mod raft;
 mod reader;
+mod serve;
 mod settle;
 mod sink;
 mod source;

@@ -63,6 +63,7 @@ pub(super) struct View {
 
 /// What a process has in memory.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is where one of the node's loops stands")]
 pub(super) struct Memory {
     pub(super) run: u64,
     pub(super) lease: Until,
@@ -92,6 +93,7 @@ pub(super) struct Memory {
 
 /// One machine.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "any of them goes with any other")]
 pub(super) struct Node {
     pub(super) id: NodeId,
     /// How fast its clock runs, in thousandths of the world's.

@@ -1,4 +1,4 @@
-//! Processes that start and end, machines that break, and those who mend them.
+//! What breaks, and those who mend it and give orders.
 
 use rand::Rng as _;
 use tidegate_proto::NodeId;
@@ -8,15 +8,13 @@ use tidegate_proto::v1::{
     outcome,
 };
 
-use super::event::{Event, MS, Machine, Micros, Timer};
+use super::event::{Event, MS, Machine};
 use super::faults::Fault;
-use super::node::{Memory, Node, Purpose};
+use super::node::{Node, Purpose};
 use super::source::Source;
 use super::world::World;
 
 const EXPORT: &str = "orders";
-/// How long a planned stop may drain.
-const DRAIN_WAIT: Micros = 20_000 * MS;
 
 impl World {
     /// Makes the cluster as it is before anything goes wrong.
@@ -84,99 +82,6 @@ impl World {
         self.nodes.push(Node::new(id, rate, region));
         self.raft.voters.insert(machine);
         machine
-    }
-
-    /// Starts a process, if none runs and the machine is there.
-    fn start(&mut self, machine: Machine) {
-        let run = self.next_number();
-        let node = &mut self.nodes[machine];
-        if node.alive || node.gone {
-            return;
-        }
-        (node.alive, node.frozen) = (true, false);
-        node.life += 1;
-        // The vote is on the disk.
-        let term = node.memory.view.term;
-        node.memory = Memory { run, ..Memory::default() };
-        node.memory.view.term = term;
-        node.memory.view.heard = node.local(self.now);
-        self.trace.note(self.now, "starts", &[machine as u64, run]);
-        for (timer, most) in [
-            (Timer::Heartbeat, 100),
-            (Timer::Duty, 100),
-            (Timer::Place(true), 1_000),
-            (Timer::Look(true), 1_000),
-            (Timer::Retain, 5_000),
-        ] {
-            let wait = self.rng.random_range(0..most * MS);
-            self.timer(machine, wait, timer);
-        }
-        let upto = self.raft.log.len();
-        if self.now == 0 {
-            self.apply(machine, upto);
-        }
-    }
-
-    /// The process is no more; with `power`, the disk forgets what was not synced.
-    fn kill(&mut self, machine: Machine, power: bool) {
-        let node = &mut self.nodes[machine];
-        if !node.alive {
-            return;
-        }
-        let process = node.process(machine);
-        (node.alive, node.frozen) = (false, false);
-        node.deferred.clear();
-        node.torn |= power;
-        for log in node.disk.logs.values_mut() {
-            log.restart(power.then_some(&mut self.rng));
-        }
-        self.trace.note(self.now, "killed", &[machine as u64, u64::from(power)]);
-        self.end_streams(process);
-    }
-
-    pub(super) fn end_process(&mut self, machine: Machine) {
-        self.kill(machine, false);
-    }
-
-    /// Drains what runs there, then ends.
-    fn stop(&mut self, machine: Machine) {
-        if !self.nodes[machine].runs() {
-            return;
-        }
-        self.trace.note(self.now, "stops", &[machine as u64]);
-        self.nodes[machine].memory.closing = true;
-        self.timer(machine, DRAIN_WAIT, Timer::Exit);
-        let roles: Vec<_> = self.nodes[machine].memory.actors.keys().cloned().collect();
-        for role in &roles {
-            self.drain(machine, role);
-        }
-        if roles.is_empty() {
-            self.flush_and_exit(machine);
-        }
-    }
-
-    /// Sends out the last checkpoints, then ends.
-    pub(super) fn flush_and_exit(&mut self, machine: Machine) {
-        let memory = &mut self.nodes[machine].memory;
-        if memory.proposed.is_some() || !memory.actors.is_empty() {
-            return;
-        }
-        self.tick(machine);
-        if self.nodes[machine].memory.proposed.is_none() {
-            self.timer(machine, 10, Timer::Exit);
-        }
-    }
-
-    fn thaw(&mut self, machine: Machine) {
-        let node = &mut self.nodes[machine];
-        if !std::mem::replace(&mut node.frozen, false) {
-            return;
-        }
-        self.trace.note(self.now, "thaws", &[machine as u64]);
-        for event in std::mem::take(&mut self.nodes[machine].deferred) {
-            let after = self.rng.random_range(0..3 * MS);
-            self.push(after, event);
-        }
     }
 
     pub(super) fn on_fault(&mut self, fault: Fault) {
@@ -254,14 +159,6 @@ impl World {
         self.slow_sinks = false;
         self.start_all();
         self.restore();
-    }
-
-    /// Every machine that is there runs a process.
-    pub(super) fn start_all(&mut self) {
-        for machine in 0..self.nodes.len() {
-            self.thaw(machine);
-            self.start(machine);
-        }
     }
 
     /// Makes good on what operators asked for and the log does not have.

@@ -55,7 +55,7 @@ impl World {
             let lasted = self.now - since.max(self.last_fault);
             self.watch.longest_ownerless = self.watch.longest_ownerless.max(lasted);
             if lasted > OWNERLESS_MAX {
-                self.fail(|_| format!("shard {id}: no owner for {} ms", lasted / MS));
+                self.fail(format!("shard {id}: no owner for {} ms", lasted / MS));
             }
         }
     }
@@ -98,7 +98,7 @@ impl World {
         let most = u64::from(self.setting.shards) * (2 + ASSIGNED_MAX * self.checks.faults);
         let assigned = self.checks.assigned;
         if assigned > most {
-            self.fail(|_| format!("{assigned} assignments, {most} allowed: placement thrashes"));
+            self.fail(format!("{assigned} assignments, {most} allowed: placement thrashes"));
         }
     }
 

@@ -1,11 +1,14 @@
 //! A sink that does as ours do: data, sequence and epoch are committed together,
 //! behind the last commit, or not at all. It may be slow.
 
+use rand::Rng as _;
 use tidegate_proto::Sequence;
 use tidegate_proto::v1::{Progress, ShardId};
 
-use super::event::Process;
+use super::Broken;
+use super::event::{Event, MS, Message, Micros, Process};
 use super::spool::Batch;
+use super::world::World;
 use crate::error::ErrorKind;
 use crate::sinks::Committed;
 
@@ -87,5 +90,38 @@ impl Sink {
         let (sequence, progress) = (attempt.upto(), attempt.progress.clone());
         self.committed = Some(Committed { sequence, progress, records });
         Ok(self.number)
+    }
+}
+
+impl World {
+    pub(super) fn on_sink_open(&mut self, opening: Opening) {
+        let Opening { sink, epoch, from, task } = opening;
+        let blind =
+            self.is_broken(Broken::SinkIgnoresEpochs) || self.is_broken(Broken::StartBeforeStop);
+        let opened = self.sinks.entry(sink.clone()).or_default().open(epoch, blind);
+        self.sink_opened(&sink, epoch);
+        let message = Message::SinkOpened { to: from, task, opened };
+        self.push(MS, Event::Arrive(from.machine, message));
+    }
+
+    pub(super) fn on_sink_commit(&mut self, attempt: &Attempt) {
+        let blind =
+            self.is_broken(Broken::SinkIgnoresEpochs) || self.is_broken(Broken::StartBeforeStop);
+        let sink = self.sinks.entry(attempt.sink.clone()).or_default();
+        let committed = sink.commit(attempt, blind);
+        if committed.is_ok() {
+            self.sink_committed(attempt);
+        }
+        let (to, task) = (attempt.from, attempt.task);
+        // Its answer may be lost: then the writer has to open the sink anew.
+        let committed = if self.one_in(200) { Err(ErrorKind::Unknown) } else { committed };
+        let message = Message::SinkCommitted { to, task, committed };
+        self.push(MS, Event::Arrive(to.machine, message));
+    }
+
+    pub(super) fn sink_delay(&mut self) -> Micros {
+        let usual = self.rng.random_range(2 * MS..20 * MS);
+        let slow = if self.slow_sinks { 3 } else { 60 };
+        if self.one_in(slow) { usual * 120 } else { usual }
     }
 }

@@ -3,15 +3,11 @@
 
 use std::collections::VecDeque;
 
-use tidegate_proto::Sequence;
-use tidegate_proto::v1::{CopyOpen, FetchOpen};
-
 use super::Broken;
 use super::event::{Event, MS, Machine, Micros, Process, Said, Topic};
+use super::serve::Serves;
 use super::world::World;
 use crate::error::ErrorKind;
-use crate::exchange::copy::meet;
-use crate::exchange::local::place;
 use crate::shard::role::Role;
 
 /// A connection whose messages do not pass for this long is given up by both.
@@ -20,28 +16,16 @@ const GIVE_UP: Micros = 5_000 * MS;
 /// One stream, and what the server keeps of it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    client: Process,
+    pub(super) client: Process,
     role: Role,
     task: u64,
-    server: Process,
-    topic: Topic,
+    pub(super) server: Process,
+    pub(super) topic: Topic,
     to_server: VecDeque<Said>,
     to_client: VecDeque<Said>,
     last_at: [Micros; 2],
     stalled: Option<Micros>,
-    serves: Option<Serves>,
-}
-
-/// What is sent on it.
-#[derive(Clone, Copy, Debug)]
-struct Serves {
-    /// Which log of the shard it is.
-    log: u64,
-    /// All up to here was sent.
-    after: Sequence,
-    stable: Sequence,
-    /// Of a copy: its number at the owner, which it gets all from.
-    copy: Option<u64>,
+    pub(super) serves: Option<Serves>,
 }
 
 impl World {
@@ -166,108 +150,6 @@ impl World {
         }
     }
 
-    fn open_copy(&mut self, number: u64, machine: Machine, open: &CopyOpen, after: Sequence) {
-        let now = self.instant(machine);
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let Topic { shard, epoch } = connection.topic;
-        let log = self.nodes[machine].disk.logs.get_mut(&shard);
-        let Some(log) = log.filter(|log| log.standing.owned_under(epoch)) else {
-            self.say(number, false, Said::Closed(ErrorKind::Unavailable));
-            return;
-        };
-        let asked = FetchOpen { after: after.0, epoch: epoch.0, ..FetchOpen::default() };
-        let start = match meet(&log.extent(), &asked, open) {
-            Ok(start) => start,
-            Err(error) => {
-                let kind = error.kind();
-                self.say(number, false, Said::Closed(kind));
-                return;
-            }
-        };
-        let keep = Sequence(start.keep);
-        let copy = (tidegate_proto::NodeId(open.node), open.run);
-        let copy = log.standing.with_copies(|copies| copies.open(copy, keep, now));
-        let stable = Sequence(0);
-        connection.serves = Some(Serves { log: log.number, after: keep, stable, copy: Some(copy) });
-        self.say(number, false, Said::Start { keep, anew: start.anew });
-        self.after_log(machine, shard);
-    }
-
-    fn open_fetch(&mut self, number: u64, machine: Machine, after: Sequence) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let Topic { shard, epoch } = connection.topic;
-        let log = self.nodes[machine].disk.logs.get(&shard);
-        let opened = match log.filter(|log| log.standing.head().epoch == epoch) {
-            None => Err(ErrorKind::Unavailable),
-            Some(log) => {
-                let head = log.standing.head();
-                let after = place(shard, (head.first, head.last()), after);
-                after.map(|after| (after, log.number)).map_err(|error| error.kind())
-            }
-        };
-        match opened {
-            Err(kind) => self.say(number, false, Said::Closed(kind)),
-            Ok((after, log)) => {
-                let stable = Sequence(0);
-                connection.serves = Some(Serves { log, after, stable, copy: None });
-                self.say(number, false, Said::Start { keep: after, anew: false });
-                self.pump(number);
-            }
-        }
-    }
-
-    /// Sends what there is on every stream that serves this log.
-    pub(super) fn pump_all(&mut self, machine: Machine, shard: tidegate_proto::v1::ShardId) {
-        let here = self.nodes[machine].process(machine);
-        let serving = |it: &Connection| it.server == here && it.topic.shard == shard;
-        let numbers: Vec<_> = self.connections.iter().filter(|(_, it)| serving(it)).collect();
-        let numbers: Vec<_> = numbers.into_iter().map(|(number, _)| *number).collect();
-        for number in numbers {
-            self.pump(number);
-        }
-    }
-
-    fn pump(&mut self, number: u64) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let Some(serves) = &mut connection.serves else { return };
-        let (machine, Topic { shard, epoch }) = (connection.server.machine, connection.topic);
-        let log = self.nodes[machine].disk.logs.get(&shard).filter(|log| {
-            let standing = &log.standing;
-            let held = match serves.copy {
-                Some(_) => standing.owned_under(epoch),
-                None => standing.head().epoch == epoch,
-            };
-            log.number == serves.log && held
-        });
-        let Some(log) = log else {
-            connection.serves = None;
-            self.say(number, false, Said::Closed(ErrorKind::Unavailable));
-            return;
-        };
-        let marks = log.standing.marks();
-        let upto = if serves.copy.is_some() { marks.appended } else { marks.stable };
-        if serves.after.next() < log.standing.head().first {
-            connection.serves = None;
-            self.say(number, false, Said::Closed(ErrorKind::Gone));
-            return;
-        }
-        let batches = log.read(serves.after, upto);
-        let told = serves.copy.is_some() && marks.stable > serves.stable;
-        if batches.is_empty() && !told {
-            return;
-        }
-        serves.after = batches.last().map_or(serves.after, super::spool::Batch::last);
-        serves.stable = marks.stable;
-        if serves.copy.is_none() {
-            self.served(machine, shard, &batches);
-        }
-        let more = !batches.is_empty();
-        self.say(number, false, Said::Batches(batches, marks.stable));
-        if more {
-            self.pump(number);
-        }
-    }
-
     /// A task ends its streams.
     pub(super) fn hang_up(&mut self, machine: Machine, role: &Role) {
         let here = self.nodes[machine].process(machine);
@@ -311,20 +193,5 @@ impl World {
     fn forget(&mut self, number: u64) {
         self.server_forgets(number);
         self.connections.remove(&number);
-    }
-
-    fn server_forgets(&mut self, number: u64) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let (topic, server, serves) =
-            (connection.topic, connection.server, connection.serves.take());
-        let (node, now) = (self.nodes[connection.client.machine].id, self.instant(server.machine));
-        let Some(Serves { log, copy: Some(copy), .. }) = serves else { return };
-        let holder = &mut self.nodes[server.machine];
-        if holder.life == server.life
-            && let Some(held) = holder.disk.logs.get_mut(&topic.shard)
-            && held.number == log
-        {
-            held.standing.with_copies(|copies| copies.close(node, copy, now));
-        }
     }
 }

@@ -53,7 +53,7 @@ impl World {
                 for step in steps {
                     match step {
                         Step::Stop(role) => self.drain(machine, &role),
-                        Step::Start(role, terms) => self.start_role(machine, role, terms),
+                        Step::Start(role, terms) => self.start_role(machine, &role, terms),
                     }
                 }
                 self.sweep(machine);
@@ -83,11 +83,11 @@ impl World {
         }
     }
 
-    fn start_role(&mut self, machine: Machine, role: Role, terms: Terms) {
+    fn start_role(&mut self, machine: Machine, role: &Role, terms: Terms) {
         self.nodes[machine].memory.roles.insert(role.clone(), terms);
         let actor = Actor { task: 0, backoff: BACKOFF.0, work: Work::Waiting };
         self.nodes[machine].memory.actors.insert(role.clone(), actor);
-        self.start_task(machine, &role);
+        self.start_task(machine, role);
     }
 
     /// Asks a role to end at the end of what it holds.
@@ -167,7 +167,7 @@ impl World {
         match kind.verdict() {
             Verdict::Leave => self.role_gone(machine, role),
             Verdict::Fail | Verdict::Gap | Verdict::Park => {
-                self.fail(|_| format!("m{machine}: {role} cannot go on: {kind:?}"));
+                self.fail(format!("m{machine}: {role} cannot go on: {kind:?}"));
             }
             Verdict::Retry | Verdict::Reopen => {
                 if self.draining(machine, role) {

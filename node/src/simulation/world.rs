@@ -102,35 +102,33 @@ impl World {
             }
             if at > end {
                 self.tell_tasks();
-                self.fail(|world| world.why_unsettled());
+                let why = self.why_unsettled();
+                self.fail(why);
             }
         }
     }
 
     /// The first promise that was broken ends the run.
-    pub(super) fn fail(&mut self, why: impl FnOnce(&Self) -> String) {
+    pub(super) fn fail(&mut self, why: String) {
         if self.violation.is_none() {
-            let why = why(self);
             self.trace.tell(self.now, || format!("VIOLATION: {why}"));
             self.violation = Some(why);
         }
     }
 
     fn handle(&mut self, event: Event) {
-        let event = match event {
-            Event::Timer(Process { machine, life }, _)
-                if !self.nodes[machine].alive || self.nodes[machine].life != life =>
-            {
-                return;
-            }
-            Event::Timer(Process { machine, .. }, _) | Event::Arrive(machine, _)
-                if self.nodes[machine].frozen =>
-            {
-                self.nodes[machine].deferred.push(event);
-                return;
-            }
-            event => event,
-        };
+        if let Event::Timer(Process { machine, life }, _) = &event
+            && (!self.nodes[*machine].alive || self.nodes[*machine].life != *life)
+        {
+            return;
+        }
+        if let Event::Timer(Process { machine, .. }, _) | Event::Arrive(machine, _) = &event
+            && self.nodes[*machine].frozen
+        {
+            let machine = *machine;
+            self.nodes[machine].deferred.push(event);
+            return;
+        }
         match event {
             Event::Timer(process, timer) => self.on_timer(process.machine, timer),
             Event::Arrive(machine, message) => {
@@ -141,7 +139,7 @@ impl World {
             Event::Stream { connection, to_server } => self.on_stream(connection, to_server),
             Event::Commit { proposal } => self.commit(proposal),
             Event::SinkOpen(opening) => self.on_sink_open(opening),
-            Event::SinkCommit(attempt) => self.on_sink_commit(attempt),
+            Event::SinkCommit(attempt) => self.on_sink_commit(&attempt),
             Event::Fault(fault) => self.on_fault(fault),
             Event::Observe => self.observe(),
         }
@@ -171,10 +169,10 @@ impl World {
         let here = self.nodes[machine].process(machine);
         match message {
             Message::Heartbeat { from, run, number } => {
-                self.on_heartbeat(machine, from, run, number)
+                self.on_heartbeat(machine, from, run, number);
             }
             Message::Propose { from, number, command } => {
-                self.submit(machine, from, number, command)
+                self.submit(machine, from, number, command);
             }
             Message::Append { leader, term, commit, sent } => {
                 self.on_append(machine, (leader, term), commit, sent);
@@ -188,7 +186,7 @@ impl World {
             Message::Pong { to, from, run } if to == here => self.on_pong(machine, from, run),
             Message::Refused { to, from } if to == here => self.on_refused(machine, from),
             Message::SinkOpened { to, task, opened } if to == here => {
-                self.on_sink_opened(machine, task, opened);
+                self.on_sink_opened(machine, task, &opened);
             }
             Message::SinkCommitted { to, task, committed } if to == here => {
                 self.on_sink_committed(machine, task, committed);

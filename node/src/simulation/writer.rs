@@ -3,13 +3,11 @@
 
 use std::collections::VecDeque;
 
-use rand::Rng as _;
 use tidegate_proto::Sequence;
 use tidegate_proto::v1::{Progress, Shard};
 use tidegate_raft_store::absorb;
 
-use super::Broken;
-use super::event::{Event, MS, Machine, Message, Micros, Said, Timer, Topic};
+use super::event::{Event, MS, Machine, Micros, Said, Timer, Topic};
 use super::sink::{Attempt, Opened, Opening, SinkId};
 use super::spool::Batch;
 use super::tasks::Work;
@@ -137,12 +135,6 @@ impl World {
         }
     }
 
-    fn sink_delay(&mut self) -> Micros {
-        let usual = self.rng.random_range(2 * MS..20 * MS);
-        let slow = if self.slow_sinks { 3 } else { 60 };
-        if self.one_in(slow) { usual * 120 } else { usual }
-    }
-
     fn open_sink(&mut self, machine: Machine, it: &mut Writing, task: u64) -> Next {
         let shard = self.nodes[machine].disk.state.shard(it.sink.0);
         it.shard = shard.cloned().ok_or(Some(ErrorKind::Fenced))?;
@@ -154,17 +146,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn on_sink_open(&mut self, opening: Opening) {
-        let Opening { sink, epoch, from, task } = opening;
-        let blind =
-            self.is_broken(Broken::SinkIgnoresEpochs) || self.is_broken(Broken::StartBeforeStop);
-        let opened = self.sinks.entry(sink.clone()).or_default().open(epoch, blind);
-        self.sink_opened(&sink, epoch);
-        let message = Message::SinkOpened { to: from, task, opened };
-        self.push(MS, Event::Arrive(from.machine, message));
-    }
-
-    pub(super) fn on_sink_opened(&mut self, machine: Machine, task: u64, opened: Opened) {
+    pub(super) fn on_sink_opened(&mut self, machine: Machine, task: u64, opened: &Opened) {
         let Some(role) = self.role_of(machine, task) else { return };
         self.with_writer(machine, &role, |world, it| {
             it.number = opened.number.map_err(Some)?;
@@ -285,21 +267,6 @@ impl World {
         let delay = self.sink_delay();
         self.push(delay, Event::SinkCommit(attempt));
         Ok(())
-    }
-
-    pub(super) fn on_sink_commit(&mut self, attempt: Attempt) {
-        let blind =
-            self.is_broken(Broken::SinkIgnoresEpochs) || self.is_broken(Broken::StartBeforeStop);
-        let sink = self.sinks.entry(attempt.sink.clone()).or_default();
-        let committed = sink.commit(&attempt, blind);
-        if committed.is_ok() {
-            self.sink_committed(&attempt);
-        }
-        let (to, task) = (attempt.from, attempt.task);
-        // Its answer may be lost: then the writer has to open the sink anew.
-        let committed = if self.one_in(200) { Err(ErrorKind::Unknown) } else { committed };
-        let message = Message::SinkCommitted { to, task, committed };
-        self.push(MS, Event::Arrive(to.machine, message));
     }
 
     pub(super) fn on_sink_committed(

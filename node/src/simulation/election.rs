@@ -1,0 +1,132 @@
+//! Who leads Raft's group, who believes to, and who follows whom.
+
+use rand::Rng as _;
+
+use super::event::{Event, MS, Machine, Message, Micros};
+use super::world::World;
+
+/// Followers refuse another leader for so long after they heard one (openraft's
+/// `election_timeout_max`, as `control/join.rs` sets it).
+const LEASE: Micros = 960 * MS;
+/// The shortest time beyond that before a follower stands for election.
+const ELECTION: Micros = 800 * MS;
+
+impl World {
+    /// Enough voters can be reached from `machine`; with `free`, those that have
+    /// not heard a leader for a while.
+    pub(super) fn majority(&self, machine: Machine, free: bool) -> bool {
+        let with = |voter: &&Machine| {
+            let node = &self.nodes[**voter];
+            let free = !free
+                || **voter == machine
+                || node.local(self.now) - node.memory.view.heard > LEASE;
+            node.runs() && free && self.network.both_ways(machine, **voter)
+        };
+        self.raft.voters.iter().filter(with).count() * 2 > self.raft.voters.len()
+    }
+
+    /// A majority could follow some leader right now, with `machine` among it.
+    pub(super) fn could_follow(&self, machine: Machine) -> bool {
+        self.raft.leader.is_some_and(|leader| {
+            self.nodes[leader].runs()
+                && self.nodes[leader].leads(leader)
+                && self.majority(leader, false)
+                && self.network.both_ways(leader, machine)
+        })
+    }
+
+    /// Raft's part of what a process does every heartbeat.
+    pub(super) fn raft_duty(&mut self, machine: Machine) {
+        let node = &self.nodes[machine];
+        let now = node.local(self.now);
+        if !node.leads(machine) {
+            let silent = now - node.memory.view.heard;
+            if silent > LEASE + ELECTION + node.memory.view.jitter {
+                self.stand(machine);
+            }
+            return;
+        }
+        if let Some(since) = self.followed_since(machine) {
+            let node = &mut self.nodes[machine];
+            let since = node.local(since);
+            let before = node.memory.view.followed.unwrap_or(0);
+            node.memory.view.followed = Some(since.max(before));
+        }
+        self.append_all(machine);
+    }
+
+    /// When a majority last followed this leader, as far as it can have heard: it
+    /// counts from when it said what they answered to.
+    pub(super) fn followed_since(&self, machine: Machine) -> Option<Micros> {
+        let term = self.nodes[machine].memory.view.term;
+        let said = self.raft.voters.iter().map(|voter| {
+            let view = &self.nodes[*voter].memory.view;
+            let follows = view.term == term && view.leader == Some(machine);
+            match *voter == machine {
+                true => self.now,
+                false if follows && self.network.passes(*voter, machine) => view.said,
+                false => 0,
+            }
+        });
+        let mut said: Vec<_> = said.collect();
+        said.sort_unstable();
+        let since = said[(said.len() - 1) / 2];
+        (since > 0).then_some(since)
+    }
+
+    /// Stands for election.
+    pub(super) fn stand(&mut self, machine: Machine) {
+        let jitter = self.rng.random_range(0..LEASE - ELECTION);
+        let now = self.nodes[machine].local(self.now);
+        self.nodes[machine].memory.view.jitter = jitter;
+        if !self.raft.voters.contains(&machine) || !self.majority(machine, true) {
+            return;
+        }
+        self.raft.term += 1;
+        self.trace.note(self.now, "leads", &[machine as u64, self.raft.term]);
+        self.raft.leader = Some(machine);
+        let view = &mut self.nodes[machine].memory.view;
+        (view.leader, view.term, view.heard) = (Some(machine), self.raft.term, now);
+        view.followed = None;
+        // Some of what the last leader had and no majority confirmed is kept.
+        self.inherit();
+        // It knows what is committed once a majority has its first entry.
+        let (delay, commit) = (self.rng.random_range(MS..8 * MS), self.raft.log.len());
+        self.nodes[machine].memory.view.inherited = commit;
+        let term = self.raft.term;
+        let message = Message::Append { leader: machine, term, commit, sent: self.now };
+        self.push(delay, Event::Arrive(machine, message));
+        self.append_all(machine);
+    }
+
+    pub(super) fn on_append(
+        &mut self,
+        machine: Machine,
+        (leader, term): (Machine, u64),
+        commit: usize,
+        sent: Micros,
+    ) {
+        let now = self.nodes[machine].local(self.now);
+        let view = &mut self.nodes[machine].memory.view;
+        if term < view.term {
+            let newer = view.term;
+            self.tell_of_newer(machine, leader, newer);
+            return;
+        }
+        (view.term, view.leader, view.heard) = (term, Some(leader), now);
+        view.said = sent.max(view.said);
+        if leader == machine {
+            view.followed = Some(now);
+        }
+        self.apply(machine, commit);
+    }
+
+    /// A leader of an old term learns that there is a newer one.
+    pub(super) fn tell_of_newer(&mut self, machine: Machine, leader: Machine, term: u64) {
+        let passes = self.network.passes(machine, leader);
+        let view = &mut self.nodes[leader].memory.view;
+        if passes && view.leader == Some(leader) && view.term < term {
+            (view.leader, view.term) = (None, term);
+        }
+    }
+}
