@@ -20,6 +20,8 @@ pub(crate) struct Contacts {
     nodes: BTreeMap<NodeId, Contact>,
     /// When a leader last called this node.
     led: Option<Instant>,
+    /// This node stands for election in the place of a leader that is gone.
+    standing: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +69,27 @@ impl Contacts {
         })
     }
 
+    /// With `me`, a majority of `voters` is there: who cannot hear one can win no
+    /// election, and only disturbs those who can.
+    pub(crate) fn has_majority(
+        &self,
+        voters: &[NodeId],
+        me: NodeId,
+        (now, patience): (Instant, Duration),
+    ) -> bool {
+        let there = |node: &&NodeId| **node == me || self.is_there(**node, now, patience);
+        2 * voters.iter().filter(there).count() > voters.len()
+    }
+
+    fn is_there(&self, node: NodeId, now: Instant, patience: Duration) -> bool {
+        self.nodes.contains_key(&node) && !self.absent(node, now, patience)
+    }
+
+    /// Begins to stand for election, or ends it; false if nothing changed.
+    pub(crate) fn set_standing(&mut self, standing: bool) -> bool {
+        std::mem::replace(&mut self.standing, standing) != standing
+    }
+
     /// When `node` last answered.
     pub(crate) fn last(&self, node: NodeId) -> Option<Instant> {
         self.nodes.get(&node).map(|contact| contact.heard)
@@ -105,5 +128,9 @@ mod tests {
         assert!(contacts.leader_silent(start + patience, patience));
         contacts.led(start + patience);
         assert!(!contacts.leader_silent(start + patience, patience));
+        let voters = [NodeId(1), NodeId(2), node];
+        let majority = |contacts: &Contacts, at| contacts.has_majority(&voters, NodeId(1), at);
+        assert!(majority(&contacts, (start, patience)));
+        assert!(!majority(&contacts, (start + patience, patience)), "it is alone");
     }
 }

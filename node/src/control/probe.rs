@@ -101,12 +101,24 @@ fn is_refusal(status: &tonic::Status) -> bool {
 /// If `gone` led, the others need not wait for Raft's own timers: they stand for
 /// election in turn.
 async fn replace_leader(control: Control, gone: NodeId) {
+    if control.contacts().set_standing(true) {
+        stand(&control, gone).await;
+        control.contacts().set_standing(false);
+    }
+}
+
+async fn stand(control: &Control, gone: NodeId) {
     for _ in 0..ELECTIONS_MAX {
         let leader = control.leadership().leader;
         let led = leader.is_none() || leader == Some(gone);
         let voters = control.voters();
-        let absent = control.contacts().absent(gone, Instant::now(), control.times().down());
-        if !led || !absent || !voters.contains(&control.node()) {
+        let when = (Instant::now(), control.times().down());
+        let me = control.node();
+        let (absent, majority) = {
+            let contacts = control.contacts();
+            (contacts.absent(gone, when.0, when.1), contacts.has_majority(&voters, me, when))
+        };
+        if !led || !absent || !majority || !voters.contains(&me) {
             return;
         }
         let before_us = voters.iter().filter(|id| **id < control.node() && **id != gone).count();

@@ -21,6 +21,9 @@ const REST: Duration = Duration::from_secs(2);
 const GONE: Duration = Duration::from_millis(200);
 /// A copy comes within this after an owner started, or is dropped.
 const FIRST: Duration = Duration::from_millis(700);
+/// A copy that has what was safe so long ago may join: one that is far away always
+/// lacks what is under way.
+const NEAR: Duration = Duration::from_millis(500);
 /// A copy that is behind takes something within this, or is dropped.
 const LAG: Duration = Duration::from_secs(1);
 
@@ -94,9 +97,10 @@ impl Delays {
     }
 }
 
-/// A copy joins in two steps: first nothing becomes safe without it, then, as
-/// soon as it has all that is, it is recorded.
-fn decide(sight: &Sight, delays: &Delays) -> Decision {
+/// A copy joins in two steps: once it has what was safe a moment ago (`recent`),
+/// nothing becomes safe without it; then, as soon as it has all that is, it is
+/// recorded.
+fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
     let mut decision = Decision::default();
     for node in &sight.in_sync {
         if sight.copies.contains(node) && !delays.late(*node, sight) {
@@ -104,15 +108,18 @@ fn decide(sight: &Sight, delays: &Delays) -> Decision {
         }
     }
     for node in sight.copies.difference(&sight.in_sync) {
-        let near = sight.seen.get(node).filter(|copy| copy.connected && copy.acked >= sight.safe);
+        let has = |upto: Sequence| {
+            let copy = sight.seen.get(node);
+            copy.is_some_and(|copy| copy.connected && copy.acked >= upto)
+        };
         let late = delays.late(*node, sight);
         if sight.joining.contains(node) {
             if late {
                 decision.leave.insert(*node);
-            } else if near.is_some() {
+            } else if has(sight.safe) {
                 decision.in_sync.insert(*node);
             }
-        } else if near.is_some() && !late {
+        } else if has(recent) && !late {
             decision.join.insert(*node);
         }
     }
@@ -127,6 +134,28 @@ pub(crate) struct Keeper {
     /// Once proposed, a copy is waited for until the cluster says otherwise: the
     /// proposal may yet be applied. When it was, the record tells who counts.
     proposed: BTreeSet<NodeId>,
+    past: Past,
+}
+
+/// What was safe a moment ago.
+#[derive(Debug, Default)]
+struct Past {
+    older: Sequence,
+    newer: Option<(Instant, Sequence)>,
+}
+
+impl Past {
+    /// What was safe [`NEAR`] to twice that ago, or when first asked.
+    fn note(&mut self, now: Instant, safe: Sequence) -> Sequence {
+        match self.newer {
+            Some((at, _)) if now - at < NEAR => {}
+            before => {
+                self.older = before.map_or(safe, |(_, safe)| safe);
+                self.newer = Some((now, safe));
+            }
+        }
+        self.older
+    }
 }
 
 /// What is to be done in one round.
@@ -144,7 +173,8 @@ impl Keeper {
     /// Decides one round.
     pub(crate) fn round(&mut self, sight: &Sight) -> Round {
         self.delays.note(sight);
-        let Decision { join, leave, in_sync } = decide(sight, &self.delays);
+        let recent = self.past.note(sight.now, sight.safe);
+        let Decision { join, leave, in_sync } = decide(sight, &self.delays, recent);
         self.proposed.retain(|node| !sight.in_sync.contains(node));
         // Who keeps no copy any more cannot be recorded either.
         let waits = |node: &NodeId| self.proposed.contains(node) && sight.copies.contains(node);
@@ -293,12 +323,14 @@ mod tests {
     #[test]
     fn a_copy_is_recorded_once_it_was_waited_for_and_has_all_that_may_be_recorded() {
         let delays = Delays::default();
-        assert_eq!(decide(&sight(49, Is::Outside), &delays), Decision::default());
-        let joined = decide(&sight(50, Is::Outside), &delays);
+        assert_eq!(decide(&sight(49, Is::Outside), &delays, Sequence(50)), Decision::default());
+        let far = decide(&sight(40, Is::Outside), &delays, Sequence(40));
+        assert_eq!(far.join, [B].into(), "what is under way it lacks always");
+        let joined = decide(&sight(50, Is::Outside), &delays, Sequence(50));
         assert_eq!((joined.join, joined.in_sync), ([B].into(), BTreeSet::new()), "first it joins");
-        let behind = decide(&sight(49, Is::Joining), &delays);
+        let behind = decide(&sight(49, Is::Joining), &delays, Sequence(50));
         assert_eq!(behind, Decision::default(), "what was safe before it joined, it has not");
-        assert_eq!(decide(&sight(50, Is::Joining), &delays).in_sync, [B].into());
+        assert_eq!(decide(&sight(50, Is::Joining), &delays, Sequence(50)).in_sync, [B].into());
     }
 
     #[test]
@@ -308,10 +340,17 @@ mod tests {
         delays.note(&sight);
         sight.now += LAG + MS;
         delays.note(&sight);
-        assert!(decide(&sight, &delays).in_sync.is_empty(), "it is behind and does not move");
+        assert!(
+            decide(&sight, &delays, Sequence(50)).in_sync.is_empty(),
+            "it is behind and does not move"
+        );
         sight.appended = Sequence(55);
         delays.note(&sight);
-        assert_eq!(decide(&sight, &delays).in_sync, [B].into(), "there is nothing to take");
+        assert_eq!(
+            decide(&sight, &delays, Sequence(50)).in_sync,
+            [B].into(),
+            "there is nothing to take"
+        );
     }
 
     #[test]
@@ -350,8 +389,17 @@ mod tests {
         let delays = Delays::default();
         let mut sight = sight(60, Is::InSync);
         sight.seen.clear();
-        assert_eq!(decide(&sight, &delays).in_sync, [B].into());
+        assert_eq!(decide(&sight, &delays, Sequence(50)).in_sync, [B].into());
         sight.now += FIRST + MS;
-        assert!(decide(&sight, &delays).in_sync.is_empty());
+        assert!(decide(&sight, &delays, Sequence(50)).in_sync.is_empty());
+    }
+
+    #[test]
+    fn what_was_safe_a_moment_ago_follows_what_is() {
+        let (mut past, start) = (Past::default(), Instant::now());
+        assert_eq!(past.note(start, Sequence(10)), Sequence(10));
+        assert_eq!(past.note(start + NEAR / 2, Sequence(20)), Sequence(10));
+        assert_eq!(past.note(start + NEAR, Sequence(30)), Sequence(10));
+        assert_eq!(past.note(start + NEAR * 2, Sequence(40)), Sequence(30));
     }
 }

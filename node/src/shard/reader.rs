@@ -241,8 +241,9 @@ impl Reader {
             tokio::time::sleep(wait).await;
             return Ok(());
         }
+        let bytes = self.pace.portion((out.len(), out.bytes()), self.means.limits.batch_bytes);
         out.clear();
-        let read = stream.read(out, self.means.limits.batch_bytes, wait).await?;
+        let read = stream.read(out, bytes, wait).await?;
         for loss in &read.losses {
             self.record(loss).await?;
         }

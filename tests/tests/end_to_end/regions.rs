@@ -1,5 +1,6 @@
 //! Three regions, far from each other.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
     let bytes = world.wires.counts(wire).bytes - bytes;
     let raw = raw_bytes(&world.cluster).await - raw;
     let share = bytes as f64 / raw;
-    println!("{bytes} bytes on the wire for {raw} bytes of changes: {:.1} %", 100.0 * share);
+    let said = format!("{bytes} bytes on the wire for {raw} of changes: {:.1} %\n", 100.0 * share);
+    std::io::stderr().write_all(said.as_bytes()).unwrap();
     assert!(raw > 4e6, "changes crossed: {raw}");
     assert!(share < SHARE_MAX, "{bytes} bytes on the wire for {raw} of changes");
     assert!(world.wires.counts(wire).lost > 0, "the link loses packets");
