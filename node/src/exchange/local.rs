@@ -152,7 +152,10 @@ impl Outflow for LocalFetch {
 impl Outflow for CopyFeed {
     async fn next(&mut self, room: bool) -> Result<Fetched> {
         loop {
-            if !self.log.owned_under(self.epoch) {
+            // One that came late, of a process that has ended, may have displaced this
+            // one: the copy has to come anew, or it is not heard any more.
+            let counts = self.log.copy_counts(self.node, self.connection);
+            if !self.log.owned_under(self.epoch) || !counts {
                 return Err(not_held(self.log.shard(), self.epoch));
             }
             let told = self.stable.has_changed().unwrap_or(false);

@@ -39,7 +39,7 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     let others: BTreeSet<NodeId> = shard.in_sync.iter().map(|node| NodeId(*node)).collect();
     let others: BTreeSet<NodeId> = others.into_iter().filter(|node| *node != me).collect();
     if let Some(log) = means.spool.log(id)
-        && goes_on(shard, epoch, (log.next(), log.made()))
+        && goes_on(shard, (log.next(), log.made()))
     {
         let known = means.control.read(|state| recorded(state.gaps_of(id), &captured));
         let unrecorded = unrecorded(&log, &known)?;
@@ -67,11 +67,13 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     Ok(Restart { log, rewound, unrecorded: Added { progress, ..Added::default() } })
 }
 
-/// The owner of `epoch` goes on at the end of the log it has, which ends before
-/// `next` and was begun under `made`: it has everything that was seen.
-pub(crate) fn goes_on(shard: &Shard, epoch: Epoch, (next, made): (Sequence, Epoch)) -> bool {
+/// The owner goes on at the end of the log it has, which ends before `next` and was
+/// begun under `made`: it has everything that was seen. A log from before all copies
+/// were lost has not, although it may be longer than what was captured; that holds
+/// for the owners after the one that was to begin anew, too, if it never did.
+pub(crate) fn goes_on(shard: &Shard, (next, made): (Sequence, Epoch)) -> bool {
     let captured = shard.captured.as_ref().map_or(0, |at| at.sequence);
-    next > Sequence(captured) && (shard.anew != epoch.0 || made == epoch)
+    next > Sequence(captured) && made >= Epoch(shard.anew)
 }
 
 /// Nobody can have seen anything of it.
@@ -237,5 +239,20 @@ pub(crate) fn record_of(shard: &Shard, epoch: Epoch, lost: Rewound, progress: &P
         repair: "read again from the delivered checkpoint, under new sequences".to_owned(),
         progress: Some(progress.clone()),
         ..Gap::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_from_before_the_copies_were_lost_is_not_gone_on_with() {
+        let captured = Some(Checkpoint { sequence: 100, ..Checkpoint::default() });
+        let shard = Shard { epoch: 3, anew: 2, captured, ..Shard::default() };
+        let goes = |last: u64, made| goes_on(&shard, (Sequence(last).next(), Epoch(made)));
+        assert!(!goes(105, 1), "the owner of epoch 2 never began anew: 106 may have been seen");
+        assert!(goes(105, 2) && goes(100, 3), "begun since");
+        assert!(!goes(99, 2), "it lacks what was captured");
     }
 }

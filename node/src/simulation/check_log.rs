@@ -44,9 +44,6 @@ impl World {
             anew && up && self.machine_of(**node).is_some_and(|machine| !self.nodes[machine].gone)
         });
         let whole = whole.copied();
-        if anew {
-            self.checks.anew.insert((id, Epoch(to)));
-        }
         if to != from + 1 {
             self.fail(format!("shard {id}: epoch {from} became {to}"));
         }
@@ -78,9 +75,13 @@ impl World {
             return;
         };
         let (id, epoch) = (gap.shard.unwrap_or_default(), Epoch(gap.epoch));
-        let reader = self.raft.truth.shard(id).map_or(0, |shard| shard.reader);
+        let shard = self.raft.truth.shard(id);
+        let (reader, anew) = shard.map_or((0, 0), |shard| (shard.reader, shard.anew));
+        // Or one before it was to begin anew, and never did.
+        let begun = self.checks.owners.contains_key(&(id, Epoch(anew)));
+        let due = anew > 0 && (anew == epoch.0 || !begun);
         let torn = self.machine_of(reader).is_some_and(|machine| self.nodes[machine].torn);
-        if !torn && !self.checks.anew.contains(&(id, epoch)) {
+        if !torn && !due {
             self.fail(format!(
                 "shard {id}: epoch {epoch} began anew though its reader had all of it"
             ));

@@ -21,14 +21,12 @@ pub(super) struct Checks {
     /// What owners appended, and when.
     appended: BTreeMap<(ShardId, Epoch, Sequence), (Item, Micros)>,
     /// Who captured under each epoch, since when.
-    owners: BTreeMap<(ShardId, Epoch), (Machine, Micros)>,
+    pub(super) owners: BTreeMap<(ShardId, Epoch), (Machine, Micros)>,
     pub(super) sinks: BTreeMap<SinkId, Delivered>,
     /// Runs that a firewall, or the machine, once said are gone.
     pub(super) refused: BTreeSet<(NodeId, u64)>,
     /// As they were before the command at hand.
     pub(super) before: Option<Shard>,
-    /// Epochs whose reader was not in sync.
-    pub(super) anew: BTreeSet<(ShardId, Epoch)>,
 }
 
 /// What a sink has, as its readers see it.

@@ -167,7 +167,7 @@ impl World {
         let (captured, epoch) = (it.captured(), it.terms.epoch);
         let log = self.nodes[machine].disk.logs.get(&it.id);
         let end = log.map(|log| (log.standing.head().next, log.standing.head().made));
-        if end.is_some_and(|end| goes_on(&it.shard, epoch, end)) {
+        if end.is_some_and(|end| goes_on(&it.shard, end)) {
             self.go_on(machine, it, &captured).map_err(Some)?;
             return Ok(Some(0));
         }

@@ -94,11 +94,14 @@ impl World {
     pub(super) fn pump(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let Some(serves) = &mut connection.serves else { return };
+        let client = self.nodes[connection.client.machine].id;
         let (machine, Topic { shard, epoch }) = (connection.server.machine, connection.topic);
         let log = self.nodes[machine].disk.logs.get(&shard).filter(|log| {
             let standing = &log.standing;
             let held = match serves.copy {
-                Some(_) => standing.owned_under(epoch),
+                Some(copy) => {
+                    standing.owned_under(epoch) && standing.copies().is_newest(client, copy)
+                }
                 None => standing.head().epoch == epoch,
             };
             log.number == serves.log && held

@@ -99,6 +99,11 @@ impl Copies {
         }
     }
 
+    /// No newer connection of this copy has come since.
+    pub(crate) fn is_newest(&self, node: NodeId, connection: u64) -> bool {
+        self.seen.get(&node).is_some_and(|copy| copy.connection == connection)
+    }
+
     pub(crate) fn seen(&self) -> BTreeMap<NodeId, Copy> {
         self.seen.clone()
     }
@@ -145,6 +150,7 @@ mod tests {
         copies.close(B, old, now);
         let seen = copies.seen()[&B];
         assert_eq!((seen.acked, seen.connected), (Sequence(2), true));
+        assert!(copies.is_newest(B, new) && !copies.is_newest(B, old));
         copies.close(B, new, now);
         assert!(!copies.seen()[&B].connected);
     }

@@ -86,6 +86,13 @@ impl ShardLog {
         opened.ok_or_else(|| self.refused(Refusal::Fenced))
     }
 
+    /// What comes on this connection counts: the copy has not opened another since,
+    /// nor is another node the owner.
+    #[must_use]
+    pub fn copy_counts(&self, node: NodeId, connection: u64) -> bool {
+        self.inner().standing.copies().is_newest(node, connection)
+    }
+
     /// The copy has all up to `acked`.
     pub fn copy_acked(&self, node: NodeId, connection: u64, acked: Sequence) {
         let now = Instant::now();
