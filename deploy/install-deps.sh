@@ -23,6 +23,10 @@ missing_packages() {
   command -v python3 >/dev/null || echo python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   [[ -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ]] || echo faketime
+  # Tests give each node a network and a disk of its own.
+  command -v ip >/dev/null || echo iproute2
+  command -v mkfs.ext4 >/dev/null || echo e2fsprogs
+  command -v losetup >/dev/null || echo mount
   command -v npm >/dev/null || printf '%s\n' nodejs npm
 }
 
