@@ -1,5 +1,7 @@
 //! Whether the cluster comes to rest: looked at ten times a second.
 
+use std::collections::BTreeSet;
+
 use tidegate_proto::v1::{NodeState, Shard};
 use tidegate_proto::{Epoch, NodeId};
 
@@ -121,12 +123,19 @@ impl World {
         self.raft.truth.shards().find_map(|shard| self.unrest_of(shard, here))
     }
 
+    /// Each region with a writer keeps a copy, beside the owner's.
+    fn regions_of(&self, shard: &Shard) -> usize {
+        let workers = shard.writers.values().chain([&shard.reader]);
+        let regions = workers.filter_map(|id| Some(&self.raft.truth.node(*id)?.region));
+        regions.collect::<BTreeSet<_>>().len()
+    }
+
     fn unrest_of(&self, shard: &Shard, here: usize) -> Option<String> {
         let id = shard.id.unwrap_or_default();
         let Some(owner) = self.owner(shard) else {
             return Some(format!("shard {id} has no owner"));
         };
-        let wanted = self.setting.copies.min(here);
+        let wanted = self.setting.copies.min(here).max(self.regions_of(shard));
         if shard.in_sync.len() != wanted || shard.copies.len() != wanted {
             let (copies, in_sync) = (&shard.copies, &shard.in_sync);
             return Some(format!(

