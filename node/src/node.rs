@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tidegate_proto::Sequence;
 use tidegate_proto::v1::admin_server::AdminServer;
 use tidegate_proto::v1::exchange_server::ExchangeServer;
 use tidegate_proto::v1::feed_server::FeedServer;
@@ -173,11 +172,8 @@ fn keep(control: &Control, shard: ShardId, read: &mut Retentions) -> Option<Keep
                 retention?
             }
         };
-        let delivered = |sink: &str| entry.delivered.get(sink).map_or(0, |at| at.sequence);
-        let captured = entry.captured.as_ref().map_or(0, |at| at.sequence);
-        let least = export.sinks.iter().map(|sink| delivered(&sink.name)).min();
         Some(Keep {
-            delivered: Sequence(least.unwrap_or(captured)),
+            delivered: spool::not_needed(entry, export),
             age: Duration::from_secs(u64::from(retention.hours) * 3600),
             bytes: retention.bytes,
         })

@@ -13,8 +13,8 @@ use crate::checkpoint::Added;
 use crate::checkpoint::pending::Report;
 use crate::checkpoint::ticker::recorded;
 use crate::control::handle::done;
-use crate::spool::Keep;
 use crate::spool::retention::{Mark, ROUND};
+use crate::spool::{Keep, not_needed};
 
 /// Between the tries of one tick, as `checkpoint/ticker.rs` has it.
 const RETRY: (Micros, Micros) = (20 * MS, 1_000 * MS);
@@ -134,10 +134,8 @@ impl World {
         for (id, log) in &mut disk.logs {
             let Some(shard) = disk.state.shard(*id) else { continue };
             let Some(export) = disk.state.export(id.export_id) else { continue };
-            let delivered = |sink: &str| shard.delivered.get(sink).map_or(0, |at| at.sequence);
-            let least = export.sinks.iter().map(|sink| delivered(&sink.name)).min();
             let keep = Keep {
-                delivered: Sequence(least.unwrap_or(0)),
+                delivered: not_needed(shard, export),
                 age: Duration::from_secs(6),
                 bytes: u64::MAX,
             };

@@ -23,7 +23,8 @@ pub(super) struct Checks {
     /// Who captured under each epoch, since when.
     pub(super) owners: BTreeMap<(ShardId, Epoch), (Machine, Micros)>,
     pub(super) sinks: BTreeMap<SinkId, Delivered>,
-    /// Runs that a firewall, or the machine, once said are gone.
+    /// Runs that a firewall, or the machine, once said are gone, or whose leadership
+    /// another took over: they may be declared down before their lease ends.
     pub(super) refused: BTreeSet<(NodeId, u64)>,
     /// As they were before the command at hand.
     pub(super) before: Option<Shard>,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use tidegate_proto::v1::{
-    Anchor, Checkpoint, Progress, RecordGap, Rewound, Shard, ShardId, SnapshotState, command,
+    Anchor, Checkpoint, Gap, Progress, RecordGap, Rewound, Shard, ShardId, SnapshotState, command,
 };
 use tidegate_proto::{NodeId, Sequence};
 
@@ -20,7 +20,8 @@ use crate::error::ErrorKind;
 use crate::shard::in_sync::Keeper;
 use crate::shard::merge::Carry;
 use crate::shard::restart::{
-    begins_behind, goes_on, is_fresh, read_on, record_of, recorded, told_by_all, unsaid,
+    begins_behind, goes_on, is_fresh, is_recorded, read_on, record_of, recorded, told_by_all,
+    unsaid,
 };
 use crate::shard::role::{Role, Terms};
 use crate::spool::Head;
@@ -49,6 +50,8 @@ pub(super) enum Stage {
     Anchor,
     /// A proposal is on its way.
     Asked(Option<Begin>),
+    /// This node does not know of the loss yet.
+    Recorded(Begin),
     /// This node may apply it a moment later than the leader.
     Anchored,
     Restart,
@@ -61,6 +64,7 @@ pub(super) struct Begin {
     last: Sequence,
     progress: Progress,
     rewound: Option<Rewound>,
+    gap: Gap,
 }
 
 impl Reading {
@@ -93,6 +97,7 @@ impl World {
         let next = match it.stage.clone() {
             Stage::Anchor => self.anchor(machine, &mut it, task),
             Stage::Asked(_) => Ok(None),
+            Stage::Recorded(begin) => self.recorded(machine, &mut it, begin),
             Stage::Anchored => self.anchored(machine, &mut it),
             Stage::Restart => self.restart(machine, &mut it, task),
             Stage::Capture if self.draining(machine, role) => self.finish(machine, &mut it),
@@ -148,18 +153,23 @@ impl World {
         let role = Role::Reader(id);
         let Some(Work::Reader(mut it)) = self.take_work(machine, &role, task) else { return };
         let stage = std::mem::replace(&mut it.stage, Stage::Anchored);
-        let end = match (answer, stage) {
-            (Err(kind), _) => Some(kind),
-            (Ok(outcome), Stage::Asked(None)) => done_or_there(outcome).err().map(|it| it.kind()),
-            // That a loss is recorded already is no error.
-            (Ok(_), Stage::Asked(Some(begin))) => self.begin_anew(machine, &mut it, begin).err(),
-            (Ok(_), _) => None,
-        };
+        let end = answer.and_then(|it| done_or_there(it).map_err(|error| error.kind())).err();
+        if let Stage::Asked(Some(begin)) = stage {
+            it.stage = Stage::Recorded(begin);
+        }
         self.put_work(machine, &role, task, Work::Reader(it));
         match end {
             Some(kind) => self.task_ended(machine, &role, Err(kind)),
             None => self.timer(machine, 0, Timer::Task(role, task)),
         }
+    }
+
+    fn recorded(&mut self, machine: Machine, it: &mut Reading, begin: Begin) -> Next {
+        if !is_recorded(&self.nodes[machine].disk.state, &begin.gap) {
+            return Ok(Some(POLL));
+        }
+        self.begin_anew(machine, it, begin).map_err(Some)?;
+        Ok(Some(0))
     }
 
     /// Opens the log of an anchored shard.
@@ -183,14 +193,16 @@ impl World {
             read_on(sinks, &gaps, &captured, &it.shard)
         };
         let (last, rewound) = begins_behind(&it.shard, &captured, from.sequence);
-        let begin = Begin { last, progress: from.progress.unwrap_or_default(), rewound };
+        let progress = from.progress.unwrap_or_default();
+        let mut begin = Begin { last, progress, rewound, gap: Gap::default() };
         let Some(lost) = rewound else {
             self.begin_anew(machine, it, begin).map_err(Some)?;
             return Ok(Some(0));
         };
-        // When it was recorded, for people only, is left out: runs must be alike.
         let mut gap = record_of(&it.shard, epoch, lost, &begin.progress);
+        // For people only; but runs must be alike.
         gap.at_ms = i64::try_from(self.now / MS).unwrap();
+        begin.gap = gap.clone();
         it.stage = Stage::Asked(Some(begin));
         let command = command::Kind::RecordGap(RecordGap { gap: Some(gap) });
         self.propose(machine, command, Purpose::Reader(it.id, task));
@@ -240,7 +252,7 @@ impl World {
         it: &mut Reading,
         begin: Begin,
     ) -> Result<(), ErrorKind> {
-        let Begin { last, progress, rewound } = begin;
+        let Begin { last, progress, rewound, gap: _ } = begin;
         let (id, epoch) = (it.id, it.terms.epoch);
         let others = self.others(machine, &it.shard);
         let number = self.next_number();

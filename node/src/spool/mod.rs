@@ -20,5 +20,5 @@ pub use copies::Copy;
 pub use log::{AHEAD_MAX, ShardLog, Tail};
 #[cfg(test)]
 pub(crate) use log::{Head, Piece, Refusal, Standing};
-pub use retention::{Keep, run as run_retention};
+pub use retention::{Keep, not_needed, run as run_retention};
 pub use store::{Spool, SpoolOptions};

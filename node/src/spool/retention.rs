@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::Sequence;
-use tidegate_proto::v1::ShardId;
+use tidegate_proto::v1::{Export, Shard, ShardId, SinkRef};
 use tokio::time::Instant;
 
 use crate::spool::store::Spool;
@@ -22,6 +22,16 @@ pub struct Keep {
     pub age: Duration,
     /// How many changes' worth of bytes stay, about.
     pub bytes: u64,
+}
+
+/// The last sequence of a shard that nobody needs any more: every sink has it, and
+/// it is recorded as captured, since the next owner adds up what comes behind that.
+#[must_use]
+pub fn not_needed(shard: &Shard, export: &Export) -> Sequence {
+    let captured = shard.captured.as_ref().map_or(0, |at| at.sequence);
+    let delivered = |sink: &SinkRef| shard.delivered.get(&sink.name).map_or(0, |at| at.sequence);
+    let least = export.sinks.iter().map(delivered).min();
+    Sequence(least.unwrap_or(captured).min(captured))
 }
 
 /// Where a log stood at some moment: coarse, so that it costs little.
@@ -94,6 +104,25 @@ mod tests {
 
     fn keep(delivered: u64) -> Keep {
         Keep { delivered: Sequence(delivered), age: Duration::from_secs(60), bytes: 1000 }
+    }
+
+    #[test]
+    fn what_is_delivered_and_not_recorded_as_captured_is_needed() {
+        use tidegate_proto::v1::Checkpoint;
+        let at = |sequence| Checkpoint { sequence, ..Checkpoint::default() };
+        let sink = |name: &str| SinkRef { name: name.to_owned(), ..SinkRef::default() };
+        let shard = Shard {
+            captured: Some(at(20)),
+            delivered: [("a".to_owned(), at(25)), ("b".to_owned(), at(22))].into(),
+            ..Shard::default()
+        };
+        let export = |sinks: &[&str]| Export {
+            sinks: sinks.iter().map(|name| sink(name)).collect(),
+            ..Export::default()
+        };
+        assert_eq!(not_needed(&shard, &export(&["a", "b"])), Sequence(20));
+        assert_eq!(not_needed(&shard, &export(&["a", "c"])), Sequence(0), "c has nothing yet");
+        assert_eq!(not_needed(&shard, &export(&[])), Sequence(20));
     }
 
     #[test]
