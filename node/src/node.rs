@@ -39,6 +39,7 @@ const DRAIN_WAIT: Duration = Duration::from_secs(20);
 pub struct Node {
     control: Control,
     checkpointer: Arc<Checkpointer>,
+    spool: Arc<Spool>,
     supervisor: SupervisorHandle,
     tasks: Tasks,
     /// Ends with the node.
@@ -76,7 +77,7 @@ impl Node {
         let checkpointer = Arc::new(Checkpointer::new(control.clone(), Arc::clone(&spool)));
         let means = Means {
             control: control.clone(),
-            spool,
+            spool: Arc::clone(&spool),
             exchange,
             checkpointer: Arc::clone(&checkpointer),
             exports: Arc::new(Exports::new(control.clone())),
@@ -97,7 +98,7 @@ impl Node {
         spawn_loops(&tasks, &means);
         let supervisor = SupervisorHandle::start(means).await?;
         tracing::info!(node = %control.node(), %address, "started");
-        Ok(Self { control, checkpointer, supervisor, tasks, _work: work, address })
+        Ok(Self { control, checkpointer, spool, supervisor, tasks, _work: work, address })
     }
 
     /// The address of the gRPC endpoint.
@@ -109,11 +110,12 @@ impl Node {
     /// Drains readers and writers, sends out the last checkpoints, and ends.
     pub async fn stop(self) {
         tracing::info!("draining");
-        self.supervisor.drain(DRAIN_WAIT).await;
+        let drained = self.supervisor.drain(DRAIN_WAIT).await;
         if let Err(error) = self.checkpointer.flush().await {
             tracing::warn!(error = %error, "the last checkpoints were not recorded");
         }
-        self.control.shutdown().await;
+        let synced = drained && self.spool.sync().await.is_ok();
+        self.control.shutdown(synced).await;
         self.tasks.stop(Duration::from_secs(2)).await;
         tracing::info!("stopped");
     }

@@ -36,6 +36,9 @@ pub struct NodeConfig {
     pub bootstrap: bool,
     /// Allow addresses that are not loopback although nothing is encrypted yet.
     pub insecure: bool,
+    /// File that names this boot of the machine: after another boot, what was not
+    /// synced counts as lost. Default `/proc/sys/kernel/random/boot_id` (proc(5)).
+    pub boot_id: PathBuf,
     /// The `[cluster]` table.
     pub cluster: ClusterConfig,
     /// The `[limits]` table.
@@ -54,6 +57,7 @@ impl Default for NodeConfig {
             join: Vec::new(),
             bootstrap: false,
             insecure: false,
+            boot_id: PathBuf::from("/proc/sys/kernel/random/boot_id"),
             cluster: ClusterConfig::default(),
             limits: Limits::default(),
         }
@@ -138,6 +142,9 @@ pub struct NodeFlags {
     /// Node to ask for admission, host:port; may be repeated (first start only)
     #[arg(long, env = "TIDEGATE_JOIN", value_delimiter = ',')]
     pub join: Vec<String>,
+    /// File that names this boot of the machine
+    #[arg(long, env = "TIDEGATE_BOOT_ID", hide = true)]
+    pub boot_id: Option<PathBuf>,
     /// Start a new cluster with this node (first start only)
     #[arg(long)]
     pub bootstrap: bool,
@@ -184,6 +191,7 @@ impl NodeConfig {
         put(&mut self.listen, flags.listen);
         put(&mut self.metrics_listen, flags.metrics_listen);
         put(&mut self.region, flags.region);
+        put(&mut self.boot_id, flags.boot_id);
         if flags.advertise.is_some() {
             self.advertise = flags.advertise;
         }

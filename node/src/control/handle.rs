@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::clock;
 use crate::config::ClusterConfig;
+use crate::control::boot::Boot;
 use crate::control::contacts::Contacts;
 use crate::control::identity::Identity;
 use crate::control::lease::Lease;
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub(super) region: String,
     /// Tells this run of the process from those before it.
     pub(super) run: u64,
+    pub(super) boot: Boot,
     pub(super) liveness: Mutex<Liveness>,
     pub(super) contacts: Mutex<Contacts>,
     /// Woken when another node's process turns out to be gone.
@@ -271,8 +273,10 @@ impl Control {
             address: self.0.address.clone(),
             region: self.0.region.clone(),
             run: self.0.run,
+            torn: self.0.boot.torn(),
         };
-        self.insist(command::Kind::NodeUp(up)).await.map(drop)
+        self.insist(command::Kind::NodeUp(up)).await?;
+        self.0.boot.told()
     }
 
     pub(super) fn raft(&self) -> &Raft<TypeConfig> {
@@ -291,10 +295,14 @@ impl Control {
         &self.0.suspicion
     }
 
-    /// Leaves the group's work to the others and closes the log.
-    pub async fn shutdown(&self) {
+    /// Leaves the group's work to the others and closes the log. All that this
+    /// node wrote is on disk if it is `synced`.
+    pub async fn shutdown(&self, synced: bool) {
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(error = %error, "the consensus task did not end cleanly");
+        }
+        if synced && let Err(error) = self.0.boot.ended() {
+            tracing::warn!(error = %error, "the next run will take this one for cut off");
         }
     }
 

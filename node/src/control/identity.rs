@@ -53,19 +53,24 @@ impl Identity {
 
     /// Writes it so that it survives a power cut.
     pub fn save(&self, data: &Path) -> Result<()> {
-        let fail = |error: std::io::Error| {
-            let why = format!("write {}", data.join(FILE).display());
-            Error::new(ErrorKind::Config, why).because(error)
-        };
         let text = serde_json::to_vec_pretty(self).map_err(|error| {
             Error::new(ErrorKind::Corrupt, "encode the identity").because(error)
         })?;
-        let temporary = data.join(format!("{FILE}.new"));
-        let mut file = std::fs::File::create(&temporary).map_err(fail)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;
-        std::fs::rename(&temporary, data.join(FILE)).map_err(fail)?;
-        std::fs::File::open(data).and_then(|folder| folder.sync_all()).map_err(fail)
+        write_whole(&data.join(FILE), &text)
     }
+}
+
+/// Writes a small file so that after a power cut it is there whole, or as before.
+pub(super) fn write_whole(path: &Path, text: &[u8]) -> Result<()> {
+    let fail = |error: std::io::Error| {
+        Error::new(ErrorKind::Config, format!("write {}", path.display())).because(error)
+    };
+    let temporary = path.with_extension("new");
+    let mut file = std::fs::File::create(&temporary).map_err(fail)?;
+    file.write_all(text).and_then(|()| file.sync_all()).map_err(fail)?;
+    std::fs::rename(&temporary, path).map_err(fail)?;
+    let folder = path.parent().unwrap_or(path);
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)
 }
 
 #[cfg(test)]

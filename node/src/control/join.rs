@@ -13,6 +13,7 @@ use crate::config::ClusterConfig;
 use crate::config::NodeConfig;
 use crate::control::broken;
 use crate::control::handle::{Control, Shared};
+use crate::control::boot::Boot;
 use crate::control::identity::Identity;
 use crate::control::lease::{self, Lease};
 use crate::control::members;
@@ -86,6 +87,7 @@ impl Control {
     pub async fn start(config: &NodeConfig, tasks: &Tasks) -> Result<Self> {
         let peers = Arc::new(Peers::new(config.limits.message_bytes));
         let identity = Arc::new(identify(config, &peers).await?);
+        let boot = Boot::begin(&config.data, &config.boot_id)?;
         let (log, machine, state) =
             RaftStore::open(&config.data.join("raft")).map_err(|error| {
                 Error::new(ErrorKind::Corrupt, "open the checkpoint log").because(error)
@@ -105,6 +107,7 @@ impl Control {
             address: config.address(),
             region: config.region.clone(),
             run: rand::random(),
+            boot,
             liveness: std::sync::Mutex::default(),
             contacts: std::sync::Mutex::default(),
             suspicion: tokio::sync::Notify::new(),

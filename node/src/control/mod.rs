@@ -4,6 +4,7 @@
 //! way of the leader), reads the replicated state, and holds this node's
 //! [`Lease`]. No other module knows openraft.
 
+mod boot;
 mod broken;
 pub(crate) mod contacts;
 pub(crate) mod handle;

@@ -104,7 +104,8 @@ impl Planner {
                     reader: id(&wanted.reader),
                     writers: sinks.zip(wanted.writers.iter().map(id)).collect(),
                     copies,
-                    anew: !now.in_sync.is_empty() && !now.in_sync.contains(&wanted.reader),
+                    anew: !now.in_sync.is_empty()
+                        && (shard.torn || !now.in_sync.contains(&wanted.reader)),
                 }));
             } else if now.moving_to.is_some_and(|to| !up(nodes[to])) {
                 let (shard, epoch) = (shard.id, shard.epoch);

@@ -59,18 +59,20 @@ impl SupervisorHandle {
     }
 
     /// Stops all roles at the end of what they hold, and starts no more. Gives
-    /// up after `wait`.
-    pub async fn drain(&self, wait: Duration) {
+    /// up after `wait`: false, and some may still be at work.
+    pub async fn drain(&self, wait: Duration) -> bool {
         let (reply, done) = ractor::concurrency::oneshot();
         if self.0.send_message(Message::Drain(reply.into())).is_err() {
-            return;
+            return false;
         }
-        if tokio::time::timeout(wait, done).await.is_err() {
+        let drained = matches!(tokio::time::timeout(wait, done).await, Ok(Ok(())));
+        if !drained {
             tracing::warn!(
                 "not everything was drained in time; the next owner goes on from the checkpoints"
             );
         }
         self.0.stop(None);
+        drained
     }
 }
 

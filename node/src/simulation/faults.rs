@@ -1,5 +1,7 @@
 //! What goes wrong, and what operators do meanwhile: drawn from the seed.
 
+use std::ops::Range;
+
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
@@ -71,8 +73,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// With `torn`, power cuts come to clusters with copies too.
-    pub(super) fn draw(rng: &mut StdRng, torn: bool) -> Self {
+    pub(super) fn draw(rng: &mut StdRng) -> Self {
         let machines = rng.random_range(3..=5);
         let shards = if rng.random_ratio(1, 12) {
             rng.random_range(5..=12)
@@ -85,7 +86,7 @@ impl Setting {
         let mut faults = Vec::new();
         let mut at = rng.random_range(1_500..3_000) * MS;
         let weak = rng.random_range(0..machines);
-        let weak = (copies == 1 || torn).then_some(weak);
+        let weak = if rng.random_ratio(1, 3) { 0..machines } else { weak..weak + 1 };
         let mut spent = Spent { wiped: false, weak };
         while at < heal_at {
             draw_fault(rng, at, (machines, shards), &mut spent, &mut faults);
@@ -103,8 +104,8 @@ impl Setting {
 struct Spent {
     /// A machine was lost, or taken out.
     wiped: bool,
-    /// The only machine whose disk forgets what was not synced.
-    weak: Option<Machine>,
+    /// The machines whose disk forgets what was not synced.
+    weak: Range<Machine>,
 }
 
 /// One draw: a machine, another, and how long it lasts.
@@ -157,7 +158,7 @@ fn draw_fault(
             for machine in 0..machines {
                 let early = rng.random_range(0..20) * MS;
                 let late = early + rng.random_range(100..3_000) * MS;
-                let power = Some(machine) == spent.weak;
+                let power = spent.weak.contains(&machine);
                 draw.add(early, Fault::Kill { machine, power });
                 draw.add(late, Fault::Start(machine));
             }
@@ -177,7 +178,7 @@ fn draw_fault(
 fn draw_process(rng: &mut StdRng, draw: &mut Draw<'_>, spent: &Spent) {
     let (machine, time) = (draw.machine, draw.some_time(rng));
     if rng.random_bool(0.6) {
-        let power = Some(machine) == spent.weak && rng.random_bool(0.5);
+        let power = spent.weak.contains(&machine) && rng.random_bool(0.5);
         draw.add(0, Fault::Kill { machine, power });
         draw.add(time, Fault::Start(machine));
     } else {

@@ -122,6 +122,7 @@ impl World {
             address: Node::address(machine),
             region: node.region.to_owned(),
             run: node.memory.run,
+            torn: node.disk.torn && !self.is_broken(Broken::TornTails),
         };
         self.propose(machine, command::Kind::NodeUp(up), Purpose::Announce);
     }

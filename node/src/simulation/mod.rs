@@ -61,9 +61,8 @@ pub(crate) enum Broken {
     OwnerNotInSync,
     /// A lease lasts as long as the leader's patience.
     LongLease,
-    /// A rule that is not there yet: a copy that was left alone in sync, and whose
-    /// machine then lost its power, goes on at the end of what it has, although others
-    /// had made more of it visible.
+    /// Nobody says that a machine lost its power: a copy that is left alone goes on at
+    /// the end of what it has, although others had made more of it visible.
     TornTails,
 }
 

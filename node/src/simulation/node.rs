@@ -42,6 +42,8 @@ pub(super) struct Disk {
     pub(super) state: State,
     pub(super) applied: usize,
     pub(super) logs: BTreeMap<ShardId, Log>,
+    /// The power was cut, and the cluster was not told yet.
+    pub(super) torn: bool,
 }
 
 /// What a process knows of Raft's group.

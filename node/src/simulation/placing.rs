@@ -80,7 +80,8 @@ impl World {
     pub(super) fn on_proposed(&mut self, machine: Machine, number: u64, answer: Answer) {
         let Some(purpose) = self.nodes[machine].memory.waiting.remove(&number) else { return };
         match purpose {
-            Purpose::Nothing | Purpose::Announce => {}
+            Purpose::Nothing => {}
+            Purpose::Announce => self.nodes[machine].disk.torn &= answer.is_err(),
             Purpose::Down => {
                 self.nodes[machine].memory.deciding = false;
                 self.look_for_lost(machine);

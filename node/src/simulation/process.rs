@@ -51,6 +51,7 @@ impl World {
         (node.alive, node.frozen) = (false, false);
         node.deferred.clear();
         node.torn |= power;
+        node.disk.torn |= power;
         for log in node.disk.logs.values_mut() {
             log.restart(power.then_some(&mut self.rng));
         }

@@ -57,7 +57,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, broken: Option<Broken>, text: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let setting = Setting::draw(&mut rng, broken == Some(Broken::TornTails));
+        let setting = Setting::draw(&mut rng);
         let mut times = ClusterConfig::default();
         if broken == Some(Broken::LongLease) {
             times.lease_ms = times.down_ms;

@@ -114,11 +114,7 @@ impl Spool {
             if dirty.is_empty() {
                 continue;
             }
-            let spool = Arc::clone(&self);
-            let synced = tokio::task::spawn_blocking(move || spool.db.flush_wal(true)).await;
-            if let Ok(Err(error)) | Err(error) =
-                synced.map_err(|e| e.to_string()).map(|r| r.map_err(|e| e.to_string()))
-            {
+            if let Err(error) = self.sync().await {
                 tracing::error!(error = %error, "fsync of the spool did not succeed; ending the process");
                 std::process::abort();
             }
@@ -126,6 +122,15 @@ impl Spool {
                 log.set_synced(upto);
             }
         }
+    }
+
+    /// What was written before is on disk afterwards; if that fails, the process
+    /// must not go on with this spool.
+    pub async fn sync(self: &Arc<Self>) -> Result<()> {
+        let fail = |why: String| Error::new(ErrorKind::Corrupt, "sync the spool").because(why);
+        let spool = Arc::clone(self);
+        let synced = tokio::task::spawn_blocking(move || spool.db.flush_wal(true)).await;
+        synced.map_err(|error| fail(error.to_string()))?.map_err(|error| fail(error.to_string()))
     }
 
     /// Fails with what to do when the disk is nearly full.

@@ -82,8 +82,10 @@ impl State {
     }
 
     /// Another run of `node` started: what it read has no reader, and what
-    /// others keep too it may have less of than before.
-    pub(super) fn forget_run(&mut self, node: u64) {
+    /// others keep too it may have less of than before. If it is `torn`, so it may
+    /// of what it alone has: only a log that never had another copy was synced
+    /// before anything of it was seen.
+    pub(super) fn forget_run(&mut self, node: u64, torn: bool) {
         let mut changed = Vec::new();
         for (id, shard) in &mut self.shards {
             let alone = shard.in_sync == [node];
@@ -92,7 +94,9 @@ impl State {
             } else if alone || !shard.in_sync.contains(&node) {
                 continue;
             }
-            if !alone {
+            if alone {
+                shard.torn |= torn && shard.copied;
+            } else {
                 shard.in_sync.retain(|other| *other != node);
             }
             changed.push(*id);
@@ -112,17 +116,23 @@ pub(super) fn with_reader(mut copies: Vec<u64>, reader: u64) -> Vec<u64> {
     copies
 }
 
+/// `node` has all that was seen of the shard, if anything was.
+pub(super) fn has_all(shard: &Shard, node: u64) -> bool {
+    let fresh = shard.in_sync.is_empty();
+    fresh || (shard.in_sync.contains(&node) && !shard.torn)
+}
+
 /// Takes what a shard's new epoch means for its copies; `up` tells which nodes
 /// are. Its reader and copies are the new ones already.
 pub(super) fn start_epoch(shard: &mut Shard, up: impl Fn(u64) -> bool) {
     if shard.reader == 0 {
         return;
     }
-    let fresh = shard.in_sync.is_empty();
-    if !fresh && !shard.in_sync.contains(&shard.reader) {
+    if !has_all(shard, shard.reader) {
         shard.in_sync.clear();
         shard.anew = shard.epoch;
     }
+    shard.torn = false;
     let (reader, copies) = (shard.reader, &shard.copies);
     shard.in_sync.retain(|node| *node == reader || (copies.contains(node) && up(*node)));
     shard.in_sync = with_reader(std::mem::take(&mut shard.in_sync), reader);

@@ -63,7 +63,7 @@ impl State {
         node.region = command.region;
         self.touch(Row::Node(command.node));
         if another {
-            self.forget_run(command.node);
+            self.forget_run(command.node, command.torn);
         }
         Ok(done())
     }

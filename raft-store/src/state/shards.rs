@@ -8,7 +8,7 @@ use tidegate_proto::v1::{
     ShardsDiscovered, SnapshotState, SplitShard,
 };
 
-use super::copies::{start_epoch, with_reader};
+use super::copies::{has_all, start_epoch, with_reader};
 use super::outcome::{Verdict, conflict, done, exists, fenced, invalid, not_found};
 use super::{At, State};
 use crate::keys::Row;
@@ -131,8 +131,7 @@ impl State {
                 return Err(not_found(format!("there is no node {node} to work on shard {id}")));
             }
         }
-        let whole = shard.in_sync.is_empty() || shard.in_sync.contains(&command.reader);
-        if command.reader != 0 && !whole && !command.anew {
+        if command.reader != 0 && !has_all(shard, command.reader) && !command.anew {
             return Err(conflict(format!(
                 "node {} is not in sync and would begin the spool of shard {id} anew",
                 command.reader

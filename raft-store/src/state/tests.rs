@@ -101,7 +101,7 @@ fn join(name: &str) -> Kind {
 
 fn up(node: u64, run: u64) -> Kind {
     let (address, region) = ("new:7400".to_owned(), "us".to_owned());
-    Kind::NodeUp(NodeUp { node, address, region, run })
+    Kind::NodeUp(NodeUp { node, address, region, run, torn: false })
 }
 
 fn put(name: &str, sinks: &[&str], replaces: u64) -> Kind {

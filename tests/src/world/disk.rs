@@ -28,6 +28,8 @@ pub struct Disk {
     /// What the shim reads; it does nothing while there is none.
     order: PathBuf,
     shim: PathBuf,
+    /// Names the machine's boot, as the kernel would.
+    boot: PathBuf,
 }
 
 impl Disk {
@@ -48,7 +50,9 @@ impl Disk {
         tool("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", now, &text])?;
         let shim = folder.join("disk.so");
         tool("cc", &["-O1", "-shared", "-fPIC", "-o", &shim.to_string_lossy(), SHIM])?;
-        let disk = Self { image, mount, order, shim };
+        let boot = folder.join(format!("disk{number}.boot"));
+        std::fs::write(&boot, "boot 1")?;
+        let disk = Self { image, mount, order, shim, boot };
         disk.mount()?;
         Ok(disk)
     }
@@ -59,13 +63,15 @@ impl Disk {
         self.mount.join("data")
     }
 
-    /// What a node's environment needs for [`Disk::slow`] and [`Disk::fail_once`].
+    /// What a node's environment needs for [`Disk::slow`] and [`Disk::fail_once`], and
+    /// to see that [`Disk::cut_power`] stopped its machine.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, OsString)> {
         vec![
             ("LD_PRELOAD".to_owned(), self.shim.clone().into()),
             ("TIDEGATE_DISK".to_owned(), self.mount.clone().into()),
             ("TIDEGATE_DISK_FAULT".to_owned(), self.order.clone().into()),
+            ("TIDEGATE_BOOT_ID".to_owned(), self.boot.clone().into()),
         ]
     }
 
@@ -97,6 +103,8 @@ impl Disk {
         let lost = differing(&self.image, &one)?;
         std::fs::rename(&one, &self.image)?;
         self.mount()?;
+        let boot = std::fs::read_to_string(&self.boot)?;
+        std::fs::write(&self.boot, boot + " and another")?;
         Ok(lost)
     }
 

@@ -60,6 +60,31 @@ fn another_run_of_a_node_reads_nothing_and_is_not_in_sync_unless_alone() {
 }
 
 #[test]
+fn a_copy_that_is_alone_and_torn_is_begun_anew_if_others_had_it_too() {
+    let torn = |node, run| {
+        let address = "here".to_owned();
+        Kind::NodeUp(NodeUp { node, address, run, torn: true, ..NodeUp::default() })
+    };
+    let careful = |reader, replaces| {
+        Kind::Assign(Assign { shard: Some(id(0)), replaces, reader, ..Default::default() })
+    };
+    let mut world = world();
+    world.done(torn(1, 12));
+    world.done(careful(1, 1));
+    assert_eq!(world.state.shard(id(0)).unwrap().anew, 0, "it synced before it showed");
+    world.done(assign(0, 2, 1, &[]));
+    world.done(in_sync(3, &[(1, 12), (3, 13)]));
+    world.done(torn(1, 14));
+    world.done(torn(3, 15));
+    let shard = world.state.shard(id(0)).unwrap();
+    assert_eq!((&shard.in_sync[..], shard.torn), (&[3][..], true));
+    assert_eq!(world.refused(careful(3, 3)).0, RefusedKind::Conflict, "something may be missing");
+    world.done(assign(0, 3, 3, &[]));
+    let shard = world.state.shard(id(0)).unwrap();
+    assert_eq!((&shard.in_sync[..], shard.anew, shard.torn), (&[3][..], 4, false));
+}
+
+#[test]
 fn a_node_that_keeps_a_copy_is_not_removed() {
     let mut world = world();
     world.done(Kind::NodeCordon(NodeCordon { node: 3, cordoned: true }));

@@ -45,6 +45,13 @@ fn command(state: &State, draw: Draw) -> Kind {
     match draw.kind {
         0 => Kind::ClusterCreate(ClusterCreate { cluster_id: name.to_owned() }),
         1 | 2 => join(name),
+        3 if draw.stale => Kind::NodeUp(NodeUp {
+            node,
+            address: "here".to_owned(),
+            run: draw.number,
+            torn: true,
+            ..NodeUp::default()
+        }),
         3 => up(node, draw.number),
         4 => Kind::NodeDown(NodeDown { node, run: draw.number }),
         5 => Kind::NodeCordon(NodeCordon { node, cordoned: draw.stale }),
@@ -119,7 +126,7 @@ fn check(before: &State, after: &State, owners: &mut Owners) {
         }
         let Some(was) = before.shard(id) else { continue };
         if was.epoch < shard.epoch && shard.reader != 0 && !was.in_sync.is_empty() {
-            let whole = was.in_sync.contains(&shard.reader);
+            let whole = was.in_sync.contains(&shard.reader) && !was.torn;
             assert_eq!(shard.anew != shard.epoch, whole, "who was not in sync begins anew");
         }
         assert!(was.epoch <= shard.epoch, "epochs never fall");
