@@ -157,7 +157,8 @@ impl Frame {
         Ok(batch)
     }
 
-    fn payload(&self) -> Result<Bytes, FrameError> {
+    /// The payload without its codec.
+    pub fn payload(&self) -> Result<Bytes, FrameError> {
         let packed = self.0.slice(HEADER_BYTES..);
         let raw_len = self.raw_bytes() as usize;
         if raw_len > PAYLOAD_BYTES_MAX {
@@ -178,6 +179,15 @@ impl Frame {
             )));
         }
         Ok(raw)
+    }
+
+    /// This frame's header over `payload`, packed as it says: what had that payload
+    /// comes back, byte for byte if the codec's library is the same.
+    pub fn with_payload(&self, payload: &[u8]) -> Result<Self, FrameError> {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(FrameError::Payload(format!("has {} bytes", payload.len())));
+        }
+        Ok(Self::pack(self.epoch(), self.first(), self.count(), payload, self.codec()?))
     }
 
     fn codec(&self) -> Result<Codec, FrameError> {

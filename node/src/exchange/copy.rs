@@ -60,6 +60,7 @@ impl Exchange {
             after: log.map_or(0, |log| log.last().0),
             credit_bytes: self.credit_bytes(),
             copy: Some(copy),
+            ..FetchOpen::default()
         };
         let mut fetch = RemoteFetch::open(control, address, open).await?;
         let start = fetch.start().await?;

@@ -1,10 +1,12 @@
 //! Asking for a shard's batches, wherever they are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_proto::v1::{FetchOpen, NodeState, ShardId};
 use tidegate_proto::{Epoch, Frame, NodeId, Sequence};
 use tidegate_raft_store::State;
+use tokio::time::Instant;
 use tonic::async_trait;
 
 use crate::control::Control;
@@ -35,6 +37,9 @@ pub struct Fetched {
     /// The last stable sequence at the owner.
     pub stable: Sequence,
 }
+
+/// How often a nearer spool is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// In place of a sequence: behind nothing, from the oldest retained.
 pub(super) const OLDEST: Sequence = Sequence(u64::MAX);
@@ -74,37 +79,96 @@ impl Exchange {
     }
 
     async fn open(&self, shard: ShardId, after: Sequence) -> Result<Box<dyn Fetch>> {
-        let here = self.control.node();
-        let Some((epoch, nearest, address)) =
-            self.control.read(|state| nearest(state, shard, here))
-        else {
+        let Some(nearest) = self.nearest(shard) else {
             let why = format!("shard {shard} has no owner right now");
             return Err(Error::new(ErrorKind::Unavailable, why));
         };
-        if nearest == here {
-            let fetch = LocalFetch::open(&self.spool, shard, epoch, after, self.credit_bytes)?;
+        let fetch = self.open_at(&nearest, shard, after).await?;
+        if nearest.node == self.control.node() {
+            return Ok(fetch);
+        }
+        let (exchange, looked) = (self.clone(), Instant::now());
+        Ok(Box::new(Nearest { exchange, shard, from: nearest, fetch, last: None, looked }))
+    }
+
+    async fn open_at(
+        &self,
+        from: &Place,
+        shard: ShardId,
+        after: Sequence,
+    ) -> Result<Box<dyn Fetch>> {
+        if from.node == self.control.node() {
+            let fetch = LocalFetch::open(&self.spool, shard, from.epoch, after, self.credit_bytes)?;
             return Ok(Box::new(fetch));
         }
         let open = FetchOpen {
             cluster_id: self.control.identity().cluster_id.clone(),
             shard: Some(shard),
-            epoch: epoch.0,
+            epoch: from.epoch.0,
             after: after.0,
             credit_bytes: self.credit_bytes,
-            copy: None,
+            ..FetchOpen::default()
         };
-        let fetch = RemoteFetch::open(&self.control, &address, open);
-        Ok(Box::new(fetch.await?))
+        Ok(Box::new(RemoteFetch::open(&self.control, &from.address, open).await?))
+    }
+
+    fn nearest(&self, shard: ShardId) -> Option<Place> {
+        let here = self.control.node();
+        self.control.read(|state| nearest(state, shard, here))
     }
 }
 
-/// The node to fetch from: this one if it is in sync, else one in sync in this
-/// one's region, else the owner; with the shard's epoch and its address.
-pub(crate) fn nearest(
-    state: &State,
+/// A fetch from another node, until a nearer one is in sync: a copy joins after
+/// writers and feeds were opened, and what it has need not cross a second time.
+struct Nearest {
+    exchange: Exchange,
     shard: ShardId,
-    here: NodeId,
-) -> Option<(Epoch, NodeId, String)> {
+    from: Place,
+    fetch: Box<dyn Fetch>,
+    /// The last that came from there.
+    last: Option<Sequence>,
+    looked: Instant,
+}
+
+impl Nearest {
+    async fn go_nearer(&mut self) {
+        let Some(after) = self.last.filter(|_| self.looked.elapsed() >= LOOK) else { return };
+        self.looked = Instant::now();
+        let nearest = self.exchange.nearest(self.shard);
+        let nearer = |it: &Place| it.epoch == self.from.epoch && it.node != self.from.node;
+        let Some(nearest) = nearest.filter(nearer) else { return };
+        match self.exchange.open_at(&nearest, self.shard, after).await {
+            Ok(fetch) => (self.fetch, self.from) = (fetch, nearest),
+            Err(error) => tracing::debug!(error = %error, "the nearer copy does not serve yet"),
+        }
+    }
+}
+
+#[async_trait]
+impl Fetch for Nearest {
+    async fn next(&mut self) -> Result<Fetched> {
+        self.go_nearer().await;
+        let fetched = self.fetch.next().await?;
+        self.last = fetched.frames.last().map(Frame::last).or(self.last);
+        Ok(fetched)
+    }
+
+    fn acknowledge(&mut self, upto: Sequence) {
+        self.fetch.acknowledge(upto);
+    }
+}
+
+/// Where batches of a shard are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) epoch: Epoch,
+    pub(crate) node: NodeId,
+    pub(crate) address: String,
+}
+
+/// The node to fetch from: this one if it is in sync, else one in sync in this
+/// one's region, else the owner.
+pub(crate) fn nearest(state: &State, shard: ShardId, here: NodeId) -> Option<Place> {
     let entry = state.shard(shard).filter(|entry| entry.reader != 0)?;
     let region = state.node(here.0).map(|node| &node.region);
     let near = |id: &&u64| {
@@ -117,5 +181,6 @@ pub(crate) fn nearest(
     let chosen = chosen.or_else(|| Some(&entry.reader).filter(near));
     let chosen = chosen.or_else(|| candidates().find(near)).unwrap_or(&entry.reader);
     let node = state.node(*chosen)?;
-    Some((Epoch(entry.epoch), NodeId(*chosen), node.address.clone()))
+    let (epoch, node, address) = (Epoch(entry.epoch), NodeId(*chosen), node.address.clone());
+    Some(Place { epoch, node, address })
 }

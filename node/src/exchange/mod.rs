@@ -8,6 +8,7 @@
 pub(crate) mod copy;
 pub(crate) mod fetch;
 pub(crate) mod local;
+mod pack;
 mod remote;
 mod service;
 

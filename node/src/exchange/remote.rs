@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use tidegate_proto::v1::{CopyStart, FetchOpen, FetchRequest, FetchResponse, fetch_request};
 use tidegate_proto::{Frame, Sequence};
 use tokio::sync::mpsc;
@@ -12,6 +13,7 @@ use crate::control::Control;
 use crate::control::explain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::fetch::{Fetch, Fetched};
+use crate::exchange::pack::Unpacker;
 use crate::telemetry;
 
 /// Acknowledgements on their way; more would only repeat what the last says.
@@ -31,11 +33,15 @@ pub(super) struct RemoteFetch {
     owed: u64,
     /// What a copy has and has not told the owner yet.
     unsaid: Option<Sequence>,
+    /// Made when it is first needed.
+    unpacker: Option<Unpacker>,
 }
 
 impl RemoteFetch {
     /// Opens a fetch at the node at `address`.
-    pub(super) async fn open(control: &Control, address: &str, open: FetchOpen) -> Result<Self> {
+    pub(super) async fn open(control: &Control, address: &str, mut open: FetchOpen) -> Result<Self> {
+        let abroad = abroad(control, address);
+        open.packed = abroad.is_some();
         let (requests, outbound) = mpsc::channel(REQUESTS_MAX);
         let first = FetchRequest { kind: Some(fetch_request::Kind::Open(open)) };
         requests.try_send(first).map_err(|_| gone(address))?;
@@ -45,12 +51,13 @@ impl RemoteFetch {
             responses.map_err(|status| retryable(explain(address, "fetch", &status)))?;
         Ok(Self {
             address: address.to_owned(),
-            abroad: abroad(control, address),
+            abroad,
             requests,
             responses: responses.into_inner(),
             held: VecDeque::new(),
             owed: 0,
             unsaid: None,
+            unpacker: None,
         })
     }
 
@@ -107,23 +114,39 @@ impl RemoteFetch {
 
     pub(super) async fn receive(&mut self) -> Result<Fetched> {
         let message = self.message().await?;
-        let mut frames = Vec::with_capacity(message.frames.len());
-        let (mut sent, mut raw) = (0, 0);
-        for bytes in message.frames {
-            // A damaged frame is fetched again.
+        let mut sent = message.frames.iter().map(|bytes| bytes.len() as u64).sum();
+        let frames = match &message.packed {
+            Some(packed) => {
+                sent = packed.bytes.len() as u64;
+                let unpacker = match &mut self.unpacker {
+                    Some(unpacker) => unpacker,
+                    none => none.insert(Unpacker::new()?),
+                };
+                unpacker.unpack(packed)?
+            }
+            None => self.parse(message.frames)?,
+        };
+        for (frame, size) in &frames {
+            self.held.push_back((frame.last(), u64::from(*size)));
+        }
+        let frames: Vec<_> = frames.into_iter().map(|(frame, _)| frame).collect();
+        if let Some(from) = self.abroad.as_ref().filter(|_| sent > 0) {
+            telemetry::crossed(from, sent, frames.iter().map(|it| u64::from(it.raw_bytes())).sum());
+        }
+        Ok(Fetched { frames, stable: Sequence(message.stable) })
+    }
+
+    /// Each with its size. A damaged one is fetched again.
+    fn parse(&self, frames: Vec<Bytes>) -> Result<Vec<(Frame, u32)>> {
+        let parse = |bytes: Bytes| {
+            let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
             let frame = Frame::parse(bytes).map_err(|error| {
                 let why = format!("a batch from {} arrived damaged", self.address);
                 Error::new(ErrorKind::Unavailable, why).because(error)
             })?;
-            let bytes = frame.bytes().len() as u64;
-            (sent, raw) = (sent + bytes, raw + u64::from(frame.raw_bytes()));
-            self.held.push_back((frame.last(), bytes));
-            frames.push(frame);
-        }
-        if let Some(from) = self.abroad.as_ref().filter(|_| sent > 0) {
-            telemetry::crossed(from, sent, raw);
-        }
-        Ok(Fetched { frames, stable: Sequence(message.stable) })
+            Ok((frame, size))
+        };
+        frames.into_iter().map(parse).collect()
     }
 
     /// As `acknowledge`, and tells the owner up to where.

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::exchange::copy::{Extent, meet};
 use crate::exchange::fetch::Fetched;
 use crate::exchange::local::{CopyFeed, LocalFetch, Outflow, not_held};
+use crate::exchange::pack::Packer;
 use crate::spool::Spool;
 
 /// Responses made before the transport has taken the one before.
@@ -90,8 +91,13 @@ impl Exchange for ExchangeService {
             }
             None => Box::new(self.open(&open)?),
         };
+        let mut way = Way { packer: None, credit: i128::from(open.credit_bytes), responses };
+        if open.packed {
+            way.packer = Some(Packer::new().map_err(|error| status(&error))?);
+        }
         tokio::spawn(async move {
-            if let Err(error) = pump(outflow, requests, open.credit_bytes, &responses).await {
+            let responses = way.responses.clone();
+            if let Err(error) = way.pump(outflow, requests).await {
                 // The receiver may be gone already; then nobody needs to know.
                 drop(responses.send(Err(status(&error))).await);
             }
@@ -100,32 +106,60 @@ impl Exchange for ExchangeService {
     }
 }
 
-/// Sends what there is, batches only while there is credit, until either side ends.
-async fn pump(
-    mut outflow: Box<dyn Outflow>,
-    mut requests: Streaming<FetchRequest>,
-    credit_bytes: u64,
-    responses: &mpsc::Sender<Result<FetchResponse, Status>>,
-) -> Result<(), Error> {
-    let mut credit = i128::from(credit_bytes);
-    loop {
-        tokio::select! {
-            request = requests.message() => match request {
-                Ok(Some(request)) => match request.kind {
-                    Some(fetch_request::Kind::CreditBytes(bytes)) => credit += i128::from(bytes),
-                    Some(fetch_request::Kind::Acknowledged(upto)) => outflow.acked(Sequence(upto)),
-                    Some(fetch_request::Kind::Open(_)) | None => {}
+/// What goes out to the receiver of one fetch.
+struct Way {
+    /// Set if the receiver is far away.
+    packer: Option<Packer>,
+    credit: i128,
+    responses: mpsc::Sender<Result<FetchResponse, Status>>,
+}
+
+impl Way {
+    /// Sends what there is, batches only while there is credit, until either side ends.
+    async fn pump(
+        mut self,
+        mut outflow: Box<dyn Outflow>,
+        mut requests: Streaming<FetchRequest>,
+    ) -> Result<(), Error> {
+        loop {
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => match request.kind {
+                        Some(fetch_request::Kind::CreditBytes(bytes)) => {
+                            self.credit += i128::from(bytes);
+                        }
+                        Some(fetch_request::Kind::Acknowledged(upto)) => {
+                            outflow.acked(Sequence(upto));
+                        }
+                        Some(fetch_request::Kind::Open(_)) | None => {}
+                    },
+                    Ok(None) | Err(_) => return Ok(()),
                 },
-                Ok(None) | Err(_) => return Ok(()),
-            },
-            fetched = outflow.next(credit > 0) => {
-                let fetched = fetched?;
-                credit -= bytes_of(&fetched);
-                if responses.send(Ok(response(&fetched))).await.is_err() {
-                    return Ok(());
+                fetched = outflow.next(self.credit > 0) => {
+                    if !self.send(&fetched?).await? {
+                        return Ok(());
+                    }
                 }
             }
         }
+    }
+
+    /// False if nobody receives any more.
+    async fn send(&mut self, fetched: &Fetched) -> Result<bool, Error> {
+        self.credit -= bytes_of(fetched);
+        let packer = self.packer.as_mut().filter(|_| !fetched.frames.is_empty());
+        let Some(packer) = packer else {
+            return Ok(self.responses.send(Ok(response(fetched))).await.is_ok());
+        };
+        for packed in packer.pack(&fetched.frames)? {
+            let stable = fetched.stable.0;
+            let packed = Some(packed);
+            let response = FetchResponse { packed, stable, ..FetchResponse::default() };
+            if self.responses.send(Ok(response)).await.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -135,5 +169,5 @@ fn bytes_of(fetched: &Fetched) -> i128 {
 
 fn response(fetched: &Fetched) -> FetchResponse {
     let frames = fetched.frames.iter().map(|frame| frame.bytes().clone()).collect();
-    FetchResponse { frames, stable: fetched.stable.0, start: None }
+    FetchResponse { frames, stable: fetched.stable.0, ..FetchResponse::default() }
 }

@@ -179,7 +179,7 @@ impl World {
         let from = aim.from(node.disk.state.gaps_of(it.sink.0));
         *asked = Some(from);
         let found = nearest(&node.disk.state, it.sink.0, node.id);
-        let server = found.and_then(|(epoch, id, _)| Some((epoch, self.machine_of(id.0)?)));
+        let server = found.and_then(|it| Some((it.epoch, self.machine_of(it.node.0)?)));
         match server {
             None => self.missed(machine, role, it, ErrorKind::Unavailable),
             Some((epoch, server)) => {
