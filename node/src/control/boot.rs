@@ -16,7 +16,7 @@ const FILE: &str = "boot.json";
 /// machine's. A run under another boot than the one before it is torn, unless that
 /// one was ended in order.
 #[derive(Debug)]
-pub struct Boot {
+pub(super) struct Boot {
     path: PathBuf,
     /// Absent where no system says.
     now: Option<String>,
@@ -38,7 +38,7 @@ struct Kept {
 impl Boot {
     /// Begins a run over the folder `data`; `source` names the boot. A folder that
     /// does not say what came before counts as torn.
-    pub fn begin(data: &Path, source: &Path) -> Result<Self> {
+    pub(super) fn begin(data: &Path, source: &Path) -> Result<Self> {
         let path = data.join(FILE);
         let now = std::fs::read_to_string(source).ok().map(|text| text.trim().to_owned());
         let torn = match std::fs::read(&path) {
@@ -59,12 +59,12 @@ impl Boot {
 
     /// What this node had not synced may be gone.
     #[must_use]
-    pub fn torn(&self) -> bool {
+    pub(super) fn torn(&self) -> bool {
         self.torn
     }
 
     /// The cluster knows of this run; from here on only another stop counts.
-    pub fn told(&self) -> Result<()> {
+    pub(super) fn told(&self) -> Result<()> {
         if self.untold.swap(false, Ordering::Relaxed) {
             self.keep(false, false)?;
         }
@@ -72,7 +72,7 @@ impl Boot {
     }
 
     /// This run ends, and everything it wrote is synced.
-    pub fn ended(&self) -> Result<()> {
+    pub(super) fn ended(&self) -> Result<()> {
         self.keep(self.untold.load(Ordering::Relaxed), true)
     }
 

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::ClusterConfig;
 use crate::control::boot::Boot;
 use crate::control::contacts::Contacts;
+use crate::control::gather::{self, Gather};
 use crate::control::identity::Identity;
 use crate::control::lease::Lease;
 use crate::control::liveness::Liveness;
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) region: String,
     /// Tells this run of the process from those before it.
     pub(super) run: u64,
+    pub(super) gather: Gather,
     pub(super) boot: Boot,
     pub(super) liveness: Mutex<Liveness>,
     pub(super) contacts: Mutex<Contacts>,
@@ -223,9 +225,18 @@ impl Control {
 
     /// Writes to the log as the leader; refused at once if this node is not it.
     pub(super) async fn write_here(&self, command: &Command) -> Result<(u64, Outcome)> {
-        let proposal = Proposal::new(command);
-        let written = timeout(PROPOSE_WAIT, self.0.raft.client_write(proposal)).await;
-        match written.map_err(|_| late())? {
+        let written = async {
+            match gather::may_wait(command) {
+                true => self.0.gather.write(command.clone()).await,
+                false => self.write_entry(command).await,
+            }
+        };
+        timeout(PROPOSE_WAIT, written).await.map_err(|_| late())?
+    }
+
+    /// As [`Control::write_here`], as an entry of its own, without a limit in time.
+    pub(super) async fn write_entry(&self, command: &Command) -> Result<(u64, Outcome)> {
+        match self.0.raft.client_write(Proposal::new(command)).await {
             Ok(answer) => Ok((answer.log_id.index, answer.data.0)),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
                 Err(no_leader("this node does not lead; try again"))
@@ -332,7 +343,7 @@ impl Control {
     }
 }
 
-fn command(kind: command::Kind) -> Command {
+pub(super) fn command(kind: command::Kind) -> Command {
     Command { version: COMMAND_VERSION, proposed_ms: clock::now_ms(), kind: Some(kind) }
 }
 
@@ -348,7 +359,10 @@ pub(crate) fn done(outcome: Outcome) -> Result<Outcome> {
             Err(Error::new(ErrorKind::Fenced, why))
         }
         Some(
-            outcome::Kind::Done(_) | outcome::Kind::Created(_) | outcome::Kind::Checkpoints(_),
+            outcome::Kind::Done(_)
+            | outcome::Kind::Created(_)
+            | outcome::Kind::Checkpoints(_)
+            | outcome::Kind::Many(_),
         )
         | None => Ok(outcome),
     }

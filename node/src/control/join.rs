@@ -14,6 +14,7 @@ use crate::config::NodeConfig;
 use crate::control::broken;
 use crate::control::handle::{Control, Shared};
 use crate::control::boot::Boot;
+use crate::control::gather::{self, Gather};
 use crate::control::identity::Identity;
 use crate::control::lease::{self, Lease};
 use crate::control::members;
@@ -98,6 +99,7 @@ impl Control {
             .await
             .map_err(|error| Error::new(ErrorKind::Corrupt, "start consensus").because(error))?;
         let (renew, lease) = Lease::new();
+        let (gather, queue) = Gather::new();
         let control = Self::new(Shared {
             raft,
             state,
@@ -107,12 +109,14 @@ impl Control {
             address: config.address(),
             region: config.region.clone(),
             run: rand::random(),
+            gather,
             boot,
             liveness: std::sync::Mutex::default(),
             contacts: std::sync::Mutex::default(),
             suspicion: tokio::sync::Notify::new(),
             lease,
         });
+        tasks.spawn("proposals", gather::keep(control.clone(), queue));
         tasks.spawn("broken log", broken::watch(control.clone()));
         if config.bootstrap && control.node() == FIRST {
             control.found(config).await?;

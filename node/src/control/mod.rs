@@ -7,6 +7,7 @@
 mod boot;
 mod broken;
 pub(crate) mod contacts;
+mod gather;
 pub(crate) mod handle;
 mod identity;
 mod join;

@@ -5,6 +5,7 @@
 //! whose window remembers what went before; on the other side each is made again,
 //! byte for byte if both sides have the same zstd.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use bytes::{Bytes, BytesMut};
@@ -97,6 +98,12 @@ impl Unpacker {
     }
 }
 
+impl fmt::Debug for Unpacker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unpacker").finish_non_exhaustive()
+    }
+}
+
 /// The first frame of `bytes`, each a header and the payload it had unpacked.
 fn take(bytes: &mut Bytes) -> Result<Frame> {
     if bytes.len() < HEADER_BYTES {
@@ -133,7 +140,7 @@ fn failed(error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, "pack batches for another region").because(error.to_string())
 }
 
-fn damaged(why: &dyn std::fmt::Display) -> Error {
+fn damaged(why: &dyn fmt::Display) -> Error {
     let what = "batches from another region arrived damaged";
     Error::new(ErrorKind::Unavailable, what).because(why.to_string())
 }

@@ -16,7 +16,7 @@ use crate::placement::arithmetic::{Life, Now, Problem, Site, Writer, balance, pl
 /// How often the loop looks even if it was not told of a change.
 pub(crate) const ROUND: Duration = Duration::from_secs(1);
 /// Commands proposed at the same time.
-const PROPOSALS_MAX: usize = 128;
+const PROPOSALS_MAX: usize = 512;
 /// How long what a node keeps is waited for after it went down.
 pub(crate) const AWAITED: Duration = Duration::from_secs(10);
 /// A node that has been up this long again gets what runs well elsewhere.

@@ -17,9 +17,12 @@ mod shards;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_proto::v1::command::Kind;
-use tidegate_proto::v1::{Cluster, Command, Export, Gap, Node, Outcome, Shard, ShardId};
+use tidegate_proto::v1::{
+    Cluster, Command, Export, Gap, ManyOutcomes, Node, Outcome, Shard, ShardId,
+};
 
 use crate::keys::Row;
+use crate::types::COMMAND_VERSION;
 
 /// The tables, in memory. Lent by [`crate::StateHandle::read`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +36,24 @@ pub struct State {
     dirty: BTreeSet<Row>,
     /// More than checkpoints moved since this was last asked.
     moved: bool,
+}
+
+/// Commands of this kind may share an entry: none of their outcomes is an id, which
+/// would be the entry's.
+#[must_use]
+pub fn gathers(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Assign(_)
+            | Kind::Anchor(_)
+            | Kind::Checkpoints(_)
+            | Kind::ShardFailed(_)
+            | Kind::SetCopies(_)
+            | Kind::SetInSync(_)
+            | Kind::MoveShard(_)
+            | Kind::RecordGap(_)
+            | Kind::RepairGap(_)
+    )
 }
 
 /// Where in the log a command stands, and when it was proposed.
@@ -51,6 +72,25 @@ impl State {
         let Some(kind) = command.kind else {
             return outcome::invalid("a command must say what it wants");
         };
+        match kind {
+            Kind::Many(many) => {
+                let outcomes = many.commands.into_iter().map(|it| self.apply_one_of_many(index, it));
+                let outcomes = outcomes.collect();
+                outcome::of(outcome::Kind::Many(ManyOutcomes { outcomes }))
+            }
+            kind => self.apply_one(at, kind),
+        }
+    }
+
+    fn apply_one_of_many(&mut self, index: u64, command: Command) -> Outcome {
+        let at = At { index, ms: command.proposed_ms };
+        match command.kind.filter(gathers) {
+            Some(kind) if command.version == COMMAND_VERSION => self.apply_one(at, kind),
+            _ => outcome::invalid("a command of this kind needs an entry of its own"),
+        }
+    }
+
+    fn apply_one(&mut self, at: At, kind: Kind) -> Outcome {
         match self.decide(at, kind) {
             Ok(outcome) | Err(outcome) => outcome,
         }
@@ -79,6 +119,7 @@ impl State {
             Kind::SplitShard(command) => self.split_shard(command),
             Kind::RecordGap(command) => self.record_gap(at, command),
             Kind::RepairGap(command) => self.repair_gap(command),
+            Kind::Many(_) => Err(outcome::invalid("commands are not nested")),
         }
     }
 

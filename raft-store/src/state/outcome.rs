@@ -1,6 +1,6 @@
 //! What the fold answers.
 
-use tidegate_proto::v1::outcome::Kind;
+pub(super) use tidegate_proto::v1::outcome::Kind;
 use tidegate_proto::v1::{Created, Done, Fenced, Outcome, Refused, RefusedKind, ShardId};
 
 /// `Err` for what was not done, so that `?` leaves a rule early.

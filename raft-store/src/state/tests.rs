@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use tidegate_proto::v1::{
     Anchor, Assign, Captured, Checkpoint, Checkpoints, CheckpointsTaken, ClusterCreate, Delivered,
-    ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, GapKind, InSync,
+    ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, GapKind, InSync, Many,
     MoveShard, NodeCordon, NodeDown, NodeJoin, NodeRemove, NodeState, NodeUp, Progress, Rate,
     RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, ShardFailed, ShardSpec,
     ShardsDiscovered, SinkRef, SnapshotState, SplitShard, outcome,

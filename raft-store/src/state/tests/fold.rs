@@ -151,7 +151,7 @@ proptest! {
             let command = Command { version: 1, proposed_ms: 5, kind: Some(command(&one, draw)) };
             let before = one.clone();
             let outcome = one.apply(index, command.clone());
-            prop_assert_eq!(outcome, other.apply(index, command));
+            prop_assert_eq!(outcome, alone_of_many(&mut other, index, command));
             check(&before, &one, &mut owners);
             for (row, body) in one.take_changes().rows {
                 match body {
@@ -169,6 +169,38 @@ proptest! {
         prop_assert_eq!(&loaded, &one, "rows written as they changed are the state");
         prop_assert_eq!(rows.into_iter().collect::<Vec<_>>(), one.rows().collect::<Vec<_>>());
     }
+}
+
+/// As one of several commands in an entry, if it may be that.
+fn alone_of_many(state: &mut State, index: u64, command: Command) -> Outcome {
+    if !command.kind.as_ref().is_some_and(gathers) {
+        return state.apply(index, command);
+    }
+    let many = Kind::Many(Many { commands: vec![command] });
+    let outcome = state.apply(index, Command { version: 1, proposed_ms: 9, kind: Some(many) });
+    let Some(outcome::Kind::Many(many)) = outcome.kind else { panic!("{outcome:?}") };
+    many.outcomes[0].clone()
+}
+
+#[test]
+fn commands_in_one_entry_are_applied_or_refused_each_by_itself() {
+    let mut world = World::running();
+    let of = |version, kind| Command { version, proposed_ms: 7, kind: Some(kind) };
+    let nested = Kind::Many(Many { commands: vec![of(1, assign(1, 0, 1, &[]))] });
+    let commands = vec![
+        of(1, assign(0, 1, 3, &[])),
+        of(1, assign(0, 1, 1, &[])),
+        of(1, join("c")),
+        of(2, assign(1, 0, 1, &[])),
+        of(1, nested),
+        of(1, assign(1, 0, 1, &[])),
+    ];
+    let outcome::Kind::Many(many) = world.ask(Kind::Many(Many { commands })) else { panic!() };
+    let done = |outcome: &Outcome| matches!(outcome.kind, Some(outcome::Kind::Done(_)));
+    let done: Vec<_> = many.outcomes.iter().map(done).collect();
+    assert_eq!(done, [true, false, false, false, false, true]);
+    assert_eq!((world.shard(0).reader, world.shard(1).reader), (3, 1));
+    assert_eq!(world.state.nodes().count(), 2, "a node's id is its entry's index");
 }
 
 /// The draws reach what the property is about.
