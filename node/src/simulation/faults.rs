@@ -153,10 +153,10 @@ fn draw_fault(
                 draw.add(thaw, Fault::Thaw(machine));
             }
         }
-        // All processes end at once.
+        // All processes end at about the same time; with power, at the same.
         93..95 => {
             for machine in 0..machines {
-                let early = rng.random_range(0..20) * MS;
+                let early = if spent.weak.len() > 1 { 0 } else { rng.random_range(0..20) * MS };
                 let late = early + rng.random_range(100..3_000) * MS;
                 let power = spent.weak.contains(&machine);
                 draw.add(early, Fault::Kill { machine, power });
