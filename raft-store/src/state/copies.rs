@@ -88,13 +88,13 @@ impl State {
     pub(super) fn forget_run(&mut self, node: u64, torn: bool) {
         let mut changed = Vec::new();
         for (id, shard) in &mut self.shards {
-            let alone = shard.in_sync == [node];
-            if shard.reader == node {
-                shard.reader = 0;
-            } else if alone || !shard.in_sync.contains(&node) {
+            if !shard.in_sync.contains(&node) {
                 continue;
             }
-            if alone {
+            if shard.reader == node {
+                shard.reader = 0;
+            }
+            if shard.in_sync == [node] {
                 shard.torn |= torn && shard.copied;
             } else {
                 shard.in_sync.retain(|other| *other != node);
