@@ -52,6 +52,7 @@ impl Exchange {
             run: control.run(),
             first: log.map_or(1, |log| log.first().0),
             begins: begins.collect(),
+            made: log.map_or(0, |log| log.made().0),
         };
         let open = FetchOpen {
             cluster_id: control.identity().cluster_id.clone(),
@@ -77,13 +78,15 @@ pub(crate) struct Extent {
     pub(crate) last: Sequence,
     /// Where each epoch began.
     pub(crate) begins: Begins,
+    /// The epoch under which it was begun.
+    pub(crate) made: Epoch,
 }
 
 impl Extent {
     /// Of `log`, now.
     pub(super) fn of(log: &ShardLog) -> Self {
         let last = log.last();
-        Self { first: log.first(), last, begins: log.begins() }
+        Self { first: log.first(), last, begins: log.begins(), made: log.made() }
     }
 }
 
@@ -97,7 +100,10 @@ pub(crate) fn meet(ours: &Extent, open: &FetchOpen, copy: &CopyOpen) -> Result<C
     let from = first.max(Sequence(copy.first));
     let upto = last.min(Sequence(open.after));
     let anew = CopyStart { keep: first.0 - 1, anew: true };
-    if upto.next() < first || upto.next() < Sequence(copy.first) {
+    // One from before all copies were lost may end where this one begins, and would
+    // not count as one of it.
+    let before = Epoch(copy.made) < ours.made;
+    if before || upto.next() < first || upto.next() < Sequence(copy.first) {
         return Ok(anew);
     }
     let keep = ours.begins.common(&theirs, from, upto);
@@ -106,4 +112,31 @@ pub(crate) fn meet(ours: &Extent, open: &FetchOpen, copy: &CopyOpen) -> Result<C
         return Ok(anew);
     }
     Ok(CopyStart { keep: keep.0, anew: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(made: u64, after: u64, begins: &[(u64, u64)]) -> CopyStart {
+        let epochs = [(Epoch(2), Sequence(5)), (Epoch(3), Sequence(20))];
+        let begins_here = Begins::new(epochs.to_vec()).unwrap();
+        let (first, last) = (Sequence(5), Sequence(30));
+        let ours = Extent { first, last, begins: begins_here, made: Epoch(2) };
+        let begins = begins.iter().map(|(epoch, first)| EpochBegin { epoch: *epoch, first: *first });
+        let copy = CopyOpen { first: 1, begins: begins.collect(), made, ..CopyOpen::default() };
+        meet(&ours, &FetchOpen { after, ..FetchOpen::default() }, &copy).unwrap()
+    }
+
+    #[test]
+    fn a_copy_goes_on_at_the_last_change_both_have() {
+        assert_eq!(start(2, 25, &[(2, 5), (3, 20)]), CopyStart { keep: 25, anew: false });
+        assert_eq!(start(2, 25, &[(2, 5)]), CopyStart { keep: 19, anew: false });
+    }
+
+    #[test]
+    fn a_copy_from_before_all_copies_were_lost_begins_anew() {
+        assert_eq!(start(1, 4, &[(1, 1)]), CopyStart { keep: 4, anew: true });
+        assert!(!start(2, 4, &[]).anew);
+    }
 }

@@ -21,7 +21,7 @@ pub(super) struct Checks {
     /// What owners appended, and when.
     appended: BTreeMap<(ShardId, Epoch, Sequence), (Item, Micros)>,
     /// Who captured under each epoch, since when.
-    pub(super) owners: BTreeMap<(ShardId, Epoch), (Machine, Micros)>,
+    pub(super) owners: BTreeMap<(ShardId, Epoch), (Machine, Micros, Sequence)>,
     pub(super) sinks: BTreeMap<SinkId, Delivered>,
     /// Runs that a firewall, or the machine, once said are gone, or whose leadership
     /// another took over: they may be declared down before their lease ends.
@@ -75,7 +75,7 @@ impl World {
             "takes over",
             &[machine as u64, u64::from(shard.index), epoch.0, last.0],
         );
-        let owner = *self.checks.owners.entry((shard, epoch)).or_insert((machine, self.now));
+        let owner = *self.checks.owners.entry((shard, epoch)).or_insert((machine, self.now, last));
         if owner.0 != machine {
             self.fail(format!("shard {shard}: two owners under epoch {epoch}"));
         }
@@ -105,13 +105,15 @@ impl World {
         }
     }
 
-    /// What an owner appends after another took over is never seen.
+    /// What an owner appends after another took over is never seen, unless that one
+    /// lost its log with its power and the next one's holds it.
     fn check_late(&mut self, shard: ShardId, batch: &Batch) {
-        let owners = &self.checks.owners;
-        let newer = owners.range((shard, batch.epoch.next())..=(shard, Epoch(u64::MAX))).next();
+        let newer = (shard, batch.epoch.next())..=(shard, Epoch(u64::MAX));
+        let mut newer = self.checks.owners.range(newer).map(|(_, owner)| owner);
         let made = self.checks.appended.get(&(shard, batch.epoch, batch.first));
-        if let (Some((_, (_, since))), Some((_, made))) = (newer, made)
+        if let (Some((by, since, _)), Some((_, made))) = (newer.next(), made)
             && made > since
+            && !(self.nodes[*by].torn && newer.any(|(_, _, last)| *last >= batch.first))
         {
             let at = batch.first;
             self.fail(format!("shard {shard}: {at} of an old owner is seen beside a new one's"));

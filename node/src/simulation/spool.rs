@@ -90,7 +90,12 @@ impl Log {
 
     pub(super) fn extent(&self) -> Extent {
         let head = self.standing.head();
-        Extent { first: head.first, last: head.last(), begins: head.begins.clone() }
+        Extent {
+            first: head.first,
+            last: head.last(),
+            begins: head.begins.clone(),
+            made: head.made,
+        }
     }
 
     pub(super) fn append(&mut self, head: Head, batch: Batch) {
