@@ -133,6 +133,10 @@ pub(crate) struct ShardView {
     pub(crate) snapshot: SnapshotProgress,
     pub(crate) sinks: Vec<DeliveryView>,
     pub(crate) gaps: u64,
+    /// Milliseconds until the source forgets what is to be read next, if it is read no
+    /// more; absent where it forgets nothing or cannot tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) headroom_ms: Option<u64>,
 }
 
 /// One sink of a shard.
@@ -241,9 +245,16 @@ impl ShardView {
             snapshot: progress::of([shard]),
             sinks: sinks.into_iter().map(delivery).collect(),
             gaps: shard.gaps,
+            headroom_ms: headroom_ms(shard, now_ms),
             captured,
         }
     }
+}
+
+/// What was never told has none; what is over has 0.
+pub(crate) fn headroom_ms(shard: &Shard, now_ms: i64) -> Option<u64> {
+    let until_ms = shard.captured.as_ref().map(|at| at.kept_until_ms).filter(|ms| *ms != 0)?;
+    u64::try_from(until_ms.saturating_sub(now_ms).max(0)).ok()
 }
 
 fn lag_ms(behind: u64, delivered: &CheckpointView, now_ms: i64) -> Option<u64> {
@@ -361,6 +372,16 @@ mod tests {
         shard.delivered.insert("lake".to_owned(), shard.captured.clone().unwrap());
         let lake = view(&shard).sinks.remove(0);
         assert_eq!((lake.behind, lake.lag_ms), (0, Some(0)));
+    }
+
+    #[test]
+    fn headroom_is_what_is_left_until_the_source_forgets() {
+        let mut shard = running();
+        assert_eq!(view(&shard).headroom_ms, None, "never told");
+        for (kept_until_ms, left) in [(12_500, 2_500), (9_000, 0)] {
+            shard.captured = Some(Checkpoint { kept_until_ms, ..Checkpoint::default() });
+            assert_eq!(view(&shard).headroom_ms, Some(left));
+        }
     }
 
     #[test]

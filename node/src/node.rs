@@ -16,8 +16,8 @@ use tidegate_raft_store::State;
 use tonic::service::Routes;
 
 use crate::admin::AdminService;
-use crate::checkpoint::Checkpointer;
-use crate::clock::Hybrid;
+use crate::checkpoint::{Checkpointer, headroom};
+use crate::clock::{self, Hybrid};
 use crate::config::{ExportSpec, NodeConfig, RetentionConfig};
 use crate::control::{Control, RaftService};
 use crate::error::{Error, ErrorKind, Result};
@@ -232,6 +232,9 @@ fn gauge(state: &State, export: &Export) {
         gap.repair.is_empty() && gap.shard.is_some_and(|shard| shard.export_id == export.id)
     });
     telemetry::troubles(&export.name, failed as u64, open.count() as u64);
+    if let Some(left) = headroom(state, export.id, clock::now_ms()) {
+        telemetry::headroom(&export.name, left);
+    }
 }
 
 fn report(what: &'static str, served: Result<()>) {

@@ -3,6 +3,7 @@
 //! Labels are bounded by configuration: exports and sinks, never keys.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -42,6 +43,10 @@ const BACKLOG: &str = "tidegate_backlog_changes";
 const FAILED: &str = "tidegate_failed_shards";
 /// Recorded losses that nothing has mended. Labels: export.
 const GAPS: &str = "tidegate_open_gaps";
+
+/// Seconds until a source forgets what is to be read next, if it is read no more: of the
+/// shard that has least. Labels: export.
+const HEADROOM: &str = "tidegate_headroom_seconds";
 
 /// Starts logging to standard error, by `RUST_LOG` or at level info.
 pub fn start_logging() {
@@ -84,6 +89,7 @@ fn describe() {
     describe_gauge!(BACKLOG, "changes captured and not yet delivered");
     describe_gauge!(FAILED, "shards that need an operator");
     describe_gauge!(GAPS, "recorded losses that nothing has mended");
+    describe_gauge!(HEADROOM, Unit::Seconds, "until a source forgets what is to be read next");
 }
 
 /// A batch of `records` changes, `bytes` long, was spooled.
@@ -105,6 +111,11 @@ pub fn delivered(export: &str, sink: &str, records: u64, bytes: u64, lag_ms: i64
     counter!(DELIVERED_BYTES, &labels).increment(bytes);
     let lag_ms = u32::try_from(lag_ms.max(0)).unwrap_or(u32::MAX);
     histogram!(DELIVERY_LAG, &labels).record(f64::from(lag_ms) / 1000.0);
+}
+
+/// The source of `export` forgets what is to be read next in `left`.
+pub fn headroom(export: &str, left: Duration) {
+    gauge!(HEADROOM, "export" => export.to_owned()).set(left.as_secs_f64());
 }
 
 /// `bytes` were sent to a subscriber of `export`.

@@ -248,6 +248,13 @@ fn behind(sink: &DeliveryView) -> String {
     }
 }
 
+/// Empty where the source forgets nothing.
+fn headroom(shard: &ShardView) -> String {
+    let Some(left_ms) = shard.headroom_ms else { return String::new() };
+    let left = time::duration(Duration::from_millis(left_ms));
+    format!("{left} until the source forgets what is read next, if it is read no more")
+}
+
 fn detail(shard: &ShardView, now_ms: i64) -> String {
     let copy = |node: &String| match shard.in_sync.contains(node) {
         true => node.clone(),
@@ -274,6 +281,7 @@ fn detail(shard: &ShardView, now_ms: i64) -> String {
                 time::age(captured.at_ms, now_ms)
             ),
         ),
+        ("headroom", headroom(shard)),
         ("gaps", shard.gaps.to_string()),
     ]);
     let mut rows = Rows::new(&["SINK", "WRITER", ">DELIVERED", ">BEHIND", ">LAG", "CHECKPOINT"]);

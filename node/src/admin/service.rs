@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_proto::v1::admin_server::Admin;
 use tidegate_proto::v1::{
     ApplyRequest, ApplyResponse, Check, CordonNodeRequest, CordonNodeResponse, DeleteExportRequest,
-    DeleteExportResponse, DoctorRequest, DoctorResponse, ExportDelete, ExportSetRate,
+    DeleteExportResponse, DoctorRequest, DoctorResponse, Export, ExportDelete, ExportSetRate,
     ExportSetState, ListExportsRequest, ListExportsResponse, ListGapsRequest, ListGapsResponse,
     ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest,
     MoveShardResponse, NodeCordon, NodeRemove, PlanRebalanceRequest, PlanRebalanceResponse,
@@ -15,6 +15,7 @@ use tidegate_proto::v1::{
     SetExportRateRequest, SetExportRateResponse, SetExportStateRequest, SetExportStateResponse,
     SplitShardRequest, SplitShardResponse, StatusRequest, StatusResponse, command, outcome,
 };
+use tidegate_raft_store::State;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -24,6 +25,7 @@ use crate::admin::names;
 use crate::admin::plan;
 use crate::admin::split;
 use crate::admin::steps::Steps;
+use crate::checkpoint::headroom;
 use crate::clock;
 use crate::control::Control;
 use crate::control::status;
@@ -31,6 +33,8 @@ use crate::spool::Spool;
 
 /// How long a question waits for a node that has just started.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// Less time until a source forgets what is to be read next is no room for a repair.
+const HEADROOM_MIN: Duration = Duration::from_secs(5 * 60);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -281,6 +285,10 @@ impl Admin for AdminService {
         if specs.is_empty() && !name.is_empty() {
             return Err(Status::not_found(format!("there is no export \"{name}\"")));
         }
+        self.control.read(|state| {
+            let wanted = state.exports().filter(|it| name.is_empty() || it.name == name);
+            checks.extend(wanted.filter_map(|export| headroom_check(state, export)));
+        });
         for (export, spec) in specs {
             let found = plan::checks(&spec).await;
             let found =
@@ -302,6 +310,22 @@ fn room(spool: &Spool) -> Check {
         remedy: "free some, or lower [retention] of the exports; capture then goes on by itself"
             .to_owned(),
     }
+}
+
+/// A source that keeps all it has, or has told nothing yet, has none.
+fn headroom_check(state: &State, export: &Export) -> Option<Check> {
+    let left = headroom(state, export.id, clock::now_ms())?;
+    Some(Check {
+        name: format!("{}: headroom", export.name),
+        passed: left >= HEADROOM_MIN,
+        detail: format!(
+            "{} min until the source forgets what is to be read next, if it is read no more",
+            left.as_secs() / 60
+        ),
+        remedy: "let the export run: see `tidegate shard list` for what holds it up; then let \
+                 the source keep its log for longer"
+            .to_owned(),
+    })
 }
 
 fn of(shard: Option<tidegate_proto::v1::ShardId>) -> u64 {

@@ -4,9 +4,11 @@
 //! reports of a node go out as one log entry per tick, so the number of shards
 //! does not change the number of fsyncs.
 
+mod headroom;
 pub(crate) mod pending;
 pub(crate) mod ticker;
 mod window;
 
+pub use headroom::headroom;
 pub use ticker::{Checkpointer, Reporter};
 pub use window::{Added, Window};

@@ -17,6 +17,8 @@ pub struct Added {
     pub bytes: u64,
     /// When its newest change was committed at the source; 0 if untold.
     pub committed_ms: i64,
+    /// Until when the source keeps what follows; 0 if untold.
+    pub kept_until_ms: i64,
 }
 
 impl Added {
@@ -26,6 +28,9 @@ impl Added {
         self.records += later.records;
         self.bytes += later.bytes;
         self.committed_ms = self.committed_ms.max(later.committed_ms);
+        if later.kept_until_ms != 0 {
+            self.kept_until_ms = later.kept_until_ms;
+        }
     }
 
     /// Its progress is all there is, and takes the place of what was known.
@@ -99,6 +104,7 @@ pub(super) fn checkpoint(sequence: Sequence, added: Added, at_ms: i64) -> Checkp
         committed_ms: added.committed_ms,
         at_ms,
         epoch: 0,
+        kept_until_ms: added.kept_until_ms,
     }
 }
 

@@ -165,6 +165,11 @@ impl Merge {
         self.append(out, &delta, self.copying())
     }
 
+    /// Says with the next report until when the source keeps what follows.
+    pub(super) fn kept_until(&mut self, kept_until_ms: i64) {
+        self.pending.push(self.last(), Added { kept_until_ms, ..Added::default() });
+    }
+
     /// Ends the shard here: what the source brings from now on is its children's.
     pub(super) fn end(&mut self) -> Result<()> {
         self.advance(&Progress { ended: true, ..Progress::default() })
@@ -253,6 +258,7 @@ impl Merge {
             records,
             bytes: frame.bytes().len() as u64,
             committed_ms: out.committed_ms(),
+            kept_until_ms: 0,
         };
         self.pending.push(frame.last(), added);
         Ok(())

@@ -9,6 +9,7 @@ use tidegate_proto::v1::{
 };
 use tidegate_proto::{BatchBuilder, Epoch, Sequence};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::checkpoint::Reporter;
 use crate::clock;
@@ -35,6 +36,8 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_millis(2);
 /// Batches on their way to the copies before the reader waits for them.
 const UNSAFE_MAX: usize = 256;
+/// How often the source is asked how long it keeps what was not read yet.
+const HEADROOM: Duration = Duration::from_secs(20);
 /// Pages that wait for the stream before no more are taken.
 const HELD_MAX: usize = 4;
 
@@ -171,6 +174,7 @@ impl Reader {
         let mut out = BatchBuilder::default();
         let mut safe = self.log.safe();
         let mut idle = IDLE;
+        let mut told = None;
         while !*stop.borrow() && !self.captured_to_the_end() {
             let wait = if chunks.is_some() || self.merge.held() > 0 { BUSY } else { idle };
             let read = tokio::select! {
@@ -188,6 +192,7 @@ impl Reader {
                 chunks = None;
             }
             self.merge.release(|seen| stream.passed(seen))?;
+            self.tell_headroom(&mut told, stream);
             tokio::select! {
                 () = self.pace.after(out.len()) => {}
                 _ = stop.changed() => {}
@@ -205,6 +210,17 @@ impl Reader {
         }
         self.finish(&mut safe).await;
         Ok(())
+    }
+
+    /// Reports how long the source keeps what follows, if it is time for that.
+    fn tell_headroom(&mut self, told: &mut Option<Instant>, stream: &dyn ChangeStream) {
+        if told.is_some_and(|told| told.elapsed() < HEADROOM) {
+            return;
+        }
+        if let Some(until_ms) = stream.kept_until_ms() {
+            *told = Some(Instant::now());
+            self.merge.kept_until(until_ms);
+        }
     }
 
     /// There will never be another change, nor another row.

@@ -119,6 +119,13 @@ pub trait ChangeStream: Send {
     /// All changes up to what `seen` (from a [`Page`]) stands for have been
     /// returned by `read`.
     fn passed(&self, seen: &[u8]) -> bool;
+
+    /// Until when the source keeps what follows the last read, if nothing is read from
+    /// now on: milliseconds since 1970, an estimate where it forgets by size. `None` if
+    /// it forgets nothing, or cannot tell yet. Asked every few seconds.
+    fn kept_until_ms(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// What one call of [`ChangeStream::read`] did.

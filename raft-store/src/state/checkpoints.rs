@@ -106,6 +106,9 @@ fn advance(total: &mut Checkpoint, delta: &Checkpoint, epoch: u64, at_ms: i64) {
     }
     total.sequence = delta.sequence;
     total.committed_ms = total.committed_ms.max(delta.committed_ms);
+    if delta.kept_until_ms != 0 {
+        total.kept_until_ms = delta.kept_until_ms;
+    }
     total.epoch = epoch;
     total.at_ms = at_ms;
 }

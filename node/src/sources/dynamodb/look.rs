@@ -125,6 +125,11 @@ impl Looking {
         self.caught_up_ms = self.caught_up_ms.max(ms);
     }
 
+    /// The shard holds nothing older than this, if that is known by now.
+    pub(super) fn caught_up_ms(&self) -> Option<i64> {
+        (self.caught_up_ms > i64::MIN).then_some(self.caught_up_ms)
+    }
+
     /// Everything the shard held at `ms` has been read.
     pub(super) fn has_passed(&self, ms: i64) -> bool {
         self.caught_up_ms > ms

@@ -361,4 +361,9 @@ impl ChangeStream for DynamodbStream {
         let caught_up = |id| self.looking.get(id).is_some_and(|known| known.has_passed(read_ms));
         self.pace.is_settled() && unfinished.all(|(id, _)| caught_up(id))
     }
+    fn kept_until_ms(&self) -> Option<i64> {
+        let readable = self.position.lineage.readable();
+        let known = readable.map(|(id, _)| self.looking.get(id).and_then(Looking::caught_up_ms));
+        known.min().flatten().map(|ms| ms.saturating_add(RETENTION_MS))
+    }
 }

@@ -79,3 +79,16 @@ fn a_new_writer_may_report_all_that_its_sink_has() {
     assert_eq!((shard.delivered["pg"].sequence, shard.delivered["pg"].epoch), (8, 2));
     assert_eq!(shard.captured.as_ref().unwrap().sequence, 0, "each is kept by itself");
 }
+
+#[test]
+fn until_when_the_source_keeps_the_rest_is_the_last_told() {
+    let mut world = World::running();
+    let mut tell = |sequence, kept_until_ms| {
+        let checkpoint = Some(Checkpoint { sequence, kept_until_ms, ..Checkpoint::default() });
+        let entry = Captured { shard: Some(id(0)), epoch: 1, checkpoint };
+        let report = Checkpoints { node: 1, captured: vec![entry], delivered: vec![] };
+        world.taken(Kind::Checkpoints(report));
+        world.shard(0).captured.as_ref().unwrap().kept_until_ms
+    };
+    assert_eq!([tell(5, 900), tell(6, 0), tell(6, 700)], [900, 900, 700]);
+}
