@@ -150,6 +150,7 @@ async fn connect(url: &str) -> Result<Channel, String> {
         .tcp_nodelay(true)
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(16 << 20)
+        .max_frame_size(1 << 20)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true);

@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes in flight per stream, and per connection.
 const WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes of an HTTP/2 frame: a batch goes in one, not in pieces of 16 KiB.
+const FRAME_BYTES: u32 = 1 << 20;
 
 /// Takes the address, or says who may have it.
 pub async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener> {
@@ -46,6 +48,7 @@ pub async fn serve_grpc(
     Server::builder()
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES * 2)
+        .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(limits.streams_per_connection)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))

@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes in flight per stream before the receiver must have taken some.
 const WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes of an HTTP/2 frame: a batch goes in one, not in pieces of 16 KiB.
+const FRAME_BYTES: u32 = 1 << 20;
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
 
 /// The node's connections to its peers. A connection that breaks is made again
@@ -69,6 +71,7 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES * 2)
+            .max_frame_size(FRAME_BYTES)
             .connect_lazy();
         channels.insert((purpose, address.to_owned()), channel.clone());
         Ok(channel)

@@ -249,6 +249,7 @@ impl Writer {
             records: batch.changes.len() as u64,
             bytes: frame.bytes().len() as u64,
             committed_ms: batch.changes.iter().map(|change| change.committed_ms).max().unwrap_or(0),
+            kept_until_ms: 0,
         };
         let newest_ms = batch.captured_ms;
         self.last = frame.last();

@@ -37,6 +37,8 @@ const TYPED: usize = 1000;
 /// Bytes written to a raw connection at once.
 const WRITE_BYTES: usize = 1 << 20;
 const WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes of an HTTP/2 frame: a batch goes in one, not in pieces of 16 KiB.
+const FRAME_BYTES: u32 = 1 << 20;
 const MESSAGE_BYTES: usize = 64 << 20;
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -86,6 +88,7 @@ pub(crate) async fn serve(kind: &str) -> Outcome<()> {
         .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(2 * WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .add_service(FeedServer::new(Blobs))
         .add_service(DocumentsServer::new(Typed).max_encoding_message_size(MESSAGE_BYTES))
         .serve_with_incoming(TcpListenerStream::new(listener))

@@ -19,6 +19,8 @@ use crate::machine;
 const PATIENCE: Duration = Duration::from_secs(240);
 /// As large as a node's own.
 const WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes of an HTTP/2 frame: a batch goes in one, not in pieces of 16 KiB.
+const FRAME_BYTES: u32 = 1 << 20;
 /// 10,000 shards in one answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -164,7 +166,8 @@ pub(crate) fn channel(address: &str) -> Outcome<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(2 * WINDOW_BYTES);
+        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES);
     Ok(endpoint.connect_lazy())
 }
 

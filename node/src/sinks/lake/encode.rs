@@ -19,7 +19,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression as Codec, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use parquet_variant::Variant;
+use parquet_variant::{Variant, VariantMetadata};
 use parquet_variant_compute::{VariantArray, VariantType, shred_variant};
 use tidegate_proto::Key;
 
@@ -113,6 +113,11 @@ impl FileEncoder {
         Ok(())
     }
 
+    /// No row was added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Ends the file.
     pub(super) fn finish(mut self) -> Result<Encoded> {
         self.write_group()?;
@@ -128,12 +133,11 @@ impl FileEncoder {
         }
         let rows = std::mem::take(&mut self.rows);
         self.bytes = 0;
-        let mut profile = Profile::default();
-        check_documents(&rows, &mut profile)?;
+        check_documents(&rows)?;
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
-                let shredding = if self.settings.shred { profile.schema() } else { None };
+                let shredding = if self.settings.shred { profile(&rows).schema() } else { None };
                 none.insert(Writer::open(shredding, self.settings.compression)?)
             }
         };
@@ -164,21 +168,41 @@ impl Writer {
 }
 
 /// Makes sure that every document decodes, since what comes later takes it for
-/// granted, and shows those after a change to `profile`.
-fn check_documents(rows: &[Row], profile: &mut Profile) -> Result<()> {
+/// granted.
+fn check_documents(rows: &[Row]) -> Result<()> {
+    // A batch's documents share few dictionaries.
+    let mut known: Option<(&Bytes, VariantMetadata<'_>)> = None;
     for row in rows {
+        // The parser's own words may quote the document.
+        let bad = || corrupt(&format!("the document of sequence {} is not a variant", row.sequence));
         for (metadata, value) in row.before.iter().chain(&row.document) {
-            let read = Variant::try_new(metadata, value);
-            // The parser's own words may quote the document.
-            let document = read.map_err(|_| {
-                corrupt(&format!("the document of sequence {} is not a variant", row.sequence))
-            })?;
-            if row.document.as_ref().is_some_and(|(_, after)| after.as_ptr() == value.as_ptr()) {
-                profile.look(&document);
-            }
+            let fields = match &known {
+                Some((bytes, fields)) if is_same(bytes, metadata) => fields.clone(),
+                _ => {
+                    let fields = VariantMetadata::try_new(metadata).map_err(|_| bad())?;
+                    known.insert((metadata, fields)).1.clone()
+                }
+            };
+            Variant::try_new_with_metadata(fields, value).map_err(|_| bad())?;
         }
     }
     Ok(())
+}
+
+/// The very bytes, not only equal ones.
+fn is_same(a: &Bytes, b: &Bytes) -> bool {
+    (a.as_ptr(), a.len()) == (b.as_ptr(), b.len())
+}
+
+/// What the documents after a change look like, which all decode.
+fn profile(rows: &[Row]) -> Profile {
+    let mut profile = Profile::default();
+    for (metadata, value) in rows.iter().filter_map(|row| row.document.as_ref()) {
+        if !profile.look(&Variant::new(metadata, value)) {
+            break;
+        }
+    }
+    profile
 }
 
 fn properties(compression: Compression) -> Result<WriterProperties> {

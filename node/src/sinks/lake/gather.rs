@@ -23,8 +23,9 @@ pub(super) struct Gathering {
     skipped: Option<Skipped>,
     /// The sequence the next change must have.
     next: u64,
-    files: BTreeMap<String, FileEncoder>,
-    operations: BTreeMap<String, u64>,
+    /// One for each collection, in the order they came.
+    files: Vec<(String, FileEncoder)>,
+    operations: BTreeMap<&'static str, u64>,
     bytes: u64,
     progress: Option<Arc<Progress>>,
 }
@@ -53,7 +54,7 @@ impl Gathering {
             records,
             skipped: None,
             next: committed + 1,
-            files: BTreeMap::new(),
+            files: Vec::new(),
             operations: BTreeMap::new(),
             bytes: 0,
             progress: None,
@@ -90,25 +91,44 @@ impl Gathering {
             return Err(corrupt("a batch's changes are not as many as its sequences"));
         }
         assert!(first <= self.next && self.next <= last, "the sink admits no other batch");
+        // By the number of a collection in this batch.
+        let files: Vec<usize> =
+            batch.batch.collections.iter().map(|collection| self.file(collection)).collect();
         for (change, sequence) in changes.iter().zip(first..) {
             if sequence >= self.next {
-                self.push(batch, change, sequence)?;
+                let file = usize::try_from(change.collection).ok();
+                let file = file.and_then(|number| files.get(number)).ok_or_else(|| {
+                    corrupt("a change names a collection that its batch does not have")
+                })?;
+                self.push(batch, change, (sequence, *file))?;
             }
         }
+        self.files.retain(|(_, file)| !file.is_empty());
         self.next = last + 1;
         self.bytes += u64::from(batch.frame.raw_bytes());
         self.progress = Some(Arc::clone(&batch.progress));
         Ok(())
     }
 
-    fn push(&mut self, batch: &SinkBatch, change: &Change, sequence: u64) -> Result<()> {
+    /// Which file the changes of `collection` go to.
+    fn file(&mut self, collection: &str) -> usize {
+        self.files.iter().position(|(known, _)| known == collection).unwrap_or_else(|| {
+            let file = FileEncoder::new(&self.shard.shard, self.settings);
+            self.files.push((collection.to_owned(), file));
+            self.files.len() - 1
+        })
+    }
+
+    fn push(
+        &mut self,
+        batch: &SinkBatch,
+        change: &Change,
+        (sequence, file): (u64, usize),
+    ) -> Result<()> {
         let decoded = &batch.batch;
-        let collection = usize::try_from(change.collection).ok();
-        let collection = collection
-            .and_then(|index| decoded.collections.get(index))
-            .ok_or_else(|| corrupt("a change names a collection that its batch does not have"))?;
         let operation = operation_name(change.operation())?;
-        let row = Row {
+        *self.operations.entry(operation).or_default() += 1;
+        self.files[file].1.push(Row {
             epoch: batch.frame.epoch().0,
             sequence,
             operation,
@@ -120,14 +140,7 @@ impl Gathering {
             // The clock is that of the frame's first change, wherever `batch` begins.
             clock: decoded.clock + (sequence - batch.frame.first().0),
             content_hash: change.content_hash.clone(),
-        };
-        if !self.files.contains_key(collection) {
-            let file = FileEncoder::new(&self.shard.shard, self.settings);
-            self.files.insert(collection.clone(), file);
-        }
-        let Some(file) = self.files.get_mut(collection) else { return Ok(()) };
-        *self.operations.entry(operation.to_owned()).or_default() += 1;
-        file.push(row)
+        })
     }
 
     /// Moves progress on; it is committed with the next changes.
@@ -141,7 +154,9 @@ impl Gathering {
         let (first, to) = (self.skipped.map_or(self.committed, |lost| lost.to) + 1, self.next - 1);
         let (mut files, mut listed) = (Vec::new(), Vec::new());
         let mut rows = 0;
-        for (collection, encoder) in self.files {
+        let mut gathered = self.files;
+        gathered.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (collection, encoder) in gathered {
             let file = encoder.finish()?;
             let path = names::data(&self.shard, &collection, first, to);
             rows += file.rows;
@@ -161,7 +176,7 @@ impl Gathering {
             skipped: self.skipped,
             records: self.records + rows,
             progress: self.progress.map(|progress| progress_hex(&progress)),
-            operations: self.operations,
+            operations: self.operations.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             files: listed,
             previous: None,
         };

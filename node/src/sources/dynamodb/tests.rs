@@ -307,7 +307,7 @@ async fn an_export_ends_with_what_the_table_holds() {
     let reads = export.until(&wanted, Duration::from_secs(120));
     tokio::join!(writes, reads);
     assert_eq!(export.losses, []);
-    let left_ms = export.stream.kept_until_ms().unwrap() - crate::clock::now_ms();
+    let left_ms = export.stream.kept_until_ms().unwrap() - clock::now_ms();
     let hours = 3_600_000;
     assert!((23 * hours..=24 * hours).contains(&left_ms), "{left_ms} ms are left of a day");
     let pages_alone = pages_give_each_row_once(&source, &export.shard, 4).await;
