@@ -4,10 +4,12 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench bench-failover faults simulate cluster deps
+.PHONY: help demo test contract verify fix bench bench-failover faults simulate cluster deps
 
 # Only tests whose name holds this.
 F ?=
+# Only this connector's contract suite.
+C ?=
 # Only these rows of `make bench`, and how often each runs.
 ROWS ?=
 ROUNDS ?= 7
@@ -33,6 +35,9 @@ demo: deps ## Install, build and run the demo
 test: deps ## Run the tests; F=name for those whose name holds it
 	cargo build --workspace --bins
 	cargo test --workspace -- $(F)
+
+contract: deps ## Run the contract suite of one connector, or of all; C=redis
+	cargo test --workspace --lib -- $(if $(C),::$(C)::.*contract,contract)
 
 verify: ## Check format, lints, docs and house rules; writes nothing
 	cargo fmt --all --check

@@ -99,7 +99,8 @@ pub(crate) fn meet(ours: &Extent, open: &FetchOpen, copy: &CopyOpen) -> Result<C
     let (first, last) = (ours.first, ours.last);
     let from = first.max(Sequence(copy.first));
     let upto = last.min(Sequence(open.after));
-    let anew = CopyStart { keep: first.0 - 1, anew: true };
+    let made = ours.made.0;
+    let anew = CopyStart { keep: first.0 - 1, anew: true, made };
     // One from before all copies were lost may end where this one begins, and would
     // not count as one of it.
     let before = Epoch(copy.made) < ours.made;
@@ -111,7 +112,7 @@ pub(crate) fn meet(ours: &Extent, open: &FetchOpen, copy: &CopyOpen) -> Result<C
     if keep < from && open.after >= from.0 {
         return Ok(anew);
     }
-    Ok(CopyStart { keep: keep.0, anew: false })
+    Ok(CopyStart { keep: keep.0, anew: false, made })
 }
 
 #[cfg(test)]
@@ -130,13 +131,13 @@ mod tests {
 
     #[test]
     fn a_copy_goes_on_at_the_last_change_both_have() {
-        assert_eq!(start(2, 25, &[(2, 5), (3, 20)]), CopyStart { keep: 25, anew: false });
-        assert_eq!(start(2, 25, &[(2, 5)]), CopyStart { keep: 19, anew: false });
+        assert_eq!(start(2, 25, &[(2, 5), (3, 20)]), CopyStart { keep: 25, anew: false, made: 2 });
+        assert_eq!(start(2, 25, &[(2, 5)]), CopyStart { keep: 19, anew: false, made: 2 });
     }
 
     #[test]
     fn a_copy_from_before_all_copies_were_lost_begins_anew() {
-        assert_eq!(start(1, 4, &[(1, 1)]), CopyStart { keep: 4, anew: true });
+        assert_eq!(start(1, 4, &[(1, 1)]), CopyStart { keep: 4, anew: true, made: 2 });
         assert!(!start(2, 4, &[]).anew);
     }
 }

@@ -18,9 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Twice the size for a hundredth of the bytes less would not pay; a region's link is
 /// slower than this.
 const LEVEL: i32 = 3;
-/// How far back the stream remembers: 2^18 bytes, and about four times that in memory
-/// for each fetch.
-const WINDOW_LOG: u32 = 18;
+/// How far back the stream remembers: 2^20 bytes, and about twice that in memory for
+/// each fetch.
+const WINDOW_LOG: u32 = 20;
 /// Frames are packed together up to so many bytes unpacked: a task is held up that long.
 const TOGETHER_BYTES: usize = 1 << 20;
 /// The most bytes one [`Packed`] may unpack to.

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use tidegate_proto::Sequence;
 use tidegate_proto::v1::{Progress, ShardId};
+use tidegate_proto::{Epoch, Sequence};
 use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -49,7 +49,10 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
     let keep = Sequence(fetch.start().keep);
     let log = match held {
         Some(log) if !fetch.start().anew => log,
-        Some(_) | None => means.spool.begin(id, terms.epoch, keep.next(), Progress::default())?,
+        Some(_) | None => {
+            let made = Epoch(fetch.start().made);
+            means.spool.begin(id, made, keep.next(), Progress::default())?
+        }
     };
     log.follow(terms.epoch, keep)?;
     tracing::info!(after = %keep, "keeping a copy");

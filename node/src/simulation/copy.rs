@@ -1,7 +1,7 @@
 //! A copy of a shard's spool, as `shard/copy.rs` keeps it.
 
-use tidegate_proto::Sequence;
 use tidegate_proto::v1::{CopyOpen, EpochBegin, Progress, ShardId};
+use tidegate_proto::{Epoch, Sequence};
 
 use super::event::{MS, Machine, Micros, Said, Timer, Topic};
 use super::spool::Log;
@@ -56,7 +56,7 @@ impl World {
         self.connect((machine, role, task), owner, topic, Said::OpenCopy(copy, after));
     }
 
-    fn copying(&self, machine: Machine, role: &Role) -> Option<(ShardId, tidegate_proto::Epoch)> {
+    fn copying(&self, machine: Machine, role: &Role) -> Option<(ShardId, Epoch)> {
         match &self.nodes[machine].memory.actors.get(role)?.work {
             Work::Copy(copying) => Some((copying.shard, copying.terms.epoch)),
             Work::Waiting | Work::Reader(_) | Work::Writer(_) => None,
@@ -65,7 +65,9 @@ impl World {
 
     pub(super) fn copy_told(&mut self, machine: Machine, role: &Role, connection: u64, said: Said) {
         let outcome = match said {
-            Said::Start { keep, anew } => self.follow(machine, role, keep, anew),
+            Said::Start { keep, anew, made } => {
+                self.follow(machine, role, keep, (anew, made))
+            }
             Said::Batches(batches, stable) => {
                 self.take(machine, role, connection, (batches, stable))
             }
@@ -88,13 +90,13 @@ impl World {
         machine: Machine,
         role: &Role,
         keep: Sequence,
-        anew: bool,
+        (anew, made): (bool, Epoch),
     ) -> Result<(), ErrorKind> {
         let Some((id, epoch)) = self.copying(machine, role) else { return Ok(()) };
         let number = self.next_number();
         let logs = &mut self.nodes[machine].disk.logs;
         if anew || !logs.contains_key(&id) {
-            let head = Head::begun(epoch, keep.next(), Progress::default());
+            let head = Head::begun(made, keep.next(), Progress::default());
             let old = logs.remove(&id);
             logs.insert(id, Log::begin(number, head, old));
         }

@@ -106,7 +106,7 @@ pub(super) enum Said {
     /// Either: it is over.
     Closed(ErrorKind),
     /// Server: drop all behind this, or begin anew behind it.
-    Start { keep: Sequence, anew: bool },
+    Start { keep: Sequence, anew: bool, made: Epoch },
     /// Server: batches, and what is stable.
     Batches(Vec<super::spool::Batch>, Sequence),
 }

@@ -1,7 +1,7 @@
 //! The serving end of a stream: an owner to a copy, or any holder to a writer.
 
 use tidegate_proto::v1::{CopyOpen, FetchOpen, ShardId};
-use tidegate_proto::{NodeId, Sequence};
+use tidegate_proto::{Epoch, NodeId, Sequence};
 
 use super::event::{Machine, Said, Topic};
 use super::spool::Batch;
@@ -53,7 +53,8 @@ impl World {
         let copy = log.standing.with_copies(|copies| copies.open(copy, keep, now));
         let stable = Sequence(0);
         connection.serves = Some(Serves { log: log.number, after: keep, stable, copy: Some(copy) });
-        self.say(number, false, Said::Start { keep, anew: start.anew });
+        let (anew, made) = (start.anew, Epoch(start.made));
+        self.say(number, false, Said::Start { keep, anew, made });
         self.after_log(machine, shard);
     }
 
@@ -74,7 +75,7 @@ impl World {
             Ok((after, log)) => {
                 let stable = Sequence(0);
                 connection.serves = Some(Serves { log, after, stable, copy: None });
-                self.say(number, false, Said::Start { keep: after, anew: false });
+                self.say(number, false, Said::Start { keep: after, anew: false, made: epoch });
                 self.pump(number);
             }
         }

@@ -70,8 +70,8 @@ impl Spool {
         self.logs().keys().copied().collect()
     }
 
-    /// Starts a log anew: the next change gets `first`, and the shard stands at
-    /// `progress`. What was held of the shard before is deleted.
+    /// Starts a log anew, one begun under `epoch`: the next change gets `first`, and the
+    /// shard stands at `progress`. What was held of the shard before is deleted.
     pub fn begin(
         self: &Arc<Self>,
         shard: ShardId,

@@ -17,9 +17,9 @@ const SHARDS: u64 = 3;
 /// For round trips of 80 ms and packets that are lost.
 const SETTINGS: &str = "[cluster]\nheartbeat-ms = 250\nlease-ms = 2000\ndown-ms = 3000\n\
                         election-ms = 1500\n";
-/// Bytes on the wire to the bytes of what crosses, uncompressed. The goal is 0.35;
-/// see adr/0008 for what is missing.
-const SHARE_MAX: f64 = 0.9;
+/// Bytes on the wire to the bytes of what crosses, uncompressed. The goal is 0.35; more
+/// than that is Raft's on a line this slow. See adr/0008.
+const SHARE_MAX: f64 = 0.45;
 
 /// METHOD: one node in each of three regions, 40 ms each way and 1 % of packets
 /// lost between them. The source is in the first, the sink in the second. Bytes
@@ -61,12 +61,17 @@ async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
     world.cluster.until("it is read here and written there", at_home).await;
 
     let wire = Link { from: node(0), to: node(1) };
-    let (bytes, raw) = (world.wires.counts(wire).bytes, raw_bytes(&world.cluster).await);
+    let (bytes, before) = (world.wires.counts(wire).bytes, crossed(&world.cluster).await);
     tokio::time::sleep(Duration::from_secs(8)).await;
     let bytes = world.wires.counts(wire).bytes - bytes;
-    let raw = raw_bytes(&world.cluster).await - raw;
+    let (packed, raw) = crossed(&world.cluster).await;
+    let (packed, raw) = (packed - before.0, raw - before.1);
     let share = bytes as f64 / raw;
-    let said = format!("{bytes} bytes on the wire for {raw} of changes: {:.1} %\n", 100.0 * share);
+    let said = format!(
+        "{bytes} bytes on the wire for {raw} of changes: {:.1} %, of which {:.1} are changes\n",
+        100.0 * share,
+        100.0 * packed / raw
+    );
     std::io::stderr().write_all(said.as_bytes()).unwrap();
     assert!(raw > 4e6, "changes crossed: {raw}");
     assert!(share < SHARE_MAX, "{bytes} bytes on the wire for {raw} of changes");
@@ -92,15 +97,18 @@ async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
     drop(follower);
 }
 
-/// What node1 has got from other regions, before compression.
-async fn raw_bytes(cluster: &Cluster) -> f64 {
+/// What node1 has got from other regions, as sent and uncompressed.
+async fn crossed(cluster: &Cluster) -> (f64, f64) {
     let metrics = cluster.addresses()[1].replace(":7400", ":7500");
     let mut connection = TcpStream::connect(metrics).await.unwrap();
     connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
     let mut text = String::new();
     connection.read_to_string(&mut text).await.unwrap();
-    let lines = text.lines().filter(|line| line.starts_with("tidegate_region_raw_bytes_total{"));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    let sum = |name: &str| -> f64 {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    };
+    (sum("tidegate_region_bytes_total{"), sum("tidegate_region_raw_bytes_total{"))
 }
 
 fn captured(cluster: &Cluster) -> u64 {
