@@ -37,7 +37,9 @@ test: deps ## Run the tests; F=name for those whose name holds it
 	cargo test --workspace -- $(F)
 
 contract: deps ## Run the contract suite of one connector, or of all; C=redis
-	cargo test --workspace --lib -- $(if $(C),::$(C)::.*contract,contract)
+	@names=$$(cargo test --workspace --lib -- --list | sed -n 's/: test$$//p' | grep -E '(sources|sinks)::$(if $(C),$(C)::,).*contract' || true); \
+	[[ -n "$$names" ]] || { echo "no connector $(C) has a contract suite; C= is its folder's name" >&2; exit 1; }; \
+	cargo test --workspace --lib -- --exact $$names
 
 verify: ## Check format, lints, docs and house rules; writes nothing
 	cargo fmt --all --check
