@@ -17,8 +17,12 @@ pub(super) struct Rereads(Mutex<Option<Instant>>);
 impl Rereads {
     /// Takes one, for the command `name`; fails if it was done not long ago.
     pub(super) fn take(&self, name: &str, why: &str) -> Result<()> {
+        self.take_at(Instant::now(), name, why)
+    }
+
+    fn take_at(&self, now: Instant, name: &str, why: &str) -> Result<()> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < PAUSE) {
+        if last.is_some_and(|last| now.duration_since(last) < PAUSE) {
             let why = format!(
                 "redis: the command {name} is not computed ({why}), and everything was read anew \
                  because of one less than ten minutes ago; use another command, or resume the \
@@ -26,7 +30,7 @@ impl Rereads {
             );
             return Err(Error::new(ErrorKind::Config, why));
         }
-        *last = Some(Instant::now());
+        *last = Some(now);
         Ok(())
     }
 }
@@ -35,13 +39,12 @@ impl Rereads {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn it_is_done_once_in_ten_minutes() {
-        let rereads = Rereads::default();
-        rereads.take("SWAPDB", "why").unwrap();
-        let refused = rereads.take("SWAPDB", "why").unwrap_err();
+    #[test]
+    fn it_is_done_once_in_ten_minutes() {
+        let (rereads, now) = (Rereads::default(), Instant::now());
+        rereads.take_at(now, "SWAPDB", "why").unwrap();
+        let refused = rereads.take_at(now, "SWAPDB", "why").unwrap_err();
         assert!(refused.kind() == ErrorKind::Config && refused.to_string().contains("SWAPDB"));
-        tokio::time::advance(PAUSE).await;
-        rereads.take("SWAPDB", "why").unwrap();
+        rereads.take_at(now + PAUSE, "SWAPDB", "why").unwrap();
     }
 }

@@ -19,7 +19,7 @@ use crate::sources::contract::{
     Memory, any_position_resumes_over, writes_after_the_anchor_are_streamed,
 };
 use compare::compare;
-use redis_server::{Answer, RedisClient, RedisServer};
+use redis_server::{RedisClient, RedisServer};
 use writes::Writer;
 
 const BATCH: usize = 256 << 10;
