@@ -67,7 +67,6 @@ async fn what_the_backlog_lost_is_said_and_found_again_deletes_included() {
 
     // Cut off for longer than the backlog holds.
     client.say("CLIENT KILL TYPE replica").await;
-    client.say("CLIENT PAUSE 0").await;
     client.say("DEL goes").await;
     writer.write(&mut client, 3_000).await;
     reader.matches(&mut client).await;
@@ -90,7 +89,7 @@ async fn a_server_that_died_is_compared_with_what_it_had() {
     client.say("SET lost 1").await;
     reader.matches(&mut client).await;
     server.kill().await;
-    assert!(reader.read().await.is_err());
+    while reader.read().await.is_ok() {}
     server.start_again().await;
     let mut client = server.client().await;
     writer.write(&mut client, 100).await;
