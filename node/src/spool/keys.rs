@@ -180,7 +180,9 @@ mod tests {
             if let Some((shard, first)) = read_frame_key(&bytes) {
                 prop_assert_eq!(Key::Frame(shard, first).encode(), bytes.clone());
             }
-            drop(read_last_key(&bytes).map(|(collection, key)| (collection.len(), key.len())));
+            if let Some((collection, key)) = read_last_key(&bytes) {
+                prop_assert!(collection.len() + key.len() < bytes.len());
+            }
             if let Some(shard) = read_head_key(&bytes) {
                 prop_assert!(bytes.starts_with(&Key::Head(shard).encode()));
             }

@@ -189,10 +189,10 @@ fn from_value(document: Value) -> Option<Entry> {
             let entries = array(take("value")?)?.into_iter().map(from_stream_entry);
             Object::Stream(Stream { entries: entries.collect::<Option<_>>()?, last })
         }
-        "unknown" => match take("omitted")? {
-            Value::String(why) if why == "module" => Object::Opaque(Opaque::Module),
-            _ => Object::Opaque(Opaque::TooLarge),
-        },
+        "unknown" => {
+            let module = take("omitted")? == Value::String("module".to_owned());
+            Object::Opaque(if module { Opaque::Module } else { Opaque::TooLarge })
+        }
         _ => return None,
     };
     Some(Entry { object, expire_ms })

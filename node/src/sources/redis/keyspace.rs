@@ -46,9 +46,9 @@ impl Keyspace {
         &*self.captured
     }
 
-    /// All changes taken so far are spooled: what they left here may go.
+    /// All changes given so far are spooled: what they left here may go.
     pub(super) fn spooled(&mut self) {
-        if self.seen_bytes > SEEN_BYTES_MAX {
+        if self.seen_bytes > SEEN_BYTES_MAX && self.changes.is_empty() {
             self.forget();
         }
     }

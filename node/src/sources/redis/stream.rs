@@ -51,8 +51,8 @@ enum Phase {
     Resync(Resync),
     Commands(Offset),
     Flush(Flush),
-    /// Everything must be read anew, on another link.
-    Over,
+    /// Everything must be read anew, on another link; says why.
+    Over(String),
 }
 
 /// Keys on their way out, page by page.
@@ -160,13 +160,15 @@ impl ChangeStream for RedisStream {
         }
         let before = self.position.clone();
         // What one command or page brought may be more than one batch takes.
-        if self.keys.give(out, bytes_max) {
+        let given = self.keys.give(out, bytes_max);
+        // What is not a command needs that all that was changed before is spooled.
+        if given && (out.is_empty() || matches!(self.phase, Phase::Commands(_))) {
             match &self.phase {
-                Phase::Resync(_) => self.resync(out, bytes_max, wait).await?,
                 Phase::Commands(_) => self.commands(out, bytes_max, wait).await?,
+                Phase::Resync(_) => self.resync(out, bytes_max, wait).await?,
                 Phase::Flush(_) => self.flush(out, bytes_max)?,
-                Phase::Over => {
-                    let why = "redis: everything is read anew";
+                Phase::Over(why) => {
+                    let why = format!("redis: {why}; everything is read anew");
                     return Err(Error::new(ErrorKind::Unavailable, why));
                 }
             }

@@ -11,7 +11,7 @@ pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>
             let (key, at) = (rest.next()?, rest.parse::<usize>("an offset")?);
             let on = rest.parse::<u8>("a bit")? != 0;
             edit(place, key, |bytes| {
-                cover(bytes, at + 1)?;
+                cover(bytes, at.checked_add(1).ok_or(Stop::Reread("an offset"))?)?;
                 put_bit(bytes, at, on);
                 Ok(())
             })
@@ -88,33 +88,46 @@ fn bitfield(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
         while !rest.is_empty() {
             let word = rest.next()?.to_ascii_uppercase();
             match &word[..] {
-                b"OVERFLOW" => {
-                    overflow = match &rest.next()?.to_ascii_uppercase()[..] {
-                        b"WRAP" => Overflow::Wrap,
-                        b"SAT" => Overflow::Saturate,
-                        _ => Overflow::Fail,
-                    };
-                }
+                b"OVERFLOW" => overflow = Overflow::parse(rest.next()?),
                 b"GET" => drop(rest.take(2)?),
-                b"SET" | b"INCRBY" => {
-                    let field = field(rest)?;
-                    let by: i64 = rest.parse("a number")?;
-                    cover(bytes, field.at + usize::try_from(field.bits).unwrap_or(64))?;
-                    let wanted = match word == b"SET" {
-                        // As wide as Redis takes it, without a sign.
-                        true if !field.signed => i128::from(by).rem_euclid(1 << 64),
-                        true => i128::from(by),
-                        false => field.read(bytes) + i128::from(by),
-                    };
-                    if let Some(value) = field.fit(wanted, overflow) {
-                        field.write(bytes, value);
-                    }
-                }
+                b"SET" => set_field(bytes, rest, (true, overflow))?,
+                b"INCRBY" => set_field(bytes, rest, (false, overflow))?,
                 _ => return Err(Stop::Unknown),
             }
         }
         Ok(())
     })
+}
+
+/// Sets a field to a number, or adds that to it.
+fn set_field(
+    bytes: &mut Vec<u8>,
+    rest: &mut Arguments<'_>,
+    (anew, overflow): (bool, Overflow),
+) -> Done {
+    let field = field(rest)?;
+    let by: i64 = rest.parse("a number")?;
+    cover(bytes, field.at + usize::try_from(field.bits).unwrap_or(64))?;
+    let wanted = match anew {
+        // As wide as Redis takes it, without a sign.
+        true if !field.signed => i128::from(by).rem_euclid(1 << 64),
+        true => i128::from(by),
+        false => field.read(bytes) + i128::from(by),
+    };
+    if let Some(value) = field.fit(wanted, overflow) {
+        field.write(bytes, value);
+    }
+    Ok(())
+}
+
+impl Overflow {
+    fn parse(word: &[u8]) -> Self {
+        match &word.to_ascii_uppercase()[..] {
+            b"WRAP" => Self::Wrap,
+            b"SAT" => Self::Saturate,
+            _ => Self::Fail,
+        }
+    }
 }
 
 /// As `u8 #3`: type, then an offset in bits or, behind `#`, in fields.

@@ -78,17 +78,25 @@ fn move_element(
         Some(ends) => ends,
         None => (is_left()?, is_left()?),
     };
+    let push = |list: &mut List, moved| {
+        if to_left { list.push_front(moved) } else { list.push_back(moved) }
+    };
+    let empty = || Stop::Reread("an element to move");
+    if from == to {
+        // It is never empty, so it keeps its expiry.
+        return place.keys.edit(*place.db, from, |list: &mut List| {
+            let moved = pop(list, from_left).ok_or_else(empty)?;
+            push(list, moved);
+            Ok(())
+        });
+    }
     // Known before anything is changed.
     place.keys.content::<List>(*place.db, to)?;
-    let moved = place.keys.edit(*place.db, from, |list: &mut List| {
-        pop(list, from_left).ok_or(Stop::Reread("an element to move"))
-    })?;
+    let moved = place
+        .keys
+        .edit(*place.db, from, |list: &mut List| pop(list, from_left).ok_or_else(empty))?;
     place.keys.edit(*place.db, to, |list: &mut List| {
-        if to_left {
-            list.push_front(moved)
-        } else {
-            list.push_back(moved)
-        }
+        push(list, moved);
         Ok(())
     })
 }

@@ -106,6 +106,7 @@ fn reads_others(name: &[u8]) -> bool {
 fn dispatch(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>) -> Done {
     let families = [
         strings::apply,
+        strings::apply_sketch,
         bits::apply,
         keys::apply,
         hashes::apply,
@@ -116,9 +117,9 @@ fn dispatch(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>) -> Don
         streams::apply,
     ];
     for family in families {
-        match family(place, name, rest) {
-            Err(Stop::Unknown) => {}
-            done => return done,
+        let done = family(place, name, rest);
+        if !matches!(done, Err(Stop::Unknown)) {
+            return done;
         }
     }
     Err(Stop::Unknown)

@@ -59,6 +59,13 @@ pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>
             let by: i128 = rest.parse("a number to add")?;
             add(place, key, if name == b"INCRBY" { by } else { -by })
         }
+        _ => Err(Stop::Unknown),
+    }
+}
+
+/// Sketches.
+pub(super) fn apply_sketch(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>) -> Done {
+    match name {
         b"PFADD" => {
             let key = rest.next()?;
             sketch(place, key, |sketch| {

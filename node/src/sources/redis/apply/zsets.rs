@@ -117,6 +117,9 @@ fn put(zset: &mut Zset, member: &[u8], number: f64, sums: bool) -> Done {
     if then.is_nan() {
         return Err(Stop::Reread("a score"));
     }
-    zset.0.insert(member.to_vec(), then);
+    // 0 and -0 are equal: what is there stays.
+    if zset.0.get(member) != Some(&then) {
+        zset.0.insert(member.to_vec(), then);
+    }
     Ok(())
 }

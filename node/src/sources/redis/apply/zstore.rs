@@ -95,16 +95,18 @@ fn union(mut inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
 
 fn intersection(mut inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
     by_size(&mut inputs);
-    let Some(((first, weight), others)) = inputs.split_first() else { return Zset::default() };
+    let mut inputs = inputs.into_iter();
+    let Some((first, weight)) = inputs.next() else { return Zset::default() };
+    let others: Vec<_> = inputs.collect();
     let mut out = Zset::default();
-    for (member, score) in &first.0 {
+    for (member, score) in first.0 {
         let start = Some(number(weight * score));
         let met = others.iter().fold(start, |sum, (other, weight)| {
-            let score = other.0.get(member)?;
+            let score = other.0.get(&member)?;
             Some(meet(sum?, number(weight * score)))
         });
         if let Some(score) = met {
-            out.0.insert(member.clone(), score);
+            out.0.insert(member, score);
         }
     }
     out

@@ -169,7 +169,7 @@ pub(super) fn restored(payload: &[u8]) -> Result<Object, RdbError> {
     let kind = rest.byte()?;
     let object = value::read(kind, &mut rest).map_err(|error| match error {
         RdbError::Short(_) => RdbError::Corrupt("a payload ends early"),
-        other => other,
+        error @ (RdbError::Corrupt(_) | RdbError::Unsupported(_)) => error,
     })?;
     if rest.is_empty() { Ok(object) } else { Err(RdbError::Corrupt("a payload goes on")) }
 }

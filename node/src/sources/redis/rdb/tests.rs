@@ -68,7 +68,7 @@ fn what_is_not_read_is_named() {
         matches!(refused(&[25, 1, b'k']), RdbError::Unsupported(why) if why.contains("HPERSIST"))
     );
     assert!(matches!(refused(&[99, 1, b'k']), RdbError::Unsupported(why) if why.contains("99")));
-    assert_eq!(read_all(b"REDIS9999", 64).is_err(), true);
+    assert!(read_all(b"REDIS9999", 64).is_err());
     let huge = [0, 1, b'k', 0x81, 0, 0, 0, 1, 0, 0, 0, 0];
     assert!(matches!(refused(&huge), RdbError::Unsupported(why) if why.contains("limit")));
 }

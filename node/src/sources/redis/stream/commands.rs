@@ -84,7 +84,7 @@ impl RedisStream {
         tracing::warn!(command = name, why, "a command is not computed; everything is read anew");
         // What it did up to there does not count.
         self.keys.unqueue(queued);
-        self.phase = Phase::Over;
+        self.phase = Phase::Over(format!("the command {name} is not computed ({why})"));
         self.position = Position::Anew;
         Ok(())
     }

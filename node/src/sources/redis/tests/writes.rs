@@ -65,6 +65,12 @@ impl Writer {
         of[self.random.random_range(0..of.len())]
     }
 
+    /// One of the names in a list.
+    fn verb<'a>(&mut self, of: &'a str) -> &'a str {
+        let names: Vec<_> = of.split(',').map(str::trim).collect();
+        self.one(&names)
+    }
+
     fn number(&mut self, upto: i64) -> String {
         self.random.random_range(-upto..=upto).to_string()
     }
@@ -102,8 +108,9 @@ impl Writer {
     }
 
     fn command(&mut self) -> Words {
-        match self.random.random_range(0..16) {
+        match self.random.random_range(0..17) {
             0..3 => self.strings(),
+            16 => self.sketches(),
             3..5 => self.lists(),
             5..7 => self.sets(),
             7..10 => self.zsets(),
@@ -117,31 +124,10 @@ impl Writer {
         let (key, other, value) = (self.key("s"), self.key("s"), self.value());
         let number = self.number(50);
         let at = self.random.random_range(0..300).to_string();
-        let verb = self.one(&[
-            "SET",
-            "SET EX",
-            "SET KEEPTTL",
-            "SETNX",
-            "GETSET",
-            "APPEND",
-            "SETRANGE",
-            "INCRBY",
-            "DECR",
-            "INCRBYFLOAT",
-            "SETBIT",
-            "BITOP",
-            "BITFIELD",
-            "MSET",
-            "GETEX",
-            "GETDEL",
-            "PFADD",
-            "PFADD",
-            "PFMERGE",
-            "PFCOUNT",
-            "PSETEX",
-            "EVAL",
-        ]);
-        let sketch = self.key("p");
+        let verb = self.verb(
+            "SET,SET EX,SET KEEPTTL,SETNX,GETSET,APPEND,SETRANGE,INCRBY,DECR,INCRBYFLOAT,SETBIT, \
+             BITOP,BITFIELD,MSET,GETEX,GETDEL,PSETEX,EVAL",
+        );
         match verb {
             "SET EX" => line("SET", [key, value, "PX".into(), self.lifetime()]),
             "SET KEEPTTL" => line("SET", [key, value, "KEEPTTL".into()]),
@@ -160,7 +146,8 @@ impl Writer {
             }
             "BITFIELD" => {
                 let field = self.one(&["u8", "i5", "i64", "u63", "u1"]);
-                let overflow = self.one(&["WRAP", "SAT", "FAIL"]);
+                // With FAIL, a primary makes room and does not tell its replicas.
+                let overflow = self.one(&["WRAP", "SAT"]);
                 let place = self.one(&["0", "3", "#2"]);
                 let how = self.one(&["SET", "INCRBY"]);
                 let parts = ["OVERFLOW", overflow, how, field, place, &number];
@@ -170,15 +157,22 @@ impl Writer {
             }
             "MSET" => line(verb, [key, value, other, self.value()]),
             "GETEX" => line(verb, [key, "PX".into(), self.lifetime()]),
-            "PFADD" => line(verb, [sketch, value, self.value()]),
-            "PFMERGE" => line(verb, [sketch, self.key("p"), self.key("p")]),
-            "PFCOUNT" => line(verb, [sketch]),
             "EVAL" => {
                 let script =
                     "redis.call('SET', KEYS[1], ARGV[1]) redis.call('APPEND', KEYS[1], 'x')";
                 line(verb, [script.into(), "1".into(), key, value])
             }
             _ => line(verb, [key, value]),
+        }
+    }
+
+    fn sketches(&mut self) -> Words {
+        let (key, other, value) = (self.key("p"), self.key("p"), self.value());
+        let verb = self.verb("PFADD,PFADD,PFMERGE,PFCOUNT");
+        match verb {
+            "PFADD" => line(verb, [key, value, self.value()]),
+            "PFMERGE" => line(verb, [key, other, self.key("p")]),
+            _ => line(verb, [key]),
         }
     }
 
@@ -191,22 +185,10 @@ impl Writer {
 
     fn lists(&mut self) -> Words {
         let (key, other, value) = (self.key("l"), self.key("l"), self.value());
-        let verb = self.one(&[
-            "LPUSH",
-            "RPUSH",
-            "RPUSH",
-            "LPUSHX",
-            "LPOP",
-            "RPOP",
-            "LSET",
-            "LTRIM",
-            "LREM",
-            "LINSERT",
-            "LMOVE",
-            "RPOPLPUSH",
-            "LMPOP",
-            "BLPOP",
-        ]);
+        let verb = self.verb(
+            "LPUSH,RPUSH,RPUSH,LPUSHX,LPOP,RPOP,LSET,LTRIM,LREM,LINSERT,LMOVE,RPOPLPUSH,LMPOP, \
+             BLPOP",
+        );
         let (number, more) = (self.number(6), self.number(9));
         match verb {
             "LPUSH" | "RPUSH" => line(verb, [key, value, self.value(), self.value()]),
@@ -232,17 +214,7 @@ impl Writer {
 
     fn sets(&mut self) -> Words {
         let (key, other, value) = (self.key("t"), self.key("t"), self.value());
-        let verb = self.one(&[
-            "SADD",
-            "SADD",
-            "SREM",
-            "SPOP",
-            "SPOP 3",
-            "SMOVE",
-            "SUNIONSTORE",
-            "SINTERSTORE",
-            "SDIFFSTORE",
-        ]);
+        let verb = self.verb("SADD,SADD,SREM,SPOP,SPOP 3,SMOVE,SUNIONSTORE,SINTERSTORE,SDIFFSTORE");
         match verb {
             "SPOP" => line(verb, [key]),
             "SPOP 3" => line("SPOP", [key, "3".into()]),
@@ -255,30 +227,11 @@ impl Writer {
 
     fn zsets(&mut self) -> Words {
         let (key, other, value) = (self.key("z"), self.key("z"), self.value());
-        let verb = self.one(&[
-            "ZADD",
-            "ZADD",
-            "ZADD",
-            "ZADD NX",
-            "ZADD XX",
-            "ZADD GT",
-            "ZADD LT",
-            "ZINCRBY",
-            "ZINCRBY",
-            "ZREM",
-            "ZPOPMIN",
-            "ZPOPMAX",
-            "ZREMRANGEBYSCORE",
-            "ZREMRANGEBYRANK",
-            "ZREMRANGEBYLEX",
-            "ZUNIONSTORE",
-            "ZINTERSTORE",
-            "ZDIFFSTORE",
-            "ZRANGESTORE",
-            "ZRANGESTORE BYSCORE",
-            "ZMPOP",
-            "GEOADD",
-        ]);
+        let verb = self.verb(
+            "ZADD,ZADD,ZADD,ZADD NX,ZADD XX,ZADD GT,ZADD LT,ZINCRBY,ZINCRBY,ZREM,ZPOPMIN,ZPOPMAX, \
+             ZREMRANGEBYSCORE,ZREMRANGEBYRANK,ZREMRANGEBYLEX,ZADD 0,ZUNIONSTORE,ZINTERSTORE, \
+             ZDIFFSTORE,ZRANGESTORE,ZRANGESTORE BYSCORE,ZMPOP,GEOADD",
+        );
         let (number, more) = (self.number(6), self.number(9));
         match verb {
             "ZADD" => {
@@ -292,7 +245,9 @@ impl Writer {
             "ZPOPMIN" | "ZPOPMAX" => line(verb, [key, "2".into()]),
             "ZREMRANGEBYSCORE" => line(verb, [key, format!("({number}").into(), more.into()]),
             "ZREMRANGEBYRANK" => line(verb, [key, number.into(), more.into()]),
-            "ZREMRANGEBYLEX" => line(verb, [key, "[v1".into(), "(v2".into()]),
+            "ZADD 0" => line("ZADD", [self.key("e"), "0".into(), value, "0".into(), self.value()]),
+            // Of members with different scores, it takes what chance has it.
+            "ZREMRANGEBYLEX" => line(verb, [self.key("e"), "[v1".into(), "(v2".into()]),
             "ZUNIONSTORE" | "ZINTERSTORE" => {
                 let third =
                     if self.random.random_bool(0.3) { self.key("t") } else { self.key("z") };
@@ -315,8 +270,7 @@ impl Writer {
 
     fn hashes(&mut self) -> Words {
         let (key, field, value) = (self.key("h"), self.value(), self.value());
-        let verb =
-            self.one(&["HSET", "HSET", "HMSET", "HSETNX", "HDEL", "HINCRBY", "HINCRBYFLOAT"]);
+        let verb = self.verb("HSET,HSET,HMSET,HSETNX,HDEL,HINCRBY,HINCRBYFLOAT");
         match verb {
             "HDEL" => line(verb, [key, field, self.value()]),
             "HINCRBY" => line(verb, [key, field, self.number(99).into()]),
@@ -328,18 +282,8 @@ impl Writer {
 
     fn streams(&mut self) -> Words {
         let (key, value) = (self.key("x"), self.value());
-        let verb = self.one(&[
-            "XADD",
-            "XADD",
-            "XADD MAXLEN",
-            "XADD ~",
-            "XTRIM",
-            "XTRIM ~",
-            "XDEL",
-            "XSETID",
-            "XGROUP",
-            "XREADGROUP",
-        ]);
+        let verb =
+            self.verb("XADD,XADD,XADD MAXLEN,XADD ~,XTRIM,XTRIM ~,XDEL,XSETID,XGROUP,XREADGROUP");
         let count = self.random.random_range(0..20).to_string();
         match verb {
             "XADD" => line(verb, [key, "*".into(), "name".into(), value]),
@@ -375,24 +319,10 @@ impl Writer {
         let kind = self.one(&["s", "l", "t", "z", "h", "x"]);
         let (key, other) = (self.key(kind), self.key(kind));
         let soon = clock::now_ms() + if self.random.random_bool(0.3) { 30 } else { 3_600_000 };
-        let verb = self.one(&[
-            "DEL",
-            "UNLINK",
-            "RENAME",
-            "RENAMENX",
-            "COPY",
-            "COPY DB",
-            "MOVE",
-            "EXPIRE",
-            "PEXPIREAT",
-            "PERSIST",
-            "DUMP",
-            "DUMP",
-            "RESTORE",
-            "RESTORE TTL",
-            "PUBLISH",
-            "EXPIRE",
-        ]);
+        let verb = self.verb(
+            "DEL,UNLINK,RENAME,RENAMENX,COPY,COPY DB,MOVE,EXPIRE,PEXPIREAT,PERSIST,DUMP,DUMP, \
+             RESTORE,RESTORE TTL,PUBLISH,EXPIRE",
+        );
         match verb {
             "DEL" | "UNLINK" => line(verb, [key, other]),
             "PERSIST" | "DUMP" => line(verb, [key]),
@@ -436,7 +366,7 @@ pub(super) async fn one_of_each(client: &mut RedisClient) {
                 let element = element(at);
                 commands[0].push(element.clone());
                 commands[1].push(element.clone());
-                commands[2].extend([format!("{}.5", at).into_bytes(), element.clone()]);
+                commands[2].extend([format!("{at}.5").into_bytes(), element.clone()]);
                 commands[3].extend([element.clone(), element]);
             }
             client.send(&commands).await.unwrap();
