@@ -79,16 +79,21 @@ impl RedisServer {
     /// If it is not there within ten seconds.
     pub async fn client(&self) -> RedisClient {
         for _ in 0..TRIES {
-            if let Ok(socket) = TcpStream::connect(("127.0.0.1", self.port)).await {
-                let mut client = RedisClient(BufReader::new(socket));
-                let loading = |answer: &Answer| matches!(answer, Answer::Error(why) if why.starts_with("LOADING"));
-                if client.try_call(&[b"PING"]).await.is_ok_and(|answer| !loading(&answer)) {
-                    return client;
-                }
+            if let Some(client) = self.try_client().await {
+                return client;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("Redis did not open port {} within ten seconds", self.port);
+    }
+
+    /// Connects, if it is there and has loaded what it had saved.
+    async fn try_client(&self) -> Option<RedisClient> {
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let mut client = RedisClient(BufReader::new(socket));
+        let answer = client.try_call(&[b"PING"]).await.ok()?;
+        let loading = matches!(&answer, Answer::Error(why) if why.starts_with("LOADING"));
+        (!loading).then_some(client)
     }
 
     /// Kills it, so that it cannot write anything more.

@@ -186,7 +186,7 @@ mod tests {
         let (id, other) = ("a".repeat(40), "b".repeat(40));
         let at = Offset { id: id.clone(), bytes: 7, db: 1 };
         let known = |line: &str| parse(line, Some(&at));
-        assert_eq!(known("CONTINUE"), Some(Answer::Continues(id.clone())));
+        assert_eq!(known("CONTINUE"), Some(Answer::Continues(id)));
         assert_eq!(known(&format!("CONTINUE {other}")), Some(Answer::Continues(other.clone())));
         let dump = Offset { id: other.clone(), bytes: 99, db: 0 };
         assert_eq!(known(&format!("FULLRESYNC {other} 99")), Some(Answer::Dump(dump)));

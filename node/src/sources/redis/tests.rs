@@ -129,6 +129,13 @@ impl Reader {
     }
 }
 
+async fn write_on(mut writer: Writer, mut client: RedisClient) -> RedisClient {
+    for _ in 0..8 {
+        writer.write(&mut client, 1_000).await;
+    }
+    client
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_random_commands_leave_is_what_was_captured() {
     for (seed, diskless) in [(1, "yes"), (2, "no")] {
@@ -137,12 +144,7 @@ async fn what_random_commands_leave_is_what_was_captured() {
         let mut writer = Writer::new(seed);
         writer.write(&mut client, 3_000).await;
         // Written while the dump is made and read, and behind it.
-        let writing = tokio::spawn(async move {
-            for _ in 0..8 {
-                writer.write(&mut client, 1_000).await;
-            }
-            client
-        });
+        let writing = tokio::spawn(write_on(writer, client));
         let mut reader = Reader::start(&server).await;
         // Batches of a few changes: there are many places to stand at.
         reader.batch = 2_000;

@@ -75,6 +75,17 @@ impl Index {
     }
 }
 
+/// Of the keys in a batch nothing is known any more.
+fn unknown(shard: ShardId, frame: &Frame, write: &mut WriteBatch) -> Result<()> {
+    let batch = frame.decode()?;
+    for change in &batch.changes {
+        let collection = batch.collections.get(usize::try_from(change.collection).unwrap_or(0));
+        let collection = collection.ok_or_else(damaged)?;
+        write.put(Key::Last(shard, collection, &change.key).encode(), []);
+    }
+    Ok(())
+}
+
 /// A document as it is kept: version, length of the dictionary, dictionary, value.
 fn row(dictionary: &[u8], value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(dictionary.len() + value.len() + 8);
@@ -158,12 +169,7 @@ impl ShardLog {
             let Some(last) = frames.last() else { break };
             at = last.last();
             for frame in &frames {
-                let batch = frame.decode()?;
-                for change in &batch.changes {
-                    let collection = usize::try_from(change.collection).unwrap_or(0);
-                    let collection = batch.collections.get(collection).ok_or_else(damaged)?;
-                    write.put(Key::Last(shard, collection, &change.key).encode(), []);
-                }
+                unknown(shard, frame, write)?;
             }
             index.known.exact = false;
         }

@@ -7,7 +7,7 @@ use crate::sources::redis::object::{Entry, Object, Stream, StreamId};
 pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>) -> Done {
     match name {
         b"XADD" => edit(place, rest, add),
-        b"XTRIM" => edit(place, rest, |stream, rest| trim(stream, rest)),
+        b"XTRIM" => edit(place, rest, trim),
         b"XDEL" => edit(place, rest, |stream, rest| {
             for id in rest.rest() {
                 stream.entries.remove(&id_of(id)?);

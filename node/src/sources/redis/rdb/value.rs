@@ -105,7 +105,9 @@ fn number(score: f64) -> Result<f64, RdbError> {
     if score.is_nan() { Err(RdbError::Corrupt("a score that is no number")) } else { Ok(score) }
 }
 
-fn pairs(elements: Vec<Vec<u8>>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, RdbError> {
+type Pair = (Vec<u8>, Vec<u8>);
+
+fn pairs(elements: Vec<Vec<u8>>) -> Result<Vec<Pair>, RdbError> {
     let mut pairs = Vec::with_capacity(elements.len() / 2);
     let mut elements = elements.into_iter();
     while let Some(one) = elements.next() {

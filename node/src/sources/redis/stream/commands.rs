@@ -34,21 +34,23 @@ impl RedisStream {
             if out.bytes() >= bytes_max {
                 return Ok(());
             }
-            match resp::take(&mut self.link.buffer) {
-                Ok((command, taken)) => self.apply(&command, taken as u64)?,
-                Err(RespError::Short(wanted)) => {
-                    self.wanted = (wanted, wanted);
-                    if !self.more(wait).await? {
-                        return Ok(());
-                    }
-                    // More only if it is there already.
-                    wait = Duration::ZERO;
+            let wanted = match resp::take(&mut self.link.buffer) {
+                Ok((command, taken)) => {
+                    self.apply(&command, taken as u64)?;
+                    continue;
                 }
+                Err(RespError::Short(wanted)) => wanted,
                 Err(RespError::Corrupt(why)) => {
                     let why = format!("redis: the stream of commands is not understood: {why}");
                     return Err(Error::new(ErrorKind::Unavailable, why));
                 }
+            };
+            self.wanted = (wanted, wanted);
+            if !self.more(wait).await? {
+                return Ok(());
             }
+            // More only if it is there already.
+            wait = Duration::ZERO;
         }
         Ok(())
     }
@@ -109,18 +111,13 @@ impl RedisStream {
         while out.bytes() < bytes_max {
             let (collection, key) = &flush.upto;
             let page = self.keys.captured().keys_after(collection, key, PAGE)?;
-            let full = page.len() == PAGE;
-            let mut others = false;
-            for (collection, key) in page {
-                others |= only.as_ref().is_some_and(|only| *only != collection);
-                if others {
-                    break;
-                }
-                flush.upto = (collection.clone(), key.clone());
-                self.keys.sweep(collection, key);
-            }
+            let meant = |collection: &String| only.as_ref().is_none_or(|only| only == collection);
+            let page: Vec<_> = page.into_iter().take_while(|named| meant(&named.0)).collect();
+            let done = page.len() < PAGE;
+            flush.upto = page.last().unwrap_or(&flush.upto).clone();
+            page.into_iter().for_each(|(collection, key)| self.keys.sweep(collection, key));
             self.keys.give(out, usize::MAX);
-            if !full || others {
+            if done {
                 self.position = Position::At(flush.then.clone());
                 self.phase = Phase::Commands(flush.then.clone());
                 return Ok(());

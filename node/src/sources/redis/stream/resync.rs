@@ -77,11 +77,12 @@ impl RedisStream {
                 }
                 Step::Settle => return self.settle(),
             };
-            if let Some(wanted) = short {
-                self.wanted = (wanted, enough(wanted, self.link.buffer.len()));
-                if !self.more(wait).await? {
-                    break;
-                }
+            let wanted = short.unwrap_or(0);
+            self.wanted = (wanted, enough(wanted, self.link.buffer.len()));
+            if short.is_some() && !self.more(wait).await? {
+                break;
+            }
+            if short.is_some() {
                 wait = Duration::ZERO;
             }
             // Whoever settles does so in another read, once all is spooled.

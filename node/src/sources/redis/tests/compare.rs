@@ -43,24 +43,24 @@ pub(super) async fn compare(client: &mut RedisClient, captured: &Memory) {
 }
 
 async fn read(client: &mut RedisClient, key: &[u8]) -> Option<Entry> {
-    let expire_ms = match client.call(&[b"PEXPIRETIME", key]).await {
-        Answer::Whole(-2) => return None,
-        Answer::Whole(ms) => (ms >= 0).then_some(ms),
-        other => panic!("{other:?}"),
-    };
+    let Answer::Whole(ms) = client.call(&[b"PEXPIRETIME", key]).await else { panic!("a time") };
+    if ms == -2 {
+        return None;
+    }
+    let expire_ms = (ms >= 0).then_some(ms);
     let kind = client.call(&[b"TYPE", key]).await.text();
     let object = match &kind[..] {
         b"string" => Object::string(client.call(&[b"GET", key]).await.text()),
         b"list" => Object::List(texts(client.call(&[b"LRANGE", key, b"0", b"-1"]).await).into()),
         b"set" => Object::Set(texts(client.call(&[b"SMEMBERS", key]).await).into_iter().collect()),
         b"hash" => {
-            let fields = pairs(texts(client.call(&[b"HGETALL", key]).await));
+            let fields = pairs(&texts(client.call(&[b"HGETALL", key]).await));
             Object::Hash(fields.into_iter().collect())
         }
         b"zset" => {
             let members = client.call(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).await;
             let score = |text: Vec<u8>| String::from_utf8(text).unwrap().parse().unwrap();
-            let scored = pairs(texts(members)).into_iter();
+            let scored = pairs(&texts(members)).into_iter();
             Object::Zset(Zset(scored.map(|(member, text)| (member, score(text))).collect()))
         }
         b"stream" => Object::Stream(stream(client, key).await),
@@ -86,6 +86,6 @@ fn texts(answer: Answer) -> Vec<Vec<u8>> {
     answer.parts().into_iter().map(Answer::text).collect()
 }
 
-fn pairs(texts: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn pairs(texts: &[Vec<u8>]) -> Vec<(Vec<u8>, Vec<u8>)> {
     texts.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
 }

@@ -77,7 +77,12 @@ impl Writer {
 
     /// A key of this type, mostly.
     fn key(&mut self, kind: &str) -> Vec<u8> {
-        let kind = if self.random.random_bool(0.02) { self.one(&["s", "l", "z"]) } else { kind };
+        // Not a sketch: its bytes are not to be changed.
+        let kind = if kind != "p" && self.random.random_bool(0.02) {
+            self.one(&["s", "l", "z"])
+        } else {
+            kind
+        };
         let number = self.random.random_range(0..6);
         let mut key = format!("{kind}:{number}").into_bytes();
         if number == 5 {
