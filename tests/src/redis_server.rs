@@ -233,7 +233,12 @@ fn launch(port: u16, settings: &[String], folder: &std::path::Path) -> Child {
 }
 
 /// A port nobody listens on now.
-fn free_port() -> u16 {
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
     listener.local_addr().expect("a bound listener has an address").port()
 }

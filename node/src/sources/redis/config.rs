@@ -12,8 +12,8 @@ const PORT: u16 = 6379;
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RedisConfig {
-    /// `redis://HOST:PORT`, the primary or one of its replicas; port 6379 if none
-    /// is given.
+    /// `redis://HOST:PORT`, or `rediss://` with TLS: the primary or one of its
+    /// replicas; port 6379 if none is given.
     pub endpoint: String,
     /// The ACL user; without it, the default user.
     #[serde(default)]
@@ -21,6 +21,10 @@ pub struct RedisConfig {
     /// Usually a reference as `${env:REDIS_PASSWORD}`.
     #[serde(default)]
     pub password: Option<String>,
+    /// A file of certificates (PEM) of the authorities that may sign the server's;
+    /// this machine's without it.
+    #[serde(default)]
+    pub ca_file: Option<String>,
 }
 
 /// Without the password: it may have been written out instead of referred to.
@@ -34,16 +38,23 @@ impl fmt::Debug for RedisConfig {
 }
 
 impl RedisConfig {
+    /// TLS is spoken.
+    pub(super) fn encrypted(&self) -> bool {
+        self.endpoint.starts_with("rediss://")
+    }
+
     /// Host and port, as a socket takes them.
     pub(super) fn address(&self) -> Result<String> {
         let refuse = |why: &str| Err(Error::new(ErrorKind::Config, format!("[source]: {why}")));
         if self.user.is_some() && self.password.is_none() {
             return refuse("user needs a password");
         }
-        if self.endpoint.starts_with("rediss://") {
-            return refuse("endpoint: TLS is not spoken yet; put a tunnel (stunnel) before it");
+        if self.ca_file.is_some() && !self.encrypted() {
+            return refuse("ca-file needs an endpoint that begins with rediss://");
         }
-        let rest = self.endpoint.strip_prefix("redis://").unwrap_or("");
+        let schemes = ["redis://", "rediss://"];
+        let rest = schemes.iter().find_map(|scheme| self.endpoint.strip_prefix(scheme));
+        let rest = rest.unwrap_or("");
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.is_empty() || rest.contains(['/', '@', '?']) {
             return refuse(
@@ -75,7 +86,7 @@ mod tests {
         for wrong in ["", "cache.local:6379", "redis://", "redis://a:b@c", "redis://a/1"] {
             assert!(address(wrong).unwrap_err().to_string().contains("redis://HOST"), "{wrong}");
         }
-        assert!(address("rediss://a").unwrap_err().to_string().contains("TLS"));
+        assert_eq!(address("rediss://a").unwrap(), "a:6379");
     }
 
     #[test]
@@ -85,6 +96,9 @@ mod tests {
         password = "s3cret" };
         let mut config: RedisConfig = parse("[source]", table).unwrap();
         assert!(!format!("{config:?}").contains("s3cret"));
+        config.ca_file = Some("ca.pem".to_owned());
+        assert!(config.address().unwrap_err().to_string().contains("rediss://"));
+        config.ca_file = None;
         config.password = None;
         assert!(config.address().is_err());
     }

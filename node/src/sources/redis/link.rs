@@ -15,15 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::config::RedisConfig;
 use super::position::{Offset, is_id};
 use super::resp;
-use super::wire::{Reply, Wire, lost, silence};
+use super::wire::{Reply, Socket, Wire, lost, silence};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes read from the socket in one go.
@@ -78,7 +77,7 @@ impl Link {
 
     fn start(wire: Wire) -> Self {
         let address = wire.address().to_owned();
-        let (reading, writing) = wire.socket.into_split();
+        let (reading, writing) = tokio::io::split(wire.socket);
         let (sender, pieces) = mpsc::channel(PIECES);
         let (acknowledged, offset) = watch::channel(None);
         let asked = Arc::new(Notify::new());
@@ -138,7 +137,11 @@ fn parse(line: &str, at: Option<&Offset>) -> Option<Answer> {
 }
 
 /// Reads the socket for as long as somebody takes what comes.
-async fn read(mut socket: OwnedReadHalf, pieces: mpsc::Sender<Result<Bytes>>, address: String) {
+async fn read(
+    mut socket: ReadHalf<Box<dyn Socket>>,
+    pieces: mpsc::Sender<Result<Bytes>>,
+    address: String,
+) {
     loop {
         let mut piece = BytesMut::with_capacity(PIECE_BYTES);
         let read = tokio::time::timeout(silence(), socket.read_buf(&mut piece)).await;
@@ -157,7 +160,7 @@ async fn read(mut socket: OwnedReadHalf, pieces: mpsc::Sender<Result<Bytes>>, ad
 
 /// Tells the primary how far we are: each second, and when it asks.
 async fn acknowledge(
-    mut socket: OwnedWriteHalf,
+    mut socket: WriteHalf<Box<dyn Socket>>,
     mut offset: watch::Receiver<Option<u64>>,
     asked: Arc<Notify>,
 ) {
@@ -166,7 +169,8 @@ async fn acknowledge(
         if let Some(now) = now {
             let (mut out, now) = (Vec::new(), now.to_string());
             resp::write(&[b"REPLCONF", b"ACK", now.as_bytes()], &mut out);
-            if socket.write_all(&out).await.is_err() {
+            // Encrypted, it may stay in a buffer until it is flushed.
+            if socket.write_all(&out).await.is_err() || socket.flush().await.is_err() {
                 // Whoever reads will see it.
                 return;
             }

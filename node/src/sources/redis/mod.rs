@@ -28,6 +28,7 @@ mod sketch;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wire;
 
 use std::sync::Arc;

@@ -28,8 +28,11 @@ const WAIT: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open(server: &RedisServer) -> Redis {
-    let config = RedisConfig { endpoint: server.endpoint(), user: None, password: None };
-    Redis::open(&config).unwrap()
+    Redis::open(&plain(server)).unwrap()
+}
+
+fn plain(server: &RedisServer) -> RedisConfig {
+    RedisConfig { endpoint: server.endpoint(), user: None, password: None, ca_file: None }
 }
 
 fn primary() -> ShardSpec {
@@ -56,7 +59,10 @@ struct Reader {
 
 impl Reader {
     async fn start(server: &RedisServer) -> Self {
-        let source = open(server);
+        Self::start_with(open(server)).await
+    }
+
+    async fn start_with(source: Redis) -> Self {
         let position = source.anchor(&primary()).await.unwrap().position;
         let memory = Arc::new(Memory::default());
         let stream = source.stream_from(&primary(), &position, Arc::clone(&memory) as _).await;
@@ -224,6 +230,42 @@ async fn whole_databases_are_flushed_and_swapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn over_tls_the_same_comes_and_other_authorities_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (key, certificate) = (file("key.pem"), file("certificate.pem"));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &certificate])
+        // It signs itself, and is no authority for others.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let port = redis_server::free_port().to_string();
+    let tls = ["--tls-port", &port, "--tls-auth-clients", "no", "--tls-replication", "yes"];
+    let files = [
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &certificate,
+    ];
+    let server = RedisServer::start(&[&tls[..], &files[..]].concat()).await;
+    let mut client = server.client().await;
+    Writer::new(5).write(&mut client, 300).await;
+    let endpoint = format!("rediss://127.0.0.1:{port}");
+    let config = RedisConfig { endpoint, ca_file: Some(certificate), ..plain(&server) };
+    let mut reader = Reader::start_with(Redis::open(&config).unwrap()).await;
+    Writer::new(6).write(&mut client, 300).await;
+    reader.matches(&mut client).await;
+    let strange = RedisConfig { ca_file: None, ..config };
+    let error = Redis::open(&strange).unwrap().discover().await.unwrap_err();
+    assert!(error.to_string().contains("ca-file"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_looked_at_before_and_what_is_wrong_is_named() {
     let server = RedisServer::start(&[]).await;
     let mut client = server.client().await;
@@ -249,7 +291,7 @@ async fn a_server_is_looked_at_before_and_what_is_wrong_is_named() {
     client.say("ACL SETUSER default off").await;
     let logged_in = |user: Option<&str>, password: &str| {
         let (user, password) = (user.map(str::to_owned), Some(password.to_owned()));
-        Redis::open(&RedisConfig { endpoint: server.endpoint(), user, password }).unwrap()
+        Redis::open(&RedisConfig { user, password, ..plain(&server) }).unwrap()
     };
     let reader = logged_in(Some("reader"), "s3cret");
     let checks = reader.check().await;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::config::RedisConfig;
-use super::resp;
+use super::{resp, tls};
 use crate::config::resolve;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,10 +19,15 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// An open connection, and what came in and was not taken yet.
 pub(super) struct Wire {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Box<dyn Socket>,
     pub(super) buffer: BytesMut,
     address: String,
 }
+
+/// A connection, encrypted or not.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// What a server answers, as far as it is asked here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +41,9 @@ impl Wire {
     /// Connects and logs in.
     pub(super) async fn connect(config: &RedisConfig) -> Result<Self> {
         let address = config.address()?;
-        let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(&address)).await;
-        let connected =
-            connecting.map_err(|_| lost(&address, "connect to").because("no answer"))?;
-        let socket = connected.map_err(|error| lost(&address, "connect to").because(error))?;
-        // What is sent is short and waited for.
-        drop(socket.set_nodelay(true));
+        let connecting = tokio::time::timeout(CONNECT, connect(config, &address)).await;
+        let socket =
+            connecting.map_err(|_| lost(&address, "connect to").because("no answer"))??;
         let mut wire = Self { socket, buffer: BytesMut::new(), address };
         if let Some(password) = &config.password {
             let password = resolve(password)?;
@@ -60,6 +62,7 @@ impl Wire {
         let arguments: Vec<&[u8]> = command.iter().map(|argument| argument.as_bytes()).collect();
         resp::write(&arguments, &mut out);
         let sent = self.socket.write_all(&out).await;
+        let sent = if sent.is_ok() { self.socket.flush().await } else { sent };
         sent.map_err(|error| lost(&self.address, "send to").because(error))?;
         self.reply().await
     }
@@ -153,6 +156,20 @@ impl Wire {
         let why = format!("what redis at {} answers is not understood", self.address);
         Error::new(ErrorKind::Unavailable, why)
     }
+}
+
+async fn connect(config: &RedisConfig, address: &str) -> Result<Box<dyn Socket>> {
+    let connected = TcpStream::connect(address).await;
+    let socket = connected.map_err(|error| lost(address, "connect to").because(error))?;
+    // What is sent is short and waited for.
+    drop(socket.set_nodelay(true));
+    if !config.encrypted() {
+        return Ok(Box::new(socket));
+    }
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let ca_file = config.ca_file.as_deref().map(resolve).transpose()?;
+    Ok(Box::new(Box::pin(tls::connect(socket, host, ca_file.as_deref())).await?))
 }
 
 /// The connection is no use any more.
