@@ -27,6 +27,8 @@ missing_packages() {
   command -v ip >/dev/null || echo iproute2
   command -v mkfs.ext4 >/dev/null || echo e2fsprogs
   command -v losetup >/dev/null || echo mount
+  command -v openssl >/dev/null || echo openssl
+  command -v redis-server >/dev/null || echo redis-server
   command -v npm >/dev/null || printf '%s\n' nodejs npm
 }
 

@@ -10,6 +10,7 @@ pub mod figures;
 pub mod lake;
 pub mod oracle;
 pub mod place;
+pub mod redis_server;
 pub mod world;
 
 /// A result, or why there is none.

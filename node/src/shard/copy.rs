@@ -55,6 +55,10 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
         }
     };
     log.follow(terms.epoch, keep)?;
+    // If its file cannot be read here now, whoever becomes the owner catches up.
+    if means.exports.job(id.export_id).await.is_ok_and(|job| job.source.traits().indexed) {
+        log.keep_index()?;
+    }
     tracing::info!(after = %keep, "keeping a copy");
     loop {
         let fetched = fetch.next().await?;

@@ -18,6 +18,7 @@ mod discover;
 mod exports;
 mod held;
 pub(crate) mod in_sync;
+mod index;
 pub(crate) mod merge;
 mod pace;
 mod reader;

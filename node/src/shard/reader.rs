@@ -21,6 +21,7 @@ use crate::shard::actor::AbortOnDrop;
 use crate::shard::chunks::Chunks;
 use crate::shard::exports::Job;
 use crate::shard::in_sync;
+use crate::shard::index::Documents;
 use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::pace::Pace;
 use crate::shard::restart::restart;
@@ -52,6 +53,9 @@ pub(super) async fn run(
     let shard = anchor(&means, &job, id, terms.epoch).await?;
     let restarted = restart(&means, &shard, terms.epoch).await?;
     let log = Arc::clone(&restarted.log);
+    if job.source.traits().indexed {
+        log.keep_index()?;
+    }
     let owner = Owner { export: job.name.clone(), epoch: terms.epoch, chunks: shard.chunks };
     let mut merge = Merge::begin(restarted, owner, Arc::clone(&means.clock))?;
     if terms.splitting {
@@ -60,7 +64,8 @@ pub(super) async fn run(
     let spec = shard.spec.clone().unwrap_or_default();
     tracing::info!(next = %log.next(), "capturing");
 
-    let mut stream = job.source.stream(&spec, &merge.progress().stream).await?;
+    let captured = Arc::new(Documents(Arc::clone(&log)));
+    let mut stream = job.source.stream_from(&spec, &merge.progress().stream, captured).await?;
     let rows = terms.rate.map_or(job.spec.snapshot.rows_per_second, |rate| rate.rows);
     let chunks = (merge.copying() && !terms.paused).then(|| {
         let pace = Pace::new(rows);

@@ -8,6 +8,7 @@ use crate::sources::Source;
 use crate::sources::datagen::{Datagen, DatagenConfig};
 use crate::sources::dynamodb::{Dynamodb, DynamodbConfig};
 use crate::sources::embedded::{Embedded, EmbeddedConfig};
+use crate::sources::redis::{Redis, RedisConfig};
 
 /// Every source there is. Adding one is a variant, its arms, and its folder.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub enum SourceConfig {
     Datagen(DatagenConfig),
     /// A DynamoDB table and its stream.
     Dynamodb(DynamodbConfig),
+    /// A Redis or Valkey primary.
+    Redis(RedisConfig),
 }
 
 impl SourceConfig {
@@ -30,9 +33,11 @@ impl SourceConfig {
             "embedded" => parse(place, table).map(Self::Embedded),
             "datagen" => parse(place, table).map(Self::Datagen),
             "dynamodb" => parse(place, table).map(Self::Dynamodb),
+            "redis" => parse(place, table).map(Self::Redis),
             other => {
                 let why = format!(
-                    "[source] kind = \"{other}\" is not known; there are embedded, datagen and dynamodb"
+                    "[source] kind = \"{other}\" is not known; there are embedded, datagen, \
+                     dynamodb and redis"
                 );
                 Err(Error::new(ErrorKind::Config, why))
             }
@@ -46,5 +51,6 @@ pub async fn open(config: &SourceConfig) -> Result<Arc<dyn Source>> {
         SourceConfig::Embedded(config) => Arc::new(Embedded::open(config)?),
         SourceConfig::Datagen(config) => Arc::new(Datagen::new(config, crate::clock::now_ms)?),
         SourceConfig::Dynamodb(config) => Arc::new(Dynamodb::open(config).await?),
+        SourceConfig::Redis(config) => Arc::new(Redis::open(config)?),
     })
 }

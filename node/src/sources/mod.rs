@@ -6,6 +6,7 @@
 //! Adding a source is a folder, a variant of `SourceConfig`, and an arm in
 //! [`open`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +16,16 @@ use tonic::async_trait;
 
 use crate::error::{Error, ErrorKind, Result};
 
+mod captured;
 mod config;
 #[cfg(test)]
 mod contract;
 pub mod datagen;
 pub mod dynamodb;
 pub mod embedded;
+pub mod redis;
 
+pub use captured::{Captured, Known, Last};
 pub use config::{SourceConfig, open};
 
 /// What a source can promise; the reader acts on it.
@@ -33,6 +37,10 @@ pub struct SourceTraits {
     pub merge: MergeRule,
     /// Shards appear, split and end by themselves, so discovery is repeated.
     pub dynamic: bool,
+    /// Its changes are computed from what was captured before: the last document
+    /// of each key is kept beside the log, and its streams are opened with
+    /// [`Source::stream_from`].
+    pub indexed: bool,
 }
 
 /// When a snapshot row may pass, given what the stream has brought.
@@ -68,6 +76,18 @@ pub trait Source: Send + Sync {
     /// The changes after `position`, which an anchor or a [`Read`] gave.
     /// Fails with `Gone` when the source no longer has them all.
     async fn stream(&self, shard: &ShardSpec, position: &[u8]) -> Result<Box<dyn ChangeStream>>;
+
+    /// As [`Source::stream`], for sources that are [`SourceTraits::indexed`]:
+    /// `captured` is what was captured of the shard up to `position`, and holds
+    /// what a read pushed by the time of the next.
+    async fn stream_from(
+        &self,
+        shard: &ShardSpec,
+        position: &[u8],
+        _captured: Arc<dyn Captured>,
+    ) -> Result<Box<dyn ChangeStream>> {
+        self.stream(shard, position).await
+    }
 
     /// Rows of one chunk after `cursor`, which a [`Page`] gave; empty to start.
     /// Each page is at least as new as the moment it was asked for.

@@ -20,12 +20,20 @@ pub(super) enum Key<'a> {
     /// Key: tag, export, index, bytes of the collection's name (u64), the name,
     /// key. Value: empty.
     Touched(ShardId, &'a str, &'a [u8]),
+    /// One per shard whose last documents are kept, rewritten with every batch,
+    /// deleted with the shard. Key: tag, export, index. Value: `Standing`.
+    Index(ShardId),
+    /// One per key of such a shard, written with the batch that brings it.
+    /// Key: as `Touched`. Value: `Row`.
+    Last(ShardId, &'a str, &'a [u8]),
 }
 
 const FORMAT: u8 = 0x01;
 const HEAD: u8 = 0x02;
 const FRAME: u8 = 0x03;
 const TOUCHED: u8 = 0x04;
+const INDEX: u8 = 0x05;
+const LAST: u8 = 0x06;
 
 impl Key<'_> {
     /// The key's bytes; numbers big endian, so that byte order is their order.
@@ -39,12 +47,11 @@ impl Key<'_> {
                 key
             }
             Self::Touched(shard, collection, bytes) => {
-                let mut key = prefix(TOUCHED, *shard);
-                // The length first: a name may hold any byte, a zero too.
-                key.extend_from_slice(&(collection.len() as u64).to_be_bytes());
-                key.extend_from_slice(collection.as_bytes());
-                key.extend_from_slice(bytes);
-                key
+                document(prefix(TOUCHED, *shard), collection, bytes)
+            }
+            Self::Index(shard) => prefix(INDEX, *shard),
+            Self::Last(shard, collection, bytes) => {
+                document(prefix(LAST, *shard), collection, bytes)
             }
         }
     }
@@ -57,6 +64,11 @@ impl Key<'_> {
     /// From the first touched key of a shard to behind its last.
     pub(super) fn all_touched(shard: ShardId) -> (Vec<u8>, Vec<u8>) {
         (prefix(TOUCHED, shard), behind(prefix(TOUCHED, shard)))
+    }
+
+    /// From the first key of a shard whose last document is kept to behind its last.
+    pub(super) fn all_last(shard: ShardId) -> (Vec<u8>, Vec<u8>) {
+        (prefix(LAST, shard), behind(prefix(LAST, shard)))
     }
 
     /// From the first frame of a shard to behind its last.
@@ -76,6 +88,15 @@ pub(super) fn read_frame_key(key: &[u8]) -> Option<(ShardId, Sequence)> {
     Some((shard, Sequence(u64::from_be_bytes(rest.try_into().ok()?))))
 }
 
+/// The collection and key in the key of a last document.
+pub(super) fn read_last_key(key: &[u8]) -> Option<(&str, &[u8])> {
+    let (_, rest) = read_prefix(LAST, key)?;
+    let (length, rest) = rest.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+    let (collection, key) = rest.split_at_checked(length)?;
+    Some((std::str::from_utf8(collection).ok()?, key))
+}
+
 /// The shard in a head's key.
 pub(super) fn read_head_key(key: &[u8]) -> Option<ShardId> {
     read_prefix(HEAD, key).map(|(shard, _)| shard)
@@ -87,6 +108,15 @@ fn prefix(tag: u8, shard: ShardId) -> Vec<u8> {
     key.extend_from_slice(&shard.export_id.to_be_bytes());
     key.extend_from_slice(&shard.index.to_be_bytes());
     key
+}
+
+/// A document's place behind `prefix`.
+fn document(mut prefix: Vec<u8>, collection: &str, key: &[u8]) -> Vec<u8> {
+    // The length first: a name may hold any byte, a zero too.
+    prefix.extend_from_slice(&(collection.len() as u64).to_be_bytes());
+    prefix.extend_from_slice(collection.as_bytes());
+    prefix.extend_from_slice(key);
+    prefix
 }
 
 /// The smallest key above all that begin with `prefix`.
@@ -139,12 +169,19 @@ mod tests {
             prop_assert_eq!(key(&a) == key(&b), a == b);
             let (from, behind) = Key::all_touched(shard);
             prop_assert!(key(&a) >= from && key(&a) < behind);
+            let last = Key::Last(shard, &a.0, a.1.as_bytes()).encode();
+            prop_assert_eq!(read_last_key(&last), Some((a.0.as_str(), a.1.as_bytes())));
+            let (from, behind) = Key::all_last(shard);
+            prop_assert!(last >= from && last < behind);
         }
 
         #[test]
         fn bytes_are_a_key_or_none(bytes in proptest::collection::vec(0..6u8, 0..24)) {
             if let Some((shard, first)) = read_frame_key(&bytes) {
                 prop_assert_eq!(Key::Frame(shard, first).encode(), bytes.clone());
+            }
+            if let Some((collection, key)) = read_last_key(&bytes) {
+                prop_assert!(collection.len() + key.len() < bytes.len());
             }
             if let Some(shard) = read_head_key(&bytes) {
                 prop_assert!(bytes.starts_with(&Key::Head(shard).encode()));

@@ -1,5 +1,6 @@
 //! One shard's log.
 
+mod index;
 mod marks;
 mod read;
 mod recent;
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spool::begins::Begins;
 use crate::spool::keys::Key;
+use crate::spool::log::index::Index;
 use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
 
@@ -64,6 +66,8 @@ struct Inner {
     recent: Recent,
     /// Bytes appended since this process opened the log.
     appended_bytes: u64,
+    /// Of the last documents, if they are kept.
+    index: Option<Index>,
 }
 
 impl ShardLog {
@@ -75,7 +79,7 @@ impl ShardLog {
     ) -> Self {
         let standing = Standing::new(head);
         let marks = standing.marks();
-        let inner = Inner { standing, recent: Recent::default(), appended_bytes: 0 };
+        let inner = Inner { standing, recent: Recent::default(), appended_bytes: 0, index: None };
         Self {
             spool,
             shard,
@@ -175,7 +179,10 @@ impl ShardLog {
             write.put(Key::Frame(self.shard, frame.first()).encode(), frame.bytes());
         }
         write.put(Key::Head(self.shard).encode(), head.encode());
+        let index =
+            inner.index.map(|index| index.with(self.shard, frame, &mut write)).transpose()?;
         spool.write(write)?;
+        inner.index = index;
         inner.standing.appended(head);
         inner.appended_bytes += frame.bytes().len() as u64;
         if frame.count() > 0 {
@@ -218,6 +225,7 @@ impl ShardLog {
         let mut batch = WriteBatch::default();
         let cut = head.next < inner.standing.head().next;
         if cut {
+            inner.index = self.cut_index(&spool, keep, &mut batch)?;
             let (_, behind) = Key::all_frames(self.shard);
             batch.delete_range(Key::Frame(self.shard, keep.next()).encode(), behind);
         }

@@ -95,7 +95,9 @@ impl Spool {
         }
         let mut batch = WriteBatch::default();
         batch.delete(Key::Head(shard).encode());
-        for (from, behind) in [Key::all_frames(shard), Key::all_touched(shard)] {
+        batch.delete(Key::Index(shard).encode());
+        let ranges = [Key::all_frames(shard), Key::all_touched(shard), Key::all_last(shard)];
+        for (from, behind) in ranges {
             batch.delete_range(from, behind);
         }
         self.write(batch)

@@ -36,7 +36,7 @@ struct FlakyChunk {
 #[async_trait]
 impl Source for Flaky {
     fn traits(&self) -> SourceTraits {
-        SourceTraits { kind: "flaky", merge: MergeRule::Touched, dynamic: false }
+        SourceTraits { kind: "flaky", merge: MergeRule::Touched, dynamic: false, indexed: false }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

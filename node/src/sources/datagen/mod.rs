@@ -70,7 +70,7 @@ impl Datagen {
 #[async_trait]
 impl Source for Datagen {
     fn traits(&self) -> SourceTraits {
-        SourceTraits { kind: "datagen", merge: MergeRule::Touched, dynamic: false }
+        SourceTraits { kind: "datagen", merge: MergeRule::Touched, dynamic: false, indexed: false }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

@@ -88,7 +88,7 @@ impl Dynamodb {
 #[async_trait]
 impl Source for Dynamodb {
     fn traits(&self) -> SourceTraits {
-        SourceTraits { kind: "dynamodb", merge: MergeRule::Touched, dynamic: false }
+        SourceTraits { kind: "dynamodb", merge: MergeRule::Touched, dynamic: false, indexed: false }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

@@ -77,7 +77,7 @@ impl Embedded {
 #[async_trait]
 impl Source for Embedded {
     fn traits(&self) -> SourceTraits {
-        SourceTraits { kind: "embedded", merge: MergeRule::Seen, dynamic: false }
+        SourceTraits { kind: "embedded", merge: MergeRule::Seen, dynamic: false, indexed: false }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

@@ -1,0 +1,263 @@
+//! Commands that a real server rarely sends, or never.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tidegate_proto::BatchBuilder;
+
+use super::*;
+use crate::sources::contract::Memory;
+use crate::sources::redis::object::{Entry, Object, Opaque};
+
+const NOW: i64 = 1_000_000;
+
+struct Server {
+    keys: Keyspace,
+    db: u32,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self { keys: Keyspace::new(Arc::<Memory>::default()), db: 0 }
+    }
+
+    fn parts(&mut self, command: &[Bytes]) -> Result<Effect, Stop> {
+        apply(&mut Place { keys: &mut self.keys, db: &mut self.db, now_ms: NOW }, command)
+    }
+
+    fn say(&mut self, command: &str) -> Result<Effect, Stop> {
+        let parts: Vec<Bytes> =
+            command.split(' ').map(|part| Bytes::from(part.to_owned())).collect();
+        self.parts(&parts)
+    }
+
+    fn get(&mut self, key: &str) -> Option<Entry> {
+        self.keys.get(self.db, key.as_bytes()).unwrap().cloned()
+    }
+}
+
+#[test]
+fn what_is_not_known_is_never_passed_over() {
+    let mut server = Server::new();
+    for command in [
+        "JSON.SET k $ 1",
+        "SET k v WHAT",
+        "HPEXPIRE h 1 FIELDS 1 f",
+        "XFUTURE a",
+        "ZUNIONSTORE a 0 MORE",
+    ] {
+        assert!(matches!(server.say(command), Err(Stop::Unknown)), "{command}");
+    }
+    for command in
+        ["SWAPDB 0 1", "SORT l STORE m", "LSET l 0 x", "RENAME a b", "SET", "GEOSEARCHSTORE a b"]
+    {
+        assert!(matches!(server.say(command), Err(Stop::Reread(_))), "{command}");
+    }
+    assert_eq!(server.say("REPLCONF GETACK *").unwrap(), Effect::Acknowledge);
+    assert_eq!(server.say("FLUSHALL ASYNC").unwrap(), Effect::Flush(None));
+    server.say("SELECT 7").unwrap();
+    assert_eq!(server.say("flushdb").unwrap(), Effect::Flush(Some(7)));
+}
+
+#[test]
+fn times_to_live_of_older_servers_count_from_now() {
+    let mut server = Server::new();
+    let cases = [
+        ("SET k v EX 5", NOW + 5_000),
+        ("SETEX k 6 v", NOW + 6_000),
+        ("PSETEX k 7 v", NOW + 7),
+        ("EXPIRE k 8", NOW + 8_000),
+        ("PEXPIRE k 9", NOW + 9),
+        ("EXPIREAT k 2", 2_000),
+        ("GETEX k EX 3", NOW + 3_000),
+        ("GETEX k PXAT 5", 5),
+        ("SET k w KEEPTTL", 5),
+    ];
+    for (command, at) in cases {
+        server.say(command).unwrap();
+        assert_eq!(server.get("k").unwrap().expire_ms, Some(at), "{command}");
+    }
+    server.say("SET k v").unwrap();
+    assert_eq!(server.get("k").unwrap().expire_ms, None);
+}
+
+#[test]
+fn a_value_that_is_not_carried_stays_so_until_it_is_replaced() {
+    let mut server = Server::new();
+    server.keys.put(0, b"big", Entry::of(Object::Opaque(Opaque::TooLarge))).unwrap();
+    for command in ["RPUSH big x", "INCR big", "HSET big a b"] {
+        server.say(command).unwrap();
+        assert_eq!(
+            server.get("big").unwrap().object,
+            Object::Opaque(Opaque::TooLarge),
+            "{command}"
+        );
+    }
+    assert!(matches!(server.say("LMOVE big other LEFT LEFT"), Err(Stop::Reread(_))));
+    assert!(matches!(server.say("SUNIONSTORE other big"), Err(Stop::Reread(_))));
+    server.say("EXPIREAT big 99").unwrap();
+    server.say("RENAME big great").unwrap();
+    let moved = Entry { object: Object::Opaque(Opaque::TooLarge), expire_ms: Some(99_000) };
+    assert_eq!((server.get("big"), server.get("great")), (None, Some(moved)));
+    server.say("SET great small").unwrap();
+    assert_eq!(server.get("great").unwrap().object, Object::string(b"small".to_vec()));
+}
+
+#[test]
+fn a_string_that_outgrows_a_document_is_left_out() {
+    let mut server = Server::new();
+    server.say("SETRANGE s 9000000 x").unwrap();
+    assert_eq!(server.get("s").unwrap().object, Object::Opaque(Opaque::TooLarge));
+    assert!(matches!(server.say("SETRANGE t 99999999999 x"), Err(Stop::Reread(_))));
+    assert!(matches!(server.say("SETBIT t 99999999999999 1"), Err(Stop::Reread(_))));
+}
+
+#[test]
+fn changes_are_given_in_order_in_batches_of_about_a_size() {
+    let mut server = Server::new();
+    for at in 0..100 {
+        server.say(&format!("SET key:{at} {}", "x".repeat(100))).unwrap();
+    }
+    let (mut out, mut keys) = (BatchBuilder::default(), Vec::new());
+    loop {
+        out.clear();
+        let all = server.keys.give(&mut out, 1_000);
+        assert!(out.bytes() < 2_000);
+        keys.extend(out.pending().map(|change| change.key.to_vec()));
+        if all {
+            break;
+        }
+    }
+    let wanted = (0..100).map(|at| format!("\x50key:{at}\0").into_bytes());
+    assert_eq!(keys, wanted.collect::<Vec<_>>());
+}
+
+/// Every name there is, and words that mean something to one of them.
+const NAMES: [&str; 70] = [
+    "SET",
+    "GETSET",
+    "SETNX",
+    "SETEX",
+    "MSET",
+    "APPEND",
+    "SETRANGE",
+    "INCR",
+    "INCRBY",
+    "DECRBY",
+    "PFADD",
+    "PFMERGE",
+    "SETBIT",
+    "BITOP",
+    "BITFIELD",
+    "HSET",
+    "HDEL",
+    "HINCRBY",
+    "LPUSH",
+    "RPUSHX",
+    "LPOP",
+    "RPOP",
+    "LSET",
+    "LTRIM",
+    "LREM",
+    "LINSERT",
+    "RPOPLPUSH",
+    "LMOVE",
+    "SADD",
+    "SREM",
+    "SMOVE",
+    "SUNIONSTORE",
+    "SINTERSTORE",
+    "SDIFFSTORE",
+    "SPOP",
+    "ZADD",
+    "ZINCRBY",
+    "ZREM",
+    "ZREMRANGEBYSCORE",
+    "ZREMRANGEBYLEX",
+    "ZREMRANGEBYRANK",
+    "ZPOPMIN",
+    "ZPOPMAX",
+    "ZUNIONSTORE",
+    "ZINTERSTORE",
+    "ZDIFFSTORE",
+    "ZRANGESTORE",
+    "XADD",
+    "XTRIM",
+    "XDEL",
+    "XSETID",
+    "XGROUP",
+    "DEL",
+    "PEXPIREAT",
+    "EXPIRE",
+    "PERSIST",
+    "GETEX",
+    "RENAME",
+    "COPY",
+    "MOVE",
+    "RESTORE",
+    "SWAPDB",
+    "SELECT",
+    "FLUSHDB",
+    "REPLCONF",
+    "PING",
+    "MULTI",
+    "PUBLISH",
+    "EVAL",
+    "XACK",
+];
+const WORDS: [&str; 36] = [
+    "a",
+    "b",
+    "c",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "999999999999",
+    "-9223372036854775808",
+    "18446744073709551615",
+    "1.5",
+    "nan",
+    "inf",
+    "-inf",
+    "(1",
+    "[a",
+    "+",
+    "-",
+    "MAXLEN",
+    "~",
+    "=",
+    "5-1",
+    "*",
+    "INCR",
+    "SET",
+    "u8",
+    "i64",
+    "#9999999999",
+    "u0",
+    "LIMIT",
+    "BYSCORE",
+    "REV",
+    "WEIGHTS",
+    "AND",
+    "NOT",
+    "LEFT",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_words_are_a_command_or_refused(
+        commands in prop::collection::vec(
+            (prop::sample::select(&NAMES[..]), prop::collection::vec(prop::sample::select(&WORDS[..]), 0..6)),
+            1..30,
+        ),
+    ) {
+        let mut server = Server::new();
+        for (name, words) in commands {
+            let parts = std::iter::once(name).chain(words).map(|part| Bytes::from_static(part.as_bytes()));
+            drop(server.parts(&parts.collect::<Vec<_>>()));
+        }
+    }
+}

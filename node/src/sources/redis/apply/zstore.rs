@@ -1,0 +1,161 @@
+//! Sorted sets made out of others.
+
+use super::arguments::{Arguments, score};
+use super::ranges::{Members, Scores, slice};
+use super::{Done, Place, Stop};
+use crate::sources::redis::object::{Entry, Object, Zset};
+
+pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>) -> Done {
+    match name {
+        b"ZUNIONSTORE" => combine(place, rest, union),
+        b"ZINTERSTORE" => combine(place, rest, intersection),
+        b"ZDIFFSTORE" => combine(place, rest, |inputs, _| difference(inputs)),
+        b"ZRANGESTORE" => range(place, rest),
+        b"GEOSEARCHSTORE" | b"GEORADIUS" | b"GEORADIUSBYMEMBER" => {
+            Err(Stop::Reread("distances on the globe are not computed here"))
+        }
+        _ => Err(Stop::Unknown),
+    }
+}
+
+/// A set that goes in: sorted or not.
+fn input(place: &mut Place<'_>, key: &[u8]) -> Result<Zset, Stop> {
+    let Some(entry) = place.keys.get(*place.db, key)? else { return Ok(Zset::default()) };
+    match &entry.object {
+        Object::Zset(zset) => Ok(zset.clone()),
+        Object::Set(set) => Ok(Zset(set.iter().map(|member| (member.clone(), 1.0)).collect())),
+        Object::Opaque(_) => Err(Stop::Opaque),
+        Object::String(_) | Object::List(_) | Object::Hash(_) | Object::Stream(_) => {
+            Err(Stop::Reread("a key is of another type than its command needs"))
+        }
+    }
+}
+
+/// How scores meet.
+type Meet = fn(f64, f64) -> f64;
+
+fn combine(
+    place: &mut Place<'_>,
+    rest: &mut Arguments<'_>,
+    how: fn(Vec<(Zset, f64)>, Meet) -> Zset,
+) -> Done {
+    let target = rest.next()?;
+    let count: usize = rest.parse("a count")?;
+    let mut inputs = Vec::new();
+    for key in rest.take(count)? {
+        inputs.push((input(place, key)?, 1.0));
+    }
+    if rest.take_word("WEIGHTS") {
+        for (input, weight) in inputs.iter_mut().zip(rest.take(count)?) {
+            input.1 = score(weight)?;
+        }
+    }
+    let mut meet: Meet = sum;
+    if rest.take_word("AGGREGATE") {
+        meet = match &rest.next()?.to_ascii_uppercase()[..] {
+            b"SUM" => sum,
+            b"MIN" => f64::min,
+            b"MAX" => f64::max,
+            _ => return Err(Stop::Unknown),
+        };
+    }
+    if !rest.is_empty() {
+        return Err(Stop::Unknown);
+    }
+    let object = Object::Zset(how(inputs, meet));
+    Ok(place.keys.put(*place.db, target, Entry::of(object))?)
+}
+
+/// Infinities that cancel out, or are taken no times, are 0.
+fn sum(one: f64, two: f64) -> f64 {
+    number(one + two)
+}
+
+fn number(score: f64) -> f64 {
+    if score.is_nan() { 0.0 } else { score }
+}
+
+/// Scores are summed up from the smallest set to the largest, as Redis does:
+/// another order would round otherwise.
+fn by_size(inputs: &mut [(Zset, f64)]) {
+    inputs.sort_by_key(|(zset, _)| zset.0.len());
+}
+
+fn union(mut inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
+    by_size(&mut inputs);
+    let mut out = Zset::default();
+    for (zset, weight) in inputs {
+        for (member, score) in zset.0 {
+            let score = number(weight * score);
+            out.0.entry(member).and_modify(|sum| *sum = meet(*sum, score)).or_insert(score);
+        }
+    }
+    out
+}
+
+fn intersection(mut inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
+    by_size(&mut inputs);
+    let mut inputs = inputs.into_iter();
+    let Some((first, weight)) = inputs.next() else { return Zset::default() };
+    let others: Vec<_> = inputs.collect();
+    let mut out = Zset::default();
+    for (member, score) in first.0 {
+        let start = Some(number(weight * score));
+        let met = others.iter().fold(start, |sum, (other, weight)| {
+            let score = other.0.get(&member)?;
+            Some(meet(sum?, number(weight * score)))
+        });
+        if let Some(score) = met {
+            out.0.insert(member, score);
+        }
+    }
+    out
+}
+
+fn difference(inputs: Vec<(Zset, f64)>) -> Zset {
+    let mut inputs = inputs.into_iter();
+    let Some((mut first, _)) = inputs.next() else { return Zset::default() };
+    for (other, _) in inputs {
+        first.0.retain(|member, _| !other.0.contains_key(member));
+    }
+    first
+}
+
+fn range(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
+    let (target, source) = (rest.next()?, rest.next()?);
+    let (start, stop) = (rest.next()?, rest.next()?);
+    let (mut by_score, mut by_member, mut reversed) = (false, false, false);
+    let mut limit: (usize, i64) = (0, -1);
+    while !rest.is_empty() {
+        match &rest.next()?.to_ascii_uppercase()[..] {
+            b"BYSCORE" => by_score = true,
+            b"BYLEX" => by_member = true,
+            b"REV" => reversed = true,
+            b"LIMIT" => limit = (rest.parse("an offset")?, rest.parse("a count")?),
+            _ => return Err(Stop::Unknown),
+        }
+    }
+    let zset = input(place, source)?;
+    let mut sorted = zset.sorted();
+    if reversed {
+        sorted.reverse();
+    }
+    // The greater end comes first then.
+    let (least, most) = if reversed { (stop, start) } else { (start, stop) };
+    if by_score {
+        let scores = Scores::parse(least, most)?;
+        sorted.retain(|(_, score)| scores.holds(*score));
+    } else if by_member {
+        let members = Members::parse(least, most)?;
+        sorted.retain(|(member, _)| members.holds(member));
+    } else {
+        let ends = [start, stop].map(|end| super::arguments::parse(end, "a rank"));
+        let [start, stop] = ends;
+        let range = slice(start?, stop?, sorted.len());
+        sorted = sorted[range].to_vec();
+    }
+    let count = usize::try_from(limit.1).unwrap_or(usize::MAX);
+    let taken = sorted.into_iter().skip(limit.0).take(count);
+    let out = Zset(taken.map(|(member, score)| (member.to_vec(), score)).collect());
+    Ok(place.keys.put(*place.db, target, Entry::of(Object::Zset(out)))?)
+}

@@ -1,0 +1,105 @@
+//! The `[source]` table of a Redis export.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+
+const PORT: u16 = 6379;
+
+/// Which server, and as whom.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RedisConfig {
+    /// `redis://HOST:PORT`, or `rediss://` with TLS: the primary or one of its
+    /// replicas; port 6379 if none is given.
+    pub endpoint: String,
+    /// The ACL user; without it, the default user.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Usually a reference as `${env:REDIS_PASSWORD}`.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// A file of certificates (PEM) of the authorities that may sign the server's;
+    /// this machine's without it.
+    #[serde(default)]
+    pub ca_file: Option<String>,
+}
+
+/// Without the password: it may have been written out instead of referred to.
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("endpoint", &self.endpoint)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisConfig {
+    /// TLS is spoken.
+    pub(super) fn encrypted(&self) -> bool {
+        self.endpoint.starts_with("rediss://")
+    }
+
+    /// Host and port, as a socket takes them.
+    pub(super) fn address(&self) -> Result<String> {
+        let refuse = |why: &str| Err(Error::new(ErrorKind::Config, format!("[source]: {why}")));
+        if self.user.is_some() && self.password.is_none() {
+            return refuse("user needs a password");
+        }
+        if self.ca_file.is_some() && !self.encrypted() {
+            return refuse("ca-file needs an endpoint that begins with rediss://");
+        }
+        let schemes = ["redis://", "rediss://"];
+        let rest = schemes.iter().find_map(|scheme| self.endpoint.strip_prefix(scheme));
+        let rest = rest.unwrap_or("");
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.is_empty() || rest.contains(['/', '@', '?']) {
+            return refuse(
+                "endpoint must read redis://HOST:PORT; user and password have keys of their own",
+            );
+        }
+        // A colon within brackets belongs to an address of version 6.
+        let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        Ok(if has_port { rest.to_owned() } else { format!("{rest}:{PORT}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn address(endpoint: &str) -> Result<String> {
+        let mut table = toml::Table::new();
+        table.insert("endpoint".to_owned(), endpoint.into());
+        parse::<RedisConfig>("[source]", table)?.address()
+    }
+
+    #[test]
+    fn an_endpoint_is_enough() {
+        assert_eq!(address("redis://cache.local").unwrap(), "cache.local:6379");
+        assert_eq!(address("redis://10.0.0.1:7000/").unwrap(), "10.0.0.1:7000");
+        assert_eq!(address("redis://[::1]").unwrap(), "[::1]:6379");
+        for wrong in ["", "cache.local:6379", "redis://", "redis://a:b@c", "redis://a/1"] {
+            assert!(address(wrong).unwrap_err().to_string().contains("redis://HOST"), "{wrong}");
+        }
+        assert_eq!(address("rediss://a").unwrap(), "a:6379");
+    }
+
+    #[test]
+    fn the_password_is_not_printed_and_a_user_needs_one() {
+        let table = toml::toml! { endpoint = "redis://a"
+        user = "tidegate"
+        password = "s3cret" };
+        let mut config: RedisConfig = parse("[source]", table).unwrap();
+        assert!(!format!("{config:?}").contains("s3cret"));
+        config.ca_file = Some("ca.pem".to_owned());
+        assert!(config.address().unwrap_err().to_string().contains("rediss://"));
+        config.ca_file = None;
+        config.password = None;
+        assert!(config.address().is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! What every key holds at the place the stream has come to.
+//!
+//! Truth is what was captured: the last document of each key. Above it lies what
+//! was changed since the last read was spooled, and, as far as memory goes, what
+//! was looked at before.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tidegate_proto::document::Encoded;
+use tidegate_proto::v1::Operation;
+use tidegate_proto::{BatchBuilder, Draft};
+
+use super::apply::Stop;
+use super::document;
+use super::object::{Content, Entry, Object, Opaque};
+use crate::error::Result;
+use crate::sources::{Captured, Last};
+
+/// Bytes of documents after which what was looked at is forgotten.
+const SEEN_BYTES_MAX: usize = 64 << 20;
+
+/// The keys of one primary.
+pub(super) struct Keyspace {
+    captured: Arc<dyn Captured>,
+    /// By database and key; `None`: not there.
+    seen: HashMap<u32, HashMap<Vec<u8>, Option<Entry>>>,
+    seen_bytes: usize,
+    changes: VecDeque<Change>,
+}
+
+/// A change on its way into a batch.
+struct Change {
+    operation: Operation,
+    collection: String,
+    key: Vec<u8>,
+    document: Option<Encoded>,
+}
+
+impl Keyspace {
+    pub(super) fn new(captured: Arc<dyn Captured>) -> Self {
+        Self { captured, seen: HashMap::new(), seen_bytes: 0, changes: VecDeque::new() }
+    }
+
+    pub(super) fn captured(&self) -> &dyn Captured {
+        &*self.captured
+    }
+
+    /// All changes given so far are spooled: what they left here may go.
+    pub(super) fn spooled(&mut self) {
+        if self.seen_bytes > SEEN_BYTES_MAX && self.changes.is_empty() {
+            self.forget();
+        }
+    }
+
+    /// Forgets what was looked at. Only when all changes are spooled.
+    pub(super) fn forget(&mut self) {
+        self.seen.clear();
+        self.seen_bytes = 0;
+    }
+
+    /// Moves changes into `out` until it has about `bytes_max` bytes; says
+    /// whether all are there.
+    pub(super) fn give(&mut self, out: &mut BatchBuilder, bytes_max: usize) -> bool {
+        while out.bytes() < bytes_max || out.is_empty() {
+            let Some(change) = self.changes.pop_front() else { return true };
+            out.push(&Draft {
+                operation: change.operation,
+                collection: &change.collection,
+                key: &change.key,
+                document: change.document.as_ref().map(|it| (&it.dictionary[..], &it.value[..])),
+                before: None,
+                // Redis does not tell.
+                committed_ms: 0,
+            });
+        }
+        self.changes.is_empty()
+    }
+
+    /// How many changes wait to be given.
+    pub(super) fn queued(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Takes back what was changed since so many waited; what is known of keys
+    /// is no longer right.
+    pub(super) fn unqueue(&mut self, queued: usize) {
+        self.changes.truncate(queued);
+    }
+
+    /// What a key holds now.
+    pub(super) fn get(&mut self, db: u32, key: &[u8]) -> Result<Option<&Entry>> {
+        let there = self.seen.get(&db).is_some_and(|keys| keys.contains_key(key));
+        if !there {
+            let entry = self.load(db, key)?;
+            self.seen.entry(db).or_default().insert(key.to_vec(), entry);
+        }
+        Ok(self.seen.get(&db).and_then(|keys| keys.get(key)).and_then(Option::as_ref))
+    }
+
+    fn load(&mut self, db: u32, key: &[u8]) -> Result<Option<Entry>> {
+        self.seen_bytes += key.len() + 100;
+        let key = document::key(key)?;
+        match self.captured.last(&document::collection(db), key.as_bytes())? {
+            Some(Last::Document { dictionary, value }) => {
+                self.seen_bytes += value.len() * 2;
+                document::decode(&dictionary, &value).map(Some)
+            }
+            // Of what is not known nothing can be computed; it is read anew.
+            Some(Last::Unknown) => Ok(Some(Entry::of(Object::Opaque(Opaque::TooLarge)))),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn exists(&mut self, db: u32, key: &[u8]) -> Result<bool> {
+        Ok(self.get(db, key)?.is_some())
+    }
+
+    /// Takes what a key holds out of memory, to be put back changed.
+    pub(super) fn take(&mut self, db: u32, key: &[u8]) -> Result<Option<Entry>> {
+        self.get(db, key)?;
+        Ok(self.seen.get_mut(&db).and_then(|keys| keys.remove(key)).flatten())
+    }
+
+    /// From now on `key` holds `entry`; a collection without members is no key.
+    pub(super) fn put(&mut self, db: u32, key: &[u8], mut entry: Entry) -> Result<()> {
+        if entry.object.is_nothing() {
+            return self.delete(db, key);
+        }
+        let document = document::encode(&mut entry)?;
+        self.seen_bytes += key.len() + 100 + document.value.len() * 2;
+        self.changes.push_back(Change {
+            operation: Operation::Upsert,
+            collection: document::collection(db),
+            key: document::key(key)?.as_bytes().to_vec(),
+            document: Some(document),
+        });
+        self.remember(db, key, Some(entry));
+        Ok(())
+    }
+
+    /// `key` is gone.
+    pub(super) fn delete(&mut self, db: u32, key: &[u8]) -> Result<()> {
+        self.changes.push_back(Change {
+            operation: Operation::Delete,
+            collection: document::collection(db),
+            key: document::key(key)?.as_bytes().to_vec(),
+            document: None,
+        });
+        self.seen_bytes += key.len() + 100;
+        self.remember(db, key, None);
+        Ok(())
+    }
+
+    /// Changes the content of `key`, which is made if there is none.
+    pub(super) fn edit<C: Content, R>(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        change: impl FnOnce(&mut C) -> Result<R, Stop>,
+    ) -> Result<R, Stop> {
+        let mut entry = self.take(db, key)?.unwrap_or_else(|| Entry::of(C::empty()));
+        if let Object::Opaque(_) = entry.object {
+            self.remember(db, key, Some(entry));
+            return Err(Stop::Opaque);
+        }
+        let Some(content) = C::of(&mut entry.object) else {
+            return Err(Stop::Reread("a key is of another type than its command needs"));
+        };
+        let result = change(content)?;
+        self.put(db, key, entry)?;
+        Ok(result)
+    }
+
+    /// A copy of the content of `key`; empty if there is none.
+    pub(super) fn content<C: Content + Clone>(&mut self, db: u32, key: &[u8]) -> Result<C, Stop> {
+        let mut entry = self.get(db, key)?.cloned().unwrap_or_else(|| Entry::of(C::empty()));
+        if let Object::Opaque(_) = entry.object {
+            return Err(Stop::Opaque);
+        }
+        let content = C::of(&mut entry.object).cloned();
+        content.ok_or(Stop::Reread("a key is of another type than its command needs"))
+    }
+
+    /// A row of a dump: passes as a snapshot row, unless it is what was captured.
+    pub(super) fn row(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        mut entry: Entry,
+        known: bool,
+    ) -> Result<(String, Vec<u8>)> {
+        let (collection, key) = (document::collection(db), document::key(key)?.as_bytes().to_vec());
+        let document = document::encode(&mut entry)?;
+        let last = if known { self.captured.last(&collection, &key)? } else { None };
+        let same = last.is_some_and(|last| match last {
+            Last::Document { dictionary, value } => {
+                dictionary == document.dictionary && value == document.value
+            }
+            Last::Unknown => false,
+        });
+        if !same {
+            self.changes.push_back(Change {
+                operation: Operation::Snapshot,
+                collection: collection.clone(),
+                key: key.clone(),
+                document: Some(document),
+            });
+        }
+        Ok((collection, key))
+    }
+
+    /// A key that is named as its document is.
+    pub(super) fn sweep(&mut self, collection: String, key: Vec<u8>) {
+        let operation = Operation::Delete;
+        self.changes.push_back(Change { operation, collection, key, document: None });
+    }
+
+    fn remember(&mut self, db: u32, key: &[u8], entry: Option<Entry>) {
+        self.seen.entry(db).or_default().insert(key.to_vec(), entry);
+    }
+}

@@ -1,0 +1,185 @@
+//! A shard's changes: a dump if there must be one, then the commands.
+//!
+//! ```text
+//!   position  ?                                      ID:BYTES:DB
+//!             Announced ─► Dump ─► Sweep ─► Settle ─► Commands ◄──► Flush
+//!                 ▲                                      │
+//!                 └────────── Over ◄─────────────────────┘  a command that is not computed
+//! ```
+//!
+//! A row of the dump passes if it is not what was captured last of its key; what
+//! was captured and is not in the dump is deleted. So the changes lead from what
+//! was captured to what the primary has, the first time as after a loss. While
+//! the position is `?` all of that begins again after a failure.
+
+mod commands;
+mod resync;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_proto::BatchBuilder;
+use tidegate_proto::v1::GapKind;
+use tokio::time::Instant;
+use tonic::async_trait;
+
+use super::config::RedisConfig;
+use super::keyspace::Keyspace;
+use super::link::{Answer, Link};
+use super::position::{Offset, Position};
+use super::rereads::Rereads;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sources::{Captured, ChangeStream, Loss, Read};
+use resync::Resync;
+
+/// An open stream.
+pub(super) struct RedisStream {
+    link: Link,
+    keys: Keyspace,
+    phase: Phase,
+    /// Behind what was given.
+    position: Position,
+    /// Bytes that must be there before it is worth looking again; better so many.
+    wanted: (usize, usize),
+    losses: Vec<Loss>,
+    rereads: Arc<Rereads>,
+    now_ms: fn() -> i64,
+}
+
+/// What is being read.
+enum Phase {
+    Resync(Resync),
+    Commands(Offset),
+    Flush(Flush),
+    /// Everything must be read anew, on another link; says why.
+    Over(String),
+}
+
+/// Keys on their way out, page by page.
+struct Flush {
+    /// All of them if there is none.
+    db: Option<u32>,
+    /// Up to here they are gone.
+    upto: (String, Vec<u8>),
+    /// Where the stream is once they all are.
+    then: Offset,
+}
+
+impl RedisStream {
+    pub(super) async fn open(
+        config: &RedisConfig,
+        position: Position,
+        captured: Arc<dyn Captured>,
+        rereads: Arc<Rereads>,
+        now_ms: fn() -> i64,
+    ) -> Result<Self> {
+        let known = captured.known()?;
+        let at = match &position {
+            Position::At(at) if known.whole && known.exact => Some(at),
+            Position::At(_) | Position::Anew => None,
+        };
+        let (link, answer) = Link::open(config, at).await?;
+        let mut losses = Vec::new();
+        let mut lost = |kind, detail: String| losses.push(Loss { kind, detail });
+        let (phase, position) = match answer {
+            Answer::Continues(id) => {
+                let db = at.map_or(0, |at| at.db);
+                let bytes = at.map_or(0, |at| at.bytes);
+                if at.is_some_and(|at| at.id != id) {
+                    tracing::info!("the primary was replaced; its stream goes on");
+                }
+                let at = Offset { id, bytes, db };
+                (Phase::Commands(at.clone()), Position::At(at))
+            }
+            Answer::Dump(then) => {
+                match at {
+                    Some(at) if at.id == then.id => lost(GapKind::Trimmed, trimmed(at, &then)),
+                    Some(at) => lost(GapKind::Recreated, recreated(at, &then)),
+                    None if !known.whole => lost(GapKind::Trimmed, PARTIAL.to_owned()),
+                    None => {}
+                }
+                (Phase::Resync(Resync::begin(then, &*captured)?), Position::Anew)
+            }
+        };
+        let keys = Keyspace::new(captured);
+        Ok(Self { link, keys, phase, position, wanted: (1, 1), losses, rereads, now_ms })
+    }
+
+    /// What was given is spooled by now.
+    fn spooled(&mut self) {
+        self.keys.spooled();
+        if let Position::At(at) = &self.position {
+            self.link.acknowledge(at.bytes);
+        }
+    }
+
+    /// Waits up to `wait` for what is wanted; false: it is not worth looking again.
+    async fn more(&mut self, wait: Duration) -> Result<bool> {
+        let until = Instant::now() + wait;
+        while self.link.buffer.len() < self.wanted.1 {
+            let left = until.saturating_duration_since(Instant::now());
+            if !self.link.more(left).await? {
+                break;
+            }
+        }
+        Ok(self.link.buffer.len() >= self.wanted.0)
+    }
+}
+
+const PARTIAL: &str = "this node's copy of the spool lacks older keys: what was deleted while the \
+                       shard changed its owner may stay at sinks; everything else was read anew";
+
+fn trimmed(at: &Offset, then: &Offset) -> String {
+    format!(
+        "the primary's backlog no longer reaches back to byte {}; everything was read anew at byte \
+         {} and compared, deletes included; raise repl-backlog-size there",
+        at.bytes, then.bytes
+    )
+}
+
+fn recreated(at: &Offset, then: &Offset) -> String {
+    format!(
+        "the primary has another history ({} instead of {}); everything was read anew at its byte \
+         {} and compared, deletes included",
+        then.id, at.id, then.bytes
+    )
+}
+
+#[async_trait]
+impl ChangeStream for RedisStream {
+    async fn read(
+        &mut self,
+        out: &mut BatchBuilder,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Read> {
+        self.spooled();
+        if !self.losses.is_empty() {
+            let losses = std::mem::take(&mut self.losses);
+            return Ok(Read { position: self.position.encode(), losses, ..Read::default() });
+        }
+        let before = self.position.clone();
+        // What one command or page brought may be more than one batch takes.
+        let given = self.keys.give(out, bytes_max);
+        // What is not a command needs that all that was changed before is spooled.
+        if given && (out.is_empty() || matches!(self.phase, Phase::Commands(_))) {
+            match &self.phase {
+                Phase::Commands(_) => self.commands(out, bytes_max, wait).await?,
+                Phase::Resync(_) => self.resync(out, bytes_max, wait).await?,
+                Phase::Flush(_) => self.flush(out, bytes_max)?,
+                Phase::Over(why) => {
+                    let why = format!("redis: {why}; everything is read anew");
+                    return Err(Error::new(ErrorKind::Unavailable, why));
+                }
+            }
+        }
+        let moved = self.position != before || !out.is_empty();
+        let position = if moved { self.position.encode() } else { bytes::Bytes::new() };
+        Ok(Read { position, ..Read::default() })
+    }
+
+    /// There are no pages: rows come with the stream.
+    fn passed(&self, _seen: &[u8]) -> bool {
+        true
+    }
+}

@@ -1,0 +1,91 @@
+//! What a server has, read with plain commands, against what was captured.
+
+use std::collections::BTreeMap;
+
+use super::redis_server::{Answer, RedisClient};
+use crate::clock;
+use crate::sources::contract::Memory;
+use crate::sources::redis::document;
+use crate::sources::redis::object::{Entry, Object, Stream, StreamId, Zset};
+
+/// Databases that tests write to.
+pub(super) const DATABASES: u32 = 3;
+
+/// Fails unless each key has the same value and expiry on both sides.
+pub(super) async fn compare(client: &mut RedisClient, captured: &Memory) {
+    let mut wanted = BTreeMap::new();
+    for db in 0..DATABASES {
+        client.say(&format!("SELECT {db}")).await;
+        for key in client.say("KEYS *").await.parts() {
+            let key = key.text();
+            let named =
+                (document::collection(db), document::key(&key).unwrap().as_bytes().to_vec());
+            // It may have ended since.
+            if let Some(entry) = read(client, &key).await {
+                wanted.insert(named, entry);
+            }
+        }
+    }
+    client.say("SELECT 0").await;
+    let mut found = BTreeMap::new();
+    for (named, (dictionary, value)) in captured.documents() {
+        found.insert(named, document::decode(&dictionary, &value).unwrap());
+    }
+    // What has ended by now, Redis shows no more, and may yet have to delete.
+    let ended = |entry: &Entry| entry.expire_ms.is_some_and(|ms| ms <= clock::now_ms());
+    found.retain(|named, entry| wanted.contains_key(named) || !ended(entry));
+    wanted.retain(|named, entry| found.contains_key(named) || !ended(entry));
+    for (named, entry) in &wanted {
+        assert_eq!(found.get(named), Some(entry), "{named:?}");
+    }
+    let more: Vec<_> = found.keys().filter(|named| !wanted.contains_key(*named)).collect();
+    assert!(more.is_empty(), "captured, and not there: {more:?}");
+}
+
+async fn read(client: &mut RedisClient, key: &[u8]) -> Option<Entry> {
+    let Answer::Whole(ms) = client.call(&[b"PEXPIRETIME", key]).await else { panic!("a time") };
+    if ms == -2 {
+        return None;
+    }
+    let expire_ms = (ms >= 0).then_some(ms);
+    let kind = client.call(&[b"TYPE", key]).await.text();
+    let object = match &kind[..] {
+        b"string" => Object::string(client.call(&[b"GET", key]).await.text()),
+        b"list" => Object::List(texts(client.call(&[b"LRANGE", key, b"0", b"-1"]).await).into()),
+        b"set" => Object::Set(texts(client.call(&[b"SMEMBERS", key]).await).into_iter().collect()),
+        b"hash" => {
+            let fields = pairs(&texts(client.call(&[b"HGETALL", key]).await));
+            Object::Hash(fields.into_iter().collect())
+        }
+        b"zset" => {
+            let members = client.call(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).await;
+            let score = |text: Vec<u8>| String::from_utf8(text).unwrap().parse().unwrap();
+            let scored = pairs(&texts(members)).into_iter();
+            Object::Zset(Zset(scored.map(|(member, text)| (member, score(text))).collect()))
+        }
+        b"stream" => Object::Stream(stream(client, key).await),
+        b"none" => return None,
+        other => panic!("type {}", String::from_utf8_lossy(other)),
+    };
+    Some(Entry { object, expire_ms })
+}
+
+async fn stream(client: &mut RedisClient, key: &[u8]) -> Stream {
+    let info = client.call(&[b"XINFO", b"STREAM", key]).await.parts();
+    let at = info.iter().position(|part| *part == Answer::Text(b"last-generated-id".to_vec()));
+    let last = StreamId::parse(&info[at.unwrap() + 1].clone().text(), 0).unwrap();
+    let entries = client.call(&[b"XRANGE", key, b"-", b"+"]).await.parts();
+    let entry = |entry: Answer| {
+        let [id, fields] = <[Answer; 2]>::try_from(entry.parts()).unwrap();
+        (StreamId::parse(&id.text(), 0).unwrap(), texts(fields))
+    };
+    Stream { entries: entries.into_iter().map(entry).collect(), last }
+}
+
+fn texts(answer: Answer) -> Vec<Vec<u8>> {
+    answer.parts().into_iter().map(Answer::text).collect()
+}
+
+fn pairs(texts: &[Vec<u8>]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    texts.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+}
