@@ -34,7 +34,7 @@ use crate::spool::Spool;
 /// How long a question waits for a node that has just started.
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// Less time until a source forgets what is to be read next is no room for a repair.
-const HEADROOM_MIN: Duration = Duration::from_secs(5 * 60);
+const HEADROOM_MIN: Duration = Duration::from_secs(60);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -319,8 +319,8 @@ fn headroom_check(state: &State, export: &Export) -> Option<Check> {
         name: format!("{}: headroom", export.name),
         passed: left >= HEADROOM_MIN,
         detail: format!(
-            "{} min until the source forgets what is to be read next, if it is read no more",
-            left.as_secs() / 60
+            "{} s until the source forgets what is to be read next, if it is read no more",
+            left.as_secs()
         ),
         remedy: "let the export run: see `tidegate shard list` for what holds it up; then let \
                  the source keep its log for longer"

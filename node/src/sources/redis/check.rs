@@ -18,7 +18,8 @@ pub(super) struct Server {
     pub(super) keys: u64,
     version: String,
     major: u32,
-    backlog_bytes: u64,
+    /// Size of the ring from which a replica that comes back is served.
+    pub(super) backlog_bytes: u64,
     writes_per_second: u64,
 }
 

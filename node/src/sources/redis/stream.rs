@@ -12,6 +12,7 @@
 //! was captured to what the primary has, the first time as after a loss. While
 //! the position is `?` all of that begins again after a failure.
 
+mod backlog;
 mod commands;
 mod resync;
 
@@ -23,6 +24,7 @@ use tidegate_proto::v1::GapKind;
 use tokio::time::Instant;
 use tonic::async_trait;
 
+use super::check;
 use super::config::RedisConfig;
 use super::keyspace::Keyspace;
 use super::link::{Answer, Link};
@@ -30,6 +32,7 @@ use super::position::{Offset, Position};
 use super::rereads::Rereads;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::{Captured, ChangeStream, Loss, Read};
+use backlog::Backlog;
 use resync::Resync;
 
 /// An open stream.
@@ -43,6 +46,7 @@ pub(super) struct RedisStream {
     wanted: (usize, usize),
     losses: Vec<Loss>,
     rereads: Arc<Rereads>,
+    backlog: Backlog,
     now_ms: fn() -> i64,
 }
 
@@ -102,7 +106,9 @@ impl RedisStream {
             }
         };
         let keys = Keyspace::new(captured);
-        Ok(Self { link, keys, phase, position, wanted: (1, 1), losses, rereads, now_ms })
+        let backlog = Backlog::new(check::describe(config).await?.backlog_bytes);
+        let wanted = (1, 1);
+        Ok(Self { link, keys, phase, position, wanted, losses, rereads, backlog, now_ms })
     }
 
     /// What was given is spooled by now.
@@ -110,6 +116,7 @@ impl RedisStream {
         self.keys.spooled();
         if let Position::At(at) = &self.position {
             self.link.acknowledge(at.bytes);
+            self.backlog.read_to(at.bytes, Instant::now());
         }
     }
 
@@ -181,5 +188,10 @@ impl ChangeStream for RedisStream {
     /// There are no pages: rows come with the stream.
     fn passed(&self, _seen: &[u8]) -> bool {
         true
+    }
+
+    fn kept_until_ms(&self) -> Option<i64> {
+        let lasts_ms = i64::try_from(self.backlog.lasts()?.as_millis()).ok()?;
+        Some((self.now_ms)().saturating_add(lasts_ms))
     }
 }
