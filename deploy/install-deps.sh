@@ -27,6 +27,9 @@ missing_packages() {
   command -v ip >/dev/null || echo iproute2
   command -v mkfs.ext4 >/dev/null || echo e2fsprogs
   command -v losetup >/dev/null || echo mount
+  command -v openssl >/dev/null || echo openssl
+  # The server's programs are not on the path.
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
   command -v npm >/dev/null || printf '%s\n' nodejs npm
 }
 
