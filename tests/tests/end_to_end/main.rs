@@ -9,6 +9,7 @@ mod dynamodb;
 mod failover;
 mod faults;
 mod operate;
+mod postgres;
 mod refusals;
 mod regions;
 mod stage;
