@@ -29,6 +29,8 @@ missing_packages() {
   command -v losetup >/dev/null || echo mount
   command -v openssl >/dev/null || echo openssl
   command -v redis-server >/dev/null || echo redis-server
+  # The server's programs are not on the path.
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
   command -v npm >/dev/null || printf '%s\n' nodejs npm
 }
 

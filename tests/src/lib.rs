@@ -10,6 +10,7 @@ pub mod figures;
 pub mod lake;
 pub mod oracle;
 pub mod place;
+pub mod postgres;
 pub mod redis_server;
 pub mod world;
 

@@ -38,6 +38,7 @@ pub(super) async fn run(
     let target = SinkShard {
         export: job.name.clone(),
         shard: shard.spec.clone().unwrap_or_default().name,
+        sink: name.clone(),
         epoch: terms.epoch,
     };
     let opened = sinks::open(&config, &target).await?;

@@ -6,6 +6,7 @@ use crate::config::{self, SinkSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sinks::jsonl::{self, JsonlConfig};
 use crate::sinks::lake::{self, LakeConfig};
+use crate::sinks::postgres::{self, PostgresConfig};
 use crate::sinks::{Opened, SinkShard};
 
 /// A `[[sink]]` table, read.
@@ -15,6 +16,8 @@ pub enum SinkConfig {
     Lake(LakeConfig),
     /// Lines of JSON in files or on standard output.
     Jsonl(JsonlConfig),
+    /// Tables of a PostgreSQL database.
+    Postgres(PostgresConfig),
 }
 
 /// Reads a sink's own keys and checks all that needs no other system.
@@ -30,9 +33,13 @@ pub fn parse(spec: &SinkSpec) -> Result<SinkConfig> {
             let config: JsonlConfig = config::parse(&place, table)?;
             config.validate().map(|()| SinkConfig::Jsonl(config))
         }
+        "postgres" => {
+            let config: PostgresConfig = config::parse(&place, table)?;
+            config.validate().map(|()| SinkConfig::Postgres(config))
+        }
         other => Err(Error::new(
             ErrorKind::Config,
-            format!("{place}: there is no sink of kind \"{other}\"; use lake or jsonl"),
+            format!("{place}: there is no sink of kind \"{other}\"; use lake, jsonl or postgres"),
         )),
     }
 }
@@ -42,6 +49,7 @@ pub async fn open(config: &SinkConfig, shard: &SinkShard) -> Result<Opened> {
     match config {
         SinkConfig::Lake(config) => lake::open(config, shard).await,
         SinkConfig::Jsonl(config) => jsonl::open(config, shard).await,
+        SinkConfig::Postgres(config) => postgres::open(config, shard).await,
     }
 }
 
@@ -50,6 +58,7 @@ pub async fn check(config: &SinkConfig) -> Vec<Check> {
     match config {
         SinkConfig::Lake(config) => lake::check(config).await,
         SinkConfig::Jsonl(config) => jsonl::check(config),
+        SinkConfig::Postgres(config) => postgres::check(config).await,
     }
 }
 
@@ -66,8 +75,10 @@ mod tests {
         let path = || toml::toml! { path = "/data" };
         assert!(matches!(read("lake", path()), Ok(SinkConfig::Lake(_))));
         assert!(matches!(read("jsonl", path()), Ok(SinkConfig::Jsonl(_))));
+        let url = toml::toml! { url = "${env:ORDERS_DB}" };
+        assert!(matches!(read("postgres", url), Ok(SinkConfig::Postgres(_))));
         let error = read("kafka", path()).unwrap_err().to_string();
-        assert!(error.contains("use lake or jsonl"), "{error}");
+        assert!(error.contains("use lake, jsonl or postgres"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod config;
 mod contract;
 mod jsonl;
 mod lake;
+mod postgres;
+mod secret;
 
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use tonic::async_trait;
 pub use self::config::{SinkConfig, check, open, parse};
 pub use self::jsonl::JsonlConfig;
 pub use self::lake::{Compression, LakeConfig};
+pub use self::postgres::PostgresConfig;
 use crate::error::Result;
 
 /// What a sink can promise; shown by the CLI, acted on by the writer.
@@ -50,6 +53,8 @@ pub struct SinkShard {
     pub export: String,
     /// The shard's name within it.
     pub shard: String,
+    /// The sink's name within it: two of one export may share a target.
+    pub sink: String,
     /// Grows with each owner.
     pub epoch: Epoch,
 }

@@ -25,7 +25,7 @@ use crate::bench::{Bench, Outcome};
 use crate::report::Report;
 
 /// All rows, in the order in which they run.
-const ROWS: [&str; 10] = ["SPOOL", "P3", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "COST"];
+const ROWS: [&str; 11] = ["SPOOL", "P3", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "COST"];
 
 /// Measures Tidegate against the bare parts it is made of.
 #[derive(Debug, Parser)]
@@ -119,6 +119,7 @@ async fn run(row: &str, bench: &mut Bench) -> Outcome<()> {
         "P9" => rows::shards::run(bench).await,
         "P10" => rows::size::run(bench).await,
         "P11" => rows::memory::run(bench).await,
+        "P12" => rows::postgres::run(bench).await,
         "COST" => rows::cost::run(bench).await,
         other => Err(format!("there is no row {other}").into()),
     }

@@ -32,7 +32,7 @@ impl Stock {
     /// `changes` changes with documents of about `document_bytes`.
     pub(crate) async fn make(document_bytes: usize, changes: u64) -> Outcome<Self> {
         if document_bytes < GENERATED_BYTES_MIN {
-            return small(document_bytes, changes);
+            return small(document_bytes, changes, changes);
         }
         let config = generated(document_bytes, changes);
         let source = Datagen::new(&config, || 0)?;
@@ -53,16 +53,23 @@ impl Stock {
     }
 }
 
+impl Stock {
+    /// `changes` changes of so many keys, each as often, with small documents.
+    pub(crate) fn repeating(document_bytes: usize, changes: u64, keys: u64) -> Outcome<Self> {
+        small(document_bytes, changes, keys)
+    }
+}
+
 /// The generator's settings for one shard of `changes` changes.
 pub(crate) fn generated(document_bytes: usize, changes: u64) -> DatagenConfig {
     DatagenConfig { document_bytes, changes, ..DatagenConfig::default() }
 }
 
 /// Documents that are smaller than an order.
-fn small(document_bytes: usize, changes: u64) -> Outcome<Stock> {
+fn small(document_bytes: usize, changes: u64, keys: u64) -> Outcome<Stock> {
     let (mut out, mut frames, mut state) = (BatchBuilder::default(), Vec::new(), State::new());
     for n in 0..changes {
-        let key = Key::encode(&[KeyPart::String(format!("row-{:09}", n * 7919 % changes))])?;
+        let key = Key::encode(&[KeyPart::String(format!("row-{:09}", n * 7919 % keys))])?;
         let note = "a small document "
             .chars()
             .cycle()

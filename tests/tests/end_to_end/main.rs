@@ -10,6 +10,7 @@ mod failover;
 mod faults;
 mod operate;
 mod redis;
+mod postgres;
 mod refusals;
 mod regions;
 mod stage;

@@ -1,12 +1,12 @@
 //! The lake's table in an export file.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use crate::config::resolve;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sinks::secret::Secret;
 
 /// Keys of a `[[sink]]` of kind `lake`.
 #[derive(Clone, Debug, Deserialize)]
@@ -97,16 +97,6 @@ impl LakeConfig {
             return Ok(None);
         };
         Ok(Some((resolve(&access.0)?, resolve(&secret.0)?)))
-    }
-}
-
-/// A text that is never printed.
-#[derive(Clone, Deserialize)]
-struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }
 

@@ -172,7 +172,8 @@ mod tests {
     use super::*;
 
     fn shard() -> SinkShard {
-        SinkShard { export: "orders".into(), shard: "0".into(), epoch: Epoch(3) }
+        let (export, shard, sink) = ("orders".into(), "0".into(), "lake".into());
+        SinkShard { export, shard, sink, epoch: Epoch(3) }
     }
 
     fn fence() -> Manifest {

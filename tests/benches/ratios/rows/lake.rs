@@ -82,7 +82,8 @@ async fn sink(bench: &mut Bench, goal: &Goal, document_bytes: usize, rows: u64) 
 async fn write(stock: Arc<Stock>, folder: PathBuf) -> Outcome<f64> {
     let table = toml::from_str(&format!("path = {folder:?}\ntarget-file-bytes = {FILE_BYTES}\n"))?;
     let spec = SinkSpec { name: "lake".to_owned(), kind: "lake".to_owned(), table };
-    let shard = SinkShard { export: "bench".to_owned(), shard: "0".to_owned(), epoch: Epoch(1) };
+    let [export, shard, sink] = ["bench", "0", "lake"].map(str::to_owned);
+    let shard = SinkShard { export, shard, sink, epoch: Epoch(1) };
     let mut sink = sinks::open(&sinks::parse(&spec)?, &shard).await?.sink;
     let work = async {
         for frame in &stock.frames {

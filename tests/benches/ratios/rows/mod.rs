@@ -6,6 +6,7 @@ pub(crate) mod fanout;
 pub(crate) mod feed;
 pub(crate) mod lake;
 pub(crate) mod memory;
+pub(crate) mod postgres;
 pub(crate) mod shards;
 pub(crate) mod size;
 pub(crate) mod spool;

@@ -1,0 +1,294 @@
+//! Connections and server processes that end at every place of a transaction.
+//!
+//! METHOD A proxy that knows the protocol breaks one connection, or ends the
+//! server's process behind it, at a named message. What comes of it is compared
+//! with a map that took the same changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::proxy::{Act, Fault, Point, Proxy};
+use super::*;
+
+/// Connections broken for each mode, after which the tables are compared.
+const KILLS: usize = 100;
+/// Keys that changes fall on.
+const KEYS: u32 = 40;
+const POINTS: [Point; 7] = [
+    Point::Begin,
+    Point::Data,
+    Point::Sent,
+    Point::Statement(1),
+    Point::Statement(2),
+    Point::Statement(3),
+    Point::Commit,
+];
+const ACTS: [Act; 4] = [Act::Cut, Act::Swallow, Act::Terminate, Act::TerminateBehind];
+
+/// What was written, as a reader should find it.
+#[derive(Default)]
+struct Model {
+    rows: BTreeMap<String, u64>,
+    last: u64,
+}
+
+impl Model {
+    /// A batch of drawn changes, each document its sequence; a third are deletes.
+    fn draw(&mut self, random: &mut StdRng) -> SinkBatch {
+        let first = self.last + 1;
+        let count = random.random_range(1..30);
+        let mut drawn = Vec::new();
+        for sequence in first..first + count {
+            let key = format!("k{}", random.random_range(0..KEYS));
+            let document = (random.random_range(0..3) > 0).then(|| sequence.to_string());
+            match document {
+                Some(_) => drop(self.rows.insert(key.clone(), sequence)),
+                None => drop(self.rows.remove(&key)),
+            }
+            drawn.push((key, document));
+        }
+        self.last += count;
+        let borrowed: Vec<_> =
+            drawn.iter().map(|(key, document)| (&key[..], document.as_deref())).collect();
+        changes(first, &borrowed)
+    }
+
+    fn is_in(&self, schema: &Schema, mode: Mode) {
+        if mode == Mode::Append {
+            let rows = "SELECT count(*), min(tidegate_sequence), max(tidegate_sequence), \
+                        count(DISTINCT tidegate_sequence) FROM items";
+            assert_eq!(schema.query(rows), format!("{0}|1|{0}|{0}", self.last));
+            return;
+        }
+        let wanted: Vec<_> = self
+            .rows
+            .iter()
+            .map(|(key, sequence)| format!("{key}|{sequence}|{sequence}"))
+            .collect();
+        let rows = "SELECT key, document, tidegate_sequence FROM items ORDER BY key COLLATE \"C\"";
+        assert_eq!(schema.query(rows).lines().collect::<Vec<_>>(), wanted);
+        let row = schema.query("SELECT sequence, records FROM tidegate_checkpoint");
+        assert_eq!(row, format!("{0}|{0}", self.last));
+    }
+}
+
+/// What became of the calls that a fault befell.
+#[derive(Debug, Default)]
+struct Seen {
+    done: usize,
+    kinds: BTreeMap<String, usize>,
+    faults: BTreeSet<Fault>,
+}
+
+/// Writes `batch` until it is there, as a writer does: on the same sink while it
+/// says `Unavailable`, else, or if drawn, on a new one.
+async fn deliver(
+    schema: &Schema,
+    url: &str,
+    opened: &mut Option<Opened>,
+    batch: &SinkBatch,
+    (random, seen): (&mut StdRng, &mut Seen),
+) {
+    loop {
+        if opened.is_none() {
+            match open(&schema.config(url), &shard(1)).await {
+                Ok(new) => *opened = Some(new),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                    continue;
+                }
+            }
+        }
+        let Some(sink) = opened else { continue };
+        let error = match put(sink, batch).await {
+            Ok(()) => return,
+            Err(error) => error,
+        };
+        *seen.kinds.entry(format!("{:?}", error.kind())).or_default() += 1;
+        let again = error.kind() == ErrorKind::Unavailable;
+        assert!(again || error.kind() == ErrorKind::Unknown, "{error}");
+        if !again || random.random() {
+            *opened = None;
+        }
+    }
+}
+
+async fn killed(mode: Mode, seed: u64) {
+    let stage = Stage::new().await;
+    let schema = stage.schema(if mode == Mode::Append { "mode = \"append\"" } else { "" });
+    let proxy = Proxy::start(&stage.server).await;
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut model, mut seen) = (Model::default(), Seen::default());
+    let mut opened = None;
+    while seen.done < KILLS {
+        let point = *POINTS.choose(&mut random).unwrap();
+        let fault = Fault { point, act: *ACTS.choose(&mut random).unwrap() };
+        proxy.arm(fault);
+        let batch = model.draw(&mut random);
+        let drawn = (&mut random, &mut seen);
+        deliver(&schema, &proxy.url(), &mut opened, &batch, drawn).await;
+        if !proxy.is_armed() {
+            seen.done += 1;
+            seen.faults.insert(fault);
+        }
+        if seen.done % 20 == 0 {
+            model.is_in(&schema, mode);
+        }
+    }
+    model.is_in(&schema, mode);
+    // Append has one statement behind the rows, the checkpoint row's.
+    let reached = if mode == Mode::Append { POINTS.len() - 2 } else { POINTS.len() };
+    let wanted = reached * ACTS.len();
+    assert!(seen.faults.len() + 4 > wanted, "{} of {wanted} faults: {seen:?}", seen.faults.len());
+}
+
+#[tokio::test]
+async fn rows_are_as_they_were_written_whatever_ended_on_the_way() {
+    killed(Mode::Upsert, 1).await;
+}
+
+#[tokio::test]
+async fn changes_are_there_once_whatever_ended_on_the_way() {
+    killed(Mode::Append, 2).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_commit_is_read_back() {
+    let stage = Stage::new().await;
+    let schema = stage.schema("");
+    let proxy = Proxy::start(&stage.server).await;
+    let mut opened = open(&schema.config(&proxy.url()), &shard(1)).await.unwrap();
+    for (sequence, act) in [(1, Act::Swallow), (2, Act::TerminateBehind), (3, Act::Swallow)] {
+        proxy.arm(Fault { point: Point::Commit, act });
+        // Committed, or seen not to be, within the one call.
+        match put(&mut opened, &changes(sequence, &[("a", Some("1"))])).await {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                opened.sink.flush().await.unwrap();
+            }
+        }
+        let row = schema.query("SELECT tidegate_sequence FROM items");
+        assert_eq!(row, sequence.to_string());
+    }
+    assert!(!proxy.is_armed());
+}
+
+#[tokio::test]
+async fn an_owner_that_was_replaced_half_way_commits_nothing() {
+    let stage = Stage::new().await;
+    let all = [Point::Begin, Point::Data, Point::Sent, Point::Statement(1), Point::Commit];
+    for point in all {
+        let schema = stage.schema("");
+        let proxy = Proxy::start(&stage.server).await;
+        let mut old = open(&schema.config(&proxy.url()), &shard(1)).await.unwrap();
+        put(&mut old, &changes(1, &[("a", Some("1"))])).await.unwrap();
+        proxy.arm(Fault { point, act: Act::Hold });
+        let zombie = tokio::spawn(async move {
+            let written = put(&mut old, &changes(2, &[("a", Some("2")), ("b", Some("2"))])).await;
+            (old, written)
+        });
+        proxy.held().await;
+        // Frozen there, it keeps no lock that its successor has to wait for.
+        let work = async {
+            let mut new = schema.open(&shard(2)).await.unwrap();
+            assert_eq!(new.committed.as_ref().unwrap().sequence, Sequence(1));
+            put(&mut new, &changes(2, &[("a", Some("20"))])).await.unwrap();
+            new
+        };
+        let in_time = tokio::time::timeout(std::time::Duration::from_secs(5), work).await;
+        let mut new = in_time.expect("a frozen owner is not waited for");
+        proxy.release();
+        let (mut old, written) = zombie.await.unwrap();
+        let error = match written {
+            Ok(()) => panic!("an owner of an older epoch has written at {point:?}"),
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), ErrorKind::Fenced, "{point:?}: {error}");
+        assert_eq!(old.sink.flush().await.unwrap_err().kind(), ErrorKind::Fenced, "still");
+        put(&mut new, &changes(3, &[("c", Some("30"))])).await.unwrap();
+        let rows = "SELECT key, document FROM items ORDER BY key";
+        assert_eq!(schema.query(rows), "a|20\nc|30", "{point:?}");
+    }
+}
+
+/// The same where the successor may not end sessions: another role's.
+#[tokio::test]
+async fn an_owner_whose_session_lives_on_is_refused_by_the_row() {
+    let stage = Stage::new().await;
+    stage.server.query("CREATE ROLE other SUPERUSER LOGIN");
+    let all = [Point::Begin, Point::Data, Point::Sent, Point::Statement(1), Point::Statement(2)];
+    for point in all {
+        let schema = stage.schema("");
+        let proxy = Proxy::start(&stage.server).await;
+        let url = proxy.url().replace("postgres@", "other@");
+        let mut old = open(&schema.config(&url), &shard(1)).await.unwrap();
+        put(&mut old, &changes(1, &[("a", Some("1"))])).await.unwrap();
+        proxy.arm(Fault { point, act: Act::Hold });
+        let zombie = tokio::spawn(async move {
+            put(&mut old, &changes(2, &[("a", Some("2")), ("b", Some("2"))])).await
+        });
+        proxy.held().await;
+        let mut new = schema.open(&shard(2)).await.unwrap();
+        // Behind its merge it has locked the row that both write.
+        let locked = point == Point::Statement(2);
+        if locked {
+            proxy.release();
+        }
+        put(&mut new, &changes(2, &[("a", Some("20"))])).await.unwrap();
+        if !locked {
+            proxy.release();
+        }
+        let error = zombie.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Fenced, "{point:?}: {error}");
+        assert_eq!(schema.query("SELECT key, document FROM items"), "a|20", "{point:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_owners_of_one_epoch_the_last_to_open_writes() {
+    let stage = Stage::new().await;
+    stage.server.query("CREATE ROLE other SUPERUSER LOGIN");
+    let other = stage.server.url().replace("postgres@", "other@");
+    for url in [stage.server.url(), other] {
+        let schema = stage.schema("");
+        let mut first = open(&schema.config(&url), &shard(1)).await.unwrap();
+        first.sink.write(&changes(1, &[("a", Some("1"))])).await.unwrap();
+        let mut second = schema.open(&shard(1)).await.unwrap();
+        assert!(second.committed.is_none());
+        // What it was told must stay true, so nothing may come after that.
+        let written = first.sink.flush().await;
+        let both = changes(1, &[("a", Some("2")), ("b", Some("2"))]);
+        if url == stage.server.url() {
+            // It has lost its session, and takes the row back.
+            assert_eq!(written.unwrap_err().kind(), ErrorKind::Unavailable);
+            let error = put(&mut second, &both).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            second.sink.flush().await.unwrap();
+        } else {
+            assert_eq!(written.unwrap_err().kind(), ErrorKind::Unknown);
+            put(&mut second, &both).await.unwrap();
+        }
+        assert_eq!(schema.query("SELECT document FROM items WHERE key = 'a'"), "2");
+        let error = first.sink.flush().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_crashes_comes_back_with_what_was_committed() {
+    let mut server = Postgres::start(&[]).await;
+    let text = format!("url = \"{}\"\ntls = false", server.url());
+    let config: PostgresConfig = parse("[[sink]]", toml::from_str(&text).unwrap()).unwrap();
+    let mut opened = open(&config, &shard(1)).await.unwrap();
+    put(&mut opened, &changes(1, &[("a", Some("1"))])).await.unwrap();
+    opened.sink.write(&changes(2, &[("a", Some("2"))])).await.unwrap();
+    server.restart().await;
+    let error = opened.sink.flush().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(opened.sink.flush().await.unwrap(), Some(Durable::vouch(Sequence(2))));
+    assert_eq!(server.query("SELECT document FROM items"), "2");
+}
