@@ -53,7 +53,7 @@ impl Boot {
             }
         };
         let boot = Self { path, now, torn, untold: AtomicBool::new(torn) };
-        boot.keep(torn, false)?;
+        boot.keep(false)?;
         Ok(boot)
     }
 
@@ -66,17 +66,18 @@ impl Boot {
     /// The cluster knows of this run; from here on only another stop counts.
     pub(super) fn told(&self) -> Result<()> {
         if self.untold.swap(false, Ordering::Relaxed) {
-            self.keep(false, false)?;
+            self.keep(false)?;
         }
         Ok(())
     }
 
     /// This run ends, and everything it wrote is synced.
     pub(super) fn ended(&self) -> Result<()> {
-        self.keep(self.untold.load(Ordering::Relaxed), true)
+        self.keep(true)
     }
 
-    fn keep(&self, torn: bool, ended: bool) -> Result<()> {
+    fn keep(&self, ended: bool) -> Result<()> {
+        let torn = self.untold.load(Ordering::Relaxed);
         let kept = Kept { boot: self.now.clone(), torn, ended };
         let text = serde_json::to_vec_pretty(&kept).map_err(|error| {
             Error::new(ErrorKind::Corrupt, "encode the boot of this run").because(error)

@@ -11,10 +11,10 @@ use tidegate_raft_store::{Peer, RaftStore};
 
 use crate::config::ClusterConfig;
 use crate::config::NodeConfig;
-use crate::control::broken;
-use crate::control::handle::{Control, Shared};
 use crate::control::boot::Boot;
+use crate::control::broken;
 use crate::control::gather::{self, Gather};
+use crate::control::handle::{Control, Shared};
 use crate::control::identity::Identity;
 use crate::control::lease::{self, Lease};
 use crate::control::members;

@@ -124,7 +124,8 @@ mod tests {
         let begins_here = Begins::new(epochs.to_vec()).unwrap();
         let (first, last) = (Sequence(5), Sequence(30));
         let ours = Extent { first, last, begins: begins_here, made: Epoch(2) };
-        let begins = begins.iter().map(|(epoch, first)| EpochBegin { epoch: *epoch, first: *first });
+        let begins =
+            begins.iter().map(|(epoch, first)| EpochBegin { epoch: *epoch, first: *first });
         let copy = CopyOpen { first: 1, begins: begins.collect(), made, ..CopyOpen::default() };
         meet(&ours, &FetchOpen { after, ..FetchOpen::default() }, &copy).unwrap()
     }

@@ -161,7 +161,8 @@ mod tests {
         let (mut packer, mut unpacker) = (Packer::new().unwrap(), Unpacker::new().unwrap());
         let (mut sent, mut alone) = (0, 0);
         for first in 1..100 {
-            let payload = format!("{{\"customer\":{first},\"street\":\"Long Road\",\"paid\":true}}");
+            let payload =
+                format!("{{\"customer\":{first},\"street\":\"Long Road\",\"paid\":true}}");
             let frame = frame(first, payload.repeat(2).as_bytes(), Codec::Zstd);
             let packed = packer.pack(std::slice::from_ref(&frame)).unwrap();
             let back = unpacker.unpack(&packed[0]).unwrap();

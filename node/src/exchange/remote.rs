@@ -39,7 +39,11 @@ pub(super) struct RemoteFetch {
 
 impl RemoteFetch {
     /// Opens a fetch at the node at `address`.
-    pub(super) async fn open(control: &Control, address: &str, mut open: FetchOpen) -> Result<Self> {
+    pub(super) async fn open(
+        control: &Control,
+        address: &str,
+        mut open: FetchOpen,
+    ) -> Result<Self> {
         let abroad = abroad(control, address);
         open.packed = abroad.is_some();
         let (requests, outbound) = mpsc::channel(REQUESTS_MAX);

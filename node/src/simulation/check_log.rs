@@ -41,7 +41,9 @@ impl World {
         let anew = now.anew == now.epoch;
         let whole = before.in_sync.iter().find(|node| {
             let up = self.raft.truth.node(**node).is_some_and(|it| it.state() == NodeState::Up);
-            anew && !before.torn && up && self.machine_of(**node).is_some_and(|machine| !self.nodes[machine].gone)
+            anew && !before.torn
+                && up
+                && self.machine_of(**node).is_some_and(|machine| !self.nodes[machine].gone)
         });
         let whole = whole.copied();
         if to != from + 1 {

@@ -65,9 +65,7 @@ impl World {
 
     pub(super) fn copy_told(&mut self, machine: Machine, role: &Role, connection: u64, said: Said) {
         let outcome = match said {
-            Said::Start { keep, anew, made } => {
-                self.follow(machine, role, keep, (anew, made))
-            }
+            Said::Start { keep, anew, made } => self.follow(machine, role, keep, (anew, made)),
             Said::Batches(batches, stable) => {
                 self.take(machine, role, connection, (batches, stable))
             }

@@ -72,14 +72,10 @@ impl State {
         let Some(kind) = command.kind else {
             return outcome::invalid("a command must say what it wants");
         };
-        match kind {
-            Kind::Many(many) => {
-                let outcomes = many.commands.into_iter().map(|it| self.apply_one_of_many(index, it));
-                let outcomes = outcomes.collect();
-                outcome::of(outcome::Kind::Many(ManyOutcomes { outcomes }))
-            }
-            kind => self.apply_one(at, kind),
-        }
+        let Kind::Many(many) = kind else { return self.apply_one(at, kind) };
+        let outcomes = many.commands.into_iter().map(|it| self.apply_one_of_many(index, it));
+        let outcomes = outcomes.collect();
+        outcome::of(outcome::Kind::Many(ManyOutcomes { outcomes }))
     }
 
     fn apply_one_of_many(&mut self, index: u64, command: Command) -> Outcome {

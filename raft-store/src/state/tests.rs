@@ -99,6 +99,11 @@ fn join(name: &str) -> Kind {
     Kind::NodeJoin(NodeJoin { name: name.to_owned(), address, region: "eu".to_owned() })
 }
 
+fn torn(node: u64, run: u64) -> Kind {
+    let address = "here:7400".to_owned();
+    Kind::NodeUp(NodeUp { node, address, run, torn: true, ..NodeUp::default() })
+}
+
 fn up(node: u64, run: u64) -> Kind {
     let (address, region) = ("new:7400".to_owned(), "us".to_owned());
     Kind::NodeUp(NodeUp { node, address, region, run, torn: false })

@@ -60,22 +60,7 @@ async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
     };
     world.cluster.until("it is read here and written there", at_home).await;
 
-    let wire = Link { from: node(0), to: node(1) };
-    let (bytes, before) = (world.wires.counts(wire).bytes, crossed(&world.cluster).await);
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    let bytes = world.wires.counts(wire).bytes - bytes;
-    let (packed, raw) = crossed(&world.cluster).await;
-    let (packed, raw) = (packed - before.0, raw - before.1);
-    let share = bytes as f64 / raw;
-    let said = format!(
-        "{bytes} bytes on the wire for {raw} of changes: {:.1} %, of which {:.1} are changes\n",
-        100.0 * share,
-        100.0 * packed / raw
-    );
-    std::io::stderr().write_all(said.as_bytes()).unwrap();
-    assert!(raw > 4e6, "changes crossed: {raw}");
-    assert!(share < SHARE_MAX, "{bytes} bytes on the wire for {raw} of changes");
-    assert!(world.wires.counts(wire).lost > 0, "the link loses packets");
+    measure(&world).await;
 
     let epochs = |it: &Cluster| -> u64 {
         it.shards(EXPORT).iter().map(|shard| shard["epoch"].as_u64().unwrap_or(0)).sum()
@@ -95,6 +80,26 @@ async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
     let wanted = captured(&world.cluster);
     world.cluster.until("the subscriber has it all", |_| received(&followed) >= wanted).await;
     drop(follower);
+}
+
+/// What crosses from the first region to the second, for a while.
+async fn measure(world: &World) {
+    let wire = Link { from: node(0), to: node(1) };
+    let (bytes, before) = (world.wires.counts(wire).bytes, crossed(&world.cluster).await);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let bytes = world.wires.counts(wire).bytes - bytes;
+    let (packed, raw) = crossed(&world.cluster).await;
+    let (packed, raw) = (packed - before.0, raw - before.1);
+    let share = bytes as f64 / raw;
+    let said = format!(
+        "{bytes} bytes on the wire for {raw} of changes: {:.1} %, of which {:.1} are changes\n",
+        100.0 * share,
+        100.0 * packed / raw
+    );
+    std::io::stderr().write_all(said.as_bytes()).unwrap();
+    assert!(raw > 4e6, "changes crossed: {raw}");
+    assert!(share < SHARE_MAX, "{bytes} bytes on the wire for {raw} of changes");
+    assert!(world.wires.counts(wire).lost > 0, "the link loses packets");
 }
 
 /// What node1 has got from other regions, as sent and uncompressed.

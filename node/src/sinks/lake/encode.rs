@@ -174,7 +174,8 @@ fn check_documents(rows: &[Row]) -> Result<()> {
     let mut known: Option<(&Bytes, VariantMetadata<'_>)> = None;
     for row in rows {
         // The parser's own words may quote the document.
-        let bad = || corrupt(&format!("the document of sequence {} is not a variant", row.sequence));
+        let bad =
+            || corrupt(&format!("the document of sequence {} is not a variant", row.sequence));
         for (metadata, value) in row.before.iter().chain(&row.document) {
             let fields = match &known {
                 Some((bytes, fields)) if is_same(bytes, metadata) => fields.clone(),

@@ -94,14 +94,12 @@ impl Gathering {
         // By the number of a collection in this batch.
         let files: Vec<usize> =
             batch.batch.collections.iter().map(|collection| self.file(collection)).collect();
-        for (change, sequence) in changes.iter().zip(first..) {
-            if sequence >= self.next {
-                let file = usize::try_from(change.collection).ok();
-                let file = file.and_then(|number| files.get(number)).ok_or_else(|| {
-                    corrupt("a change names a collection that its batch does not have")
-                })?;
-                self.push(batch, change, (sequence, *file))?;
-            }
+        let foreign = || corrupt("a change names a collection that its batch does not have");
+        let next = self.next;
+        for (change, sequence) in changes.iter().zip(first..).filter(|(_, at)| *at >= next) {
+            let file = usize::try_from(change.collection).ok();
+            let file = file.and_then(|number| files.get(number)).ok_or_else(foreign)?;
+            self.push(batch, change, (sequence, *file))?;
         }
         self.files.retain(|(_, file)| !file.is_empty());
         self.next = last + 1;

@@ -61,10 +61,6 @@ fn another_run_of_a_node_reads_nothing_and_is_not_in_sync_unless_alone() {
 
 #[test]
 fn a_copy_that_is_alone_and_torn_is_begun_anew_if_others_had_it_too() {
-    let torn = |node, run| {
-        let address = "here".to_owned();
-        Kind::NodeUp(NodeUp { node, address, run, torn: true, ..NodeUp::default() })
-    };
     let careful = |reader, replaces| {
         Kind::Assign(Assign { shard: Some(id(0)), replaces, reader, ..Default::default() })
     };

@@ -45,13 +45,7 @@ fn command(state: &State, draw: Draw) -> Kind {
     match draw.kind {
         0 => Kind::ClusterCreate(ClusterCreate { cluster_id: name.to_owned() }),
         1 | 2 => join(name),
-        3 if draw.stale => Kind::NodeUp(NodeUp {
-            node,
-            address: "here".to_owned(),
-            run: draw.number,
-            torn: true,
-            ..NodeUp::default()
-        }),
+        3 if draw.stale => torn(node, draw.number),
         3 => up(node, draw.number),
         4 => Kind::NodeDown(NodeDown { node, run: draw.number }),
         5 => Kind::NodeCordon(NodeCordon { node, cordoned: draw.stale }),
