@@ -43,6 +43,14 @@ install_packages() {
   ((EUID == 0)) ||
     die "run as root, or have somebody run: apt-get install --no-install-recommends ${packages[*]}"
   echo "installing ${packages[*]}"
+  # Servers are for the tests to start: none begins to run as a service.
+  local policy=/usr/sbin/policy-rc.d
+  if [[ ! -e "$policy" ]]; then
+    # shellcheck disable=SC2064
+    trap "rm -f $policy" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+  fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}"
 }
