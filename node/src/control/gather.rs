@@ -117,3 +117,49 @@ fn outcomes(outcome: Outcome, count: usize) -> Result<Vec<Outcome>> {
 pub(super) fn may_wait(command: &Command) -> bool {
     command.kind.as_ref().is_some_and(gathers)
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_proto::v1::{Checkpoints, Done, ManyOutcomes, RecordGap};
+
+    use super::*;
+
+    fn waiting(kind: Kind) -> Waiting {
+        Waiting { command: command(kind), answer: oneshot::channel().0 }
+    }
+
+    #[tokio::test]
+    async fn what_waits_goes_together_up_to_a_limit() {
+        let (gather, mut queue) = Gather::new();
+        for _ in 0..TOGETHER_MAX + 10 {
+            gather.0.send(waiting(Kind::RecordGap(RecordGap::default()))).await.unwrap();
+        }
+        let first = queue.recv().await.unwrap();
+        assert_eq!(take(first, &mut queue).len(), TOGETHER_MAX);
+        let first = queue.recv().await.unwrap();
+        assert_eq!(take(first, &mut queue).len(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_large_command_takes_no_others_along() {
+        let (gather, mut queue) = Gather::new();
+        let captured = vec![Default::default(); BYTES_MAX];
+        let large = Kind::Checkpoints(Checkpoints { captured, ..Checkpoints::default() });
+        for kind in [large, Kind::RecordGap(RecordGap::default())] {
+            gather.0.send(waiting(kind)).await.unwrap();
+        }
+        let first = queue.recv().await.unwrap();
+        assert_eq!(take(first, &mut queue).len(), 1);
+    }
+
+    #[test]
+    fn an_answer_to_other_commands_is_none() {
+        let done = || Outcome { kind: Some(outcome::Kind::Done(Done {})) };
+        let many = |count| {
+            let outcomes = (0..count).map(|_| done()).collect();
+            Outcome { kind: Some(outcome::Kind::Many(ManyOutcomes { outcomes })) }
+        };
+        assert_eq!(outcomes(many(2), 2).unwrap().len(), 2);
+        assert!(outcomes(many(2), 3).is_err() && outcomes(done(), 1).is_err());
+    }
+}
