@@ -142,9 +142,14 @@ impl Lineage {
         Ok(losses)
     }
 
-    /// Shards that have more to read and whose parents have not.
+    /// Shards that have more to read and whose parents have not. A position does not say
+    /// whose child is whose: of several none is, before there is a listing.
     pub(super) fn readable(&self) -> impl Iterator<Item = (&str, &Place)> {
-        self.unfinished().filter(|(id, _)| {
+        let blind = self.listed.is_empty() && self.unfinished().nth(1).is_some();
+        self.unfinished().filter(move |(id, _)| {
+            if blind {
+                return false;
+            }
             let parent = self.listed.get(*id).and_then(|shard| shard.parent.as_deref());
             let drained = |parent| !matches!(self.places.get(parent), Some(place) if *place != Place::Finished);
             parent.is_none_or(drained)

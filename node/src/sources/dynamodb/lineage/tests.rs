@@ -49,6 +49,19 @@ fn a_child_waits_for_its_parent_to_end_when_a_shard_rolls() {
 }
 
 #[test]
+fn one_restored_reads_no_child_beside_its_parent_before_it_knows_which_is_which() {
+    let places = || [("a".to_owned(), after("7")), ("b".to_owned(), FRESH)].into();
+    let mut lineage = Lineage::restored(places(), String::new());
+    assert_eq!(readable(&lineage), [] as [&str; 0]);
+    no_loss(&mut lineage, &[closed("a", ""), open("b", "a")]);
+    assert_eq!(readable(&lineage), ["a"]);
+    let mut places: BTreeMap<_, _> = places();
+    places.insert("a".to_owned(), Place::Finished);
+    let lineage = Lineage::restored(places, String::new());
+    assert_eq!(readable(&lineage), ["b"], "it has nobody to wait for");
+}
+
+#[test]
 fn both_children_of_a_split_are_read_once_the_parent_has_ended() {
     let mut lineage = anchored(&[open("a", ""), open("z", "")]);
     no_loss(&mut lineage, &[closed("a", ""), open("b", "a"), open("c", "a"), open("z", "")]);
