@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tidegate_proto::v1::feed_server::Feed;
 use tidegate_proto::v1::subscribe_request::Kind;
 use tidegate_proto::v1::{FeedFormat, SubscribeRequest, SubscribeResponse, SubscribeStart};
@@ -117,15 +118,33 @@ impl Feed for FeedService {
         };
         let subscription = self.open_patiently(&start).await?;
         let (responses, stream) = mpsc::channel(1);
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
         self.work.spawn(async move {
             let _counted = telemetry::feed_open();
             if let Err(error) = subscription.serve(requests, &responses).await {
                 // The subscriber may be gone already.
                 drop(responses.send(Err(error)).await);
             }
+            end.store(true, Ordering::Release);
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(to_the_end(stream, ended))))
     }
+}
+
+/// What comes, and an error behind it if the task that sends has not `ended` it: it is
+/// dropped when its node stops, and a feed that seems complete would not be resumed.
+fn to_the_end(
+    responses: mpsc::Receiver<Result<SubscribeResponse, Status>>,
+    ended: Arc<AtomicBool>,
+) -> impl Stream<Item = Result<SubscribeResponse, Status>> {
+    let cut_off = async move { (!ended.load(Ordering::Acquire)).then(|| Err(stopping())) };
+    let cut_off = futures::stream::once(cut_off).filter_map(std::future::ready);
+    ReceiverStream::new(responses).chain(cut_off)
+}
+
+fn stopping() -> Status {
+    Status::unavailable("this node is stopping; resume at another")
 }
 
 /// Where each lane begins, for the tokens of responses before its first.
@@ -196,7 +215,8 @@ impl Subscription {
                         )));
                     }
                     Some(Err(error)) => return Err(status(&error)),
-                    None => return Ok(()),
+                    None if self.start.until_now => return Ok(()),
+                    None => return Err(stopping()),
                 },
                 () = responses.closed() => return Ok(()),
             }
