@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SNAPSHOT_WAIT_S = 150
 DELIVERY_WAIT_S = 120
+# Of each log, when it goes wrong.
+LAST_LINES = 8
 
 
 def say(text):
@@ -29,8 +31,7 @@ class Demo:
         self.args = args
         self.folder = Path(args.folder)
         self.bin = Path(args.bin)
-        self.nodes = {}
-        self.running = []
+        self.running = {}
         self.stop_writing = threading.Event()
         self.written = 0
 
@@ -39,21 +40,24 @@ class Demo:
     def spawn(self, name, *command):
         log = open(self.folder / f"{name}.log", "ab")
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
-        self.running.append(process)
+        self.running[name] = process
         return process
 
     def start_node(self, number):
         join = ["--bootstrap"] if number == 1 else ["--join", self.address(1)]
-        self.nodes[number] = self.spawn(
+        self.spawn(
             f"node{number}",
             self.bin / "tidegated", "run",
             "--data", self.folder / f"node{number}", "--name", f"node{number}",
             "--listen", self.address(number),
-            "--metrics-listen", f"127.0.0.1:{self.args.port + 100 + number}", *join,
+            "--metrics-listen", self.metrics(number), *join,
         )
 
     def address(self, number):
         return f"127.0.0.1:{self.args.port + number}"
+
+    def metrics(self, number):
+        return f"127.0.0.1:{self.args.port + 3 + number}"
 
     def documents_endpoint(self):
         return f"http://127.0.0.1:{self.args.port}"
@@ -77,8 +81,17 @@ class Demo:
                     return
             except (subprocess.CalledProcessError, ValueError, KeyError):
                 pass  # a node that is not there yet
+            for name, process in self.running.items():
+                if process.poll() is not None:
+                    self.give_up(f"{name} ended with code {process.returncode}, waiting until {what}")
             time.sleep(0.3)
-        raise SystemExit(f"gave up after {seconds} s waiting until {what}; see {self.folder}/*.log")
+        self.give_up(f"gave up after {seconds} s waiting until {what}")
+
+    def give_up(self, why):
+        for path in sorted(self.folder.glob("*.log")):
+            for line in path.read_text(errors="replace").splitlines()[-LAST_LINES:]:
+                print(f"{path.name}: {line}", file=sys.stderr)
+        raise SystemExit(f"{why}; above is the end of {self.folder}/*.log")
 
     # ---- load ----
 
@@ -136,7 +149,7 @@ class Demo:
         self.start_node(3)
         self.wait("three nodes are up", lambda: self.up() == 3, 30)
         say("three nodes are up; metrics at " + "  ".join(
-            f"http://127.0.0.1:{args.port + 100 + number}/metrics" for number in (1, 2, 3)))
+            f"http://{self.metrics(number)}/metrics" for number in (1, 2, 3)))
         self.wait("the document store answers", lambda: self.count() == 0, 30)
         say(f"loading {args.documents} documents")
         started = time.monotonic()
@@ -181,7 +194,7 @@ class Demo:
                    "--from", "earliest", "--format", "json"]
         log = open(self.folder / "feed.log", "ab")
         process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=log)
-        self.running.append(process)
+        self.running["feed"] = process
         return process
 
     def shards(self):
@@ -200,8 +213,9 @@ class Demo:
         busiest = max(owned, key=owned.get)
         number = int(busiest.removeprefix("node"))
         say(f"kill -9 node{number}, which owns {owned[busiest]} of {sum(owned.values())} shards")
-        os.kill(self.nodes[number].pid, signal.SIGKILL)
-        self.nodes[number].wait()
+        killed = self.running.pop(f"node{number}")
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
         self.wait("its shards run elsewhere",
                   lambda: all(shard["reader"] != busiest for shard in self.shards()), 30)
         say(f"its shards run elsewhere, snapshot at {self.snapshot():.0%}; restart node{number}")
@@ -272,10 +286,10 @@ class Demo:
 
     def close(self):
         self.stop_writing.set()
-        for process in self.running:
+        for process in self.running.values():
             if process.poll() is None:
                 process.terminate()
-        for process in self.running:
+        for process in self.running.values():
             try:
                 process.wait(timeout=25)
             except subprocess.TimeoutExpired:

@@ -13,6 +13,10 @@ pub mod exchange;
 pub mod feed;
 pub mod node;
 pub mod placement;
+#[cfg(test)]
+#[path = "../../tests/src/ports.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a file of the tests' crate too")]
+mod ports;
 pub mod retry;
 pub mod server;
 pub mod shard;
@@ -23,3 +27,4 @@ pub mod sources;
 pub mod spool;
 pub mod task;
 pub mod telemetry;
+pub mod tls;

@@ -1,12 +1,13 @@
 //! DynamoDB Local, the real jar, for tests: each has a server of its own.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+
+use crate::ports::free_port;
 
 /// Where the install script puts the jar, below the home folder.
 const FOLDER: &str = ".cache/tidegate/dynamodb-local";
@@ -90,11 +91,4 @@ impl DynamoDbLocal {
         }
         panic!("DynamoDB Local did not open port {port} within a minute");
     }
-}
-
-/// A port nobody listens on now. Another process may take it before we do;
-/// then the wait for it fails, or the tests see tables that are not theirs.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
-    listener.local_addr().expect("a bound listener has an address").port()
 }

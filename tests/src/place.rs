@@ -1,10 +1,11 @@
 //! Where a process runs and how it is begun.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
+
+use crate::ports::free_address;
 
 /// The place of one process: on loopback, or in a world of its own.
 #[derive(Clone, Debug, Default)]
@@ -40,15 +41,4 @@ impl Place {
         command.kill_on_drop(true);
         command
     }
-}
-
-/// A loopback address nobody listens on right now.
-///
-/// # Panics
-///
-/// If there is none.
-#[must_use]
-pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
 }

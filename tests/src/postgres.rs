@@ -1,12 +1,13 @@
 //! A PostgreSQL server, Debian's, for tests: each has one of its own.
 
 use std::error::Error;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use crate::ports::free_port;
 
 /// Where Debian puts its versions.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -223,11 +224,4 @@ fn run_as(owner: Option<(u32, u32)>, program: &Path) -> Command {
     // Whatever folder the test runs in, that user may not enter it.
     command.current_dir("/");
     command
-}
-
-/// A port nobody listens on now. Another process may take it before we do; then
-/// the server does not start.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
-    listener.local_addr().expect("a bound listener has an address").port()
 }

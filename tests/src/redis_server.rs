@@ -1,7 +1,6 @@
 //! A real Redis, for tests: each has a server of its own.
 
 use std::io;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+
+use crate::ports::free_port;
 
 /// Debian's `redis-server`.
 const SERVER: &str = "/usr/bin/redis-server";
@@ -230,15 +231,4 @@ fn launch(port: u16, settings: &[String], folder: &std::path::Path) -> Child {
         .kill_on_drop(true)
         .spawn()
         .expect("redis-server is installed; run deploy/install-deps.sh")
-}
-
-/// A port nobody listens on now.
-///
-/// # Panics
-///
-/// If there is none.
-#[must_use]
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
-    listener.local_addr().expect("a bound listener has an address").port()
 }

@@ -280,15 +280,15 @@ impl Admin for AdminService {
         let mut checks = self.own_checks();
         let specs: Vec<(String, String)> = self.control.read(|state| {
             let wanted = state.exports().filter(|it| name.is_empty() || it.name == name);
-            wanted.map(|export| (export.name.clone(), export.spec.clone())).collect()
+            let specs = wanted.map(|export| {
+                checks.extend(headroom_check(state, export));
+                (export.name.clone(), export.spec.clone())
+            });
+            specs.collect()
         });
         if specs.is_empty() && !name.is_empty() {
             return Err(Status::not_found(format!("there is no export \"{name}\"")));
         }
-        self.control.read(|state| {
-            let wanted = state.exports().filter(|it| name.is_empty() || it.name == name);
-            checks.extend(wanted.filter_map(|export| headroom_check(state, export)));
-        });
         for (export, spec) in specs {
             let found = plan::checks(&spec).await;
             let found =

@@ -4,10 +4,12 @@ mod export;
 mod limits;
 mod node;
 mod reference;
+mod secret;
 mod table;
 
 pub use export::{ExportSpec, RetentionConfig, SinkSpec, SnapshotConfig, SnapshotMode};
 pub use limits::Limits;
 pub use node::{ClusterConfig, NodeConfig, NodeFlags};
 pub use reference::resolve;
+pub use secret::Secret;
 pub use table::parse;

@@ -37,8 +37,10 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_millis(2);
 /// Batches on their way to the copies before the reader waits for them.
 const UNSAFE_MAX: usize = 256;
-/// How often the source is asked how long it keeps what was not read yet.
+/// How often the source is asked how long it keeps what was not read yet, and how soon
+/// again if it cannot tell.
 const HEADROOM: Duration = Duration::from_secs(20);
+const HEADROOM_UNTOLD: Duration = Duration::from_secs(1);
 /// Pages that wait for the stream before no more are taken.
 const HELD_MAX: usize = 4;
 
@@ -179,7 +181,7 @@ impl Reader {
         let mut out = BatchBuilder::default();
         let mut safe = self.log.safe();
         let mut idle = IDLE;
-        let mut told = None;
+        let mut headroom_due = Instant::now();
         while !*stop.borrow() && !self.captured_to_the_end() {
             let wait = if chunks.is_some() || self.merge.held() > 0 { BUSY } else { idle };
             let read = tokio::select! {
@@ -197,7 +199,7 @@ impl Reader {
                 chunks = None;
             }
             self.merge.release(|seen| stream.passed(seen))?;
-            self.tell_headroom(&mut told, stream);
+            self.tell_headroom(&mut headroom_due, stream);
             tokio::select! {
                 () = self.pace.after(out.len()) => {}
                 _ = stop.changed() => {}
@@ -218,12 +220,14 @@ impl Reader {
     }
 
     /// Reports how long the source keeps what follows, if it is time for that.
-    fn tell_headroom(&mut self, told: &mut Option<Instant>, stream: &dyn ChangeStream) {
-        if told.is_some_and(|told| told.elapsed() < HEADROOM) {
+    fn tell_headroom(&mut self, due: &mut Instant, stream: &dyn ChangeStream) {
+        let now = Instant::now();
+        if now < *due {
             return;
         }
-        if let Some(until_ms) = stream.kept_until_ms() {
-            *told = Some(Instant::now());
+        let until_ms = stream.kept_until_ms();
+        *due = now + until_ms.map_or(HEADROOM_UNTOLD, |_| HEADROOM);
+        if let Some(until_ms) = until_ms {
             self.merge.kept_until(until_ms);
         }
     }

@@ -11,7 +11,6 @@ mod contract;
 mod jsonl;
 mod lake;
 mod postgres;
-mod secret;
 
 use std::sync::Arc;
 

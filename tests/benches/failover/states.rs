@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use tidegate_node::sources::datagen::{DatagenConfig, state_after};
-use tidegate_proto::v1::{ChangeBatch, Operation};
-use tidegate_proto::{Frame, content_hash};
+use tidegate_proto::Frame;
+use tidegate_proto::v1::ChangeBatch;
 use tidegate_tests::feed::{Judge, Seen};
+use tidegate_tests::latest::{State, fold};
 
 use crate::Outcome;
-
-/// By key, the hash of its latest document.
-type State = BTreeMap<Vec<u8>, [u8; 16]>;
 
 /// Each shard's documents, folded from its changes.
 #[derive(Debug, Default)]
@@ -40,18 +38,4 @@ pub(crate) fn verify(seen: &Seen<States>, config: &DatagenConfig) -> Outcome<u64
         changes += last;
     }
     Ok(changes)
-}
-
-fn fold(state: &mut State, batch: &ChangeBatch) -> Outcome<()> {
-    for change in &batch.changes {
-        if change.operation() == Operation::Delete {
-            state.remove(&change.key[..]);
-            continue;
-        }
-        let dictionary = batch.dictionaries.get(usize::try_from(change.dictionary)?);
-        let dictionary = dictionary.ok_or("a change without its dictionary")?;
-        // From the document, not from what the change says of it.
-        state.insert(change.key.to_vec(), content_hash(dictionary, &change.document));
-    }
-    Ok(())
 }

@@ -8,7 +8,8 @@ use tidegate_proto::v1::admin_client::AdminClient;
 use tidegate_proto::v1::{
     ApplyRequest, DeleteExportRequest, ListShardsRequest, Shard, StatusRequest, StatusResponse,
 };
-use tidegate_tests::cluster::{binary, free_address};
+use tidegate_tests::cluster::binary;
+use tidegate_tests::ports::free_address;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 

@@ -1,14 +1,16 @@
 //! Ready-made batches, and what must come out of them.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_node::sinks::{Sink, SinkBatch};
 use tidegate_node::sources::Source as _;
 use tidegate_node::sources::datagen::{Datagen, DatagenConfig, state_after};
-use tidegate_proto::v1::{ChangeBatch, Operation, Progress, ShardSpec};
+use tidegate_proto::v1::{Operation, Progress, ShardSpec};
 use tidegate_proto::{
     BatchBuilder, Codec, Draft, Epoch, Frame, Key, KeyPart, Sequence, Stamp, content_hash, document,
 };
+use tidegate_tests::latest::State;
 
 use crate::bench::{Outcome, require};
 
@@ -16,9 +18,6 @@ use crate::bench::{Outcome, require};
 const BATCH_BYTES: usize = 256 << 10;
 /// The smallest document the generator makes; smaller ones are made here.
 const GENERATED_BYTES_MIN: usize = 320;
-
-/// By key, the hash of its latest document.
-pub(crate) type State = BTreeMap<Vec<u8>, [u8; 16]>;
 
 /// Encoded batches of one shard, from sequence 1 on.
 pub(crate) struct Stock {
@@ -29,6 +28,21 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
+    /// All of it through `sink`, until that has proved it durable.
+    pub(crate) async fn deliver(&self, sink: &mut dyn Sink) -> Outcome<()> {
+        for frame in &self.frames {
+            let batch = SinkBatch {
+                frame: frame.clone(),
+                batch: Arc::new(frame.decode()?),
+                first: frame.first(),
+                progress: Arc::new(Progress::default()),
+            };
+            sink.write(&batch).await?;
+        }
+        sink.flush().await?;
+        Ok(())
+    }
+
     /// `changes` changes with documents of about `document_bytes`.
     pub(crate) async fn make(document_bytes: usize, changes: u64) -> Outcome<Self> {
         if document_bytes < GENERATED_BYTES_MIN {
@@ -127,19 +141,4 @@ impl Tiling {
         self.digest = self.digest.rotate_left(5) ^ xxhash_rust::xxh3::xxh3_64(&frame.bytes()[..32]);
         Ok(())
     }
-}
-
-/// Puts a batch's changes over `state`.
-pub(crate) fn fold(state: &mut State, batch: &ChangeBatch) -> Outcome<()> {
-    for change in &batch.changes {
-        if change.operation() == Operation::Delete {
-            state.remove(&change.key[..]);
-            continue;
-        }
-        let dictionary = batch.dictionaries.get(usize::try_from(change.dictionary)?);
-        let dictionary = dictionary.ok_or("a change without its dictionary")?;
-        // From the document, not from what the change says of it.
-        state.insert(change.key.to_vec(), content_hash(dictionary, &change.document));
-    }
-    Ok(())
 }

@@ -10,7 +10,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::bench::Outcome;
 use crate::node::channel;
-use crate::stock::{State, Tiling, fold};
+use crate::stock::Tiling;
+use tidegate_tests::latest::{State, fold};
 
 /// Bytes that may be on their way to it.
 const CREDIT: u64 = 64 << 20;

@@ -1,11 +1,12 @@
 //! Nodes killed under load: what a subscriber sees of it.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::Value;
 use tidegate_tests::cluster::{Cluster, alone};
+
+use crate::followed::sequences;
 
 const EXPORT: &str = "generated";
 const SHARDS: u64 = 6;
@@ -45,7 +46,7 @@ async fn a_killed_node_costs_a_subscriber_a_moment_and_no_change() {
         cluster.until("all spools have two copies in sync again", in_sync).await;
     }
     let last = captured(&cluster);
-    cluster.until("the subscriber has it all", |_| reached(&seen(&followed), &last)).await;
+    cluster.until("the subscriber has it all", |_| reached(&sequences(&followed), &last)).await;
     drop(follower);
     assert_eq!(cluster.json(&["gap", "list"])["gaps"].as_array().map(Vec::len), Some(0));
     tiles(&followed);
@@ -87,7 +88,7 @@ async fn shards_move_and_a_node_is_drained_without_losing_a_change() {
     let before = captured(&cluster);
     cluster.until("every shard moves on", |it| moved(&before, &captured(it))).await;
     let last = captured(&cluster);
-    cluster.until("the subscriber has it all", |_| reached(&seen(&followed), &last)).await;
+    cluster.until("the subscriber has it all", |_| reached(&sequences(&followed), &last)).await;
     drop(follower);
     tiles(&followed);
 }
@@ -113,23 +114,8 @@ fn reached(seen: &BTreeMap<String, Vec<u64>>, last: &BTreeMap<String, u64>) -> b
     last.iter().all(|(name, at)| seen.get(name).and_then(|all| all.last()) >= Some(at))
 }
 
-/// The sequences each shard's subscriber got, in the order they came. A line
-/// still being written is left out.
-fn seen(followed: &Path) -> BTreeMap<String, Vec<u64>> {
-    let mut text = String::new();
-    std::fs::File::open(followed).unwrap().read_to_string(&mut text).unwrap();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for line in whole.lines() {
-        let change: Value = serde_json::from_str(line).unwrap();
-        let sequence = change["sequence"].as_u64().unwrap();
-        seen.entry(change["shard"].to_string()).or_default().push(sequence);
-    }
-    seen
-}
-
 fn tiles(followed: &Path) {
-    for (shard, sequences) in seen(followed) {
+    for (shard, sequences) in sequences(followed) {
         let expected: Vec<u64> = (1..=sequences.len() as u64).collect();
         let off = sequences.iter().zip(&expected).find(|(found, wanted)| found != wanted);
         assert_eq!(off, None, "shard {shard}: every change once and in order");

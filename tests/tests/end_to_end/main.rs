@@ -8,6 +8,7 @@ mod damage;
 mod dynamodb;
 mod failover;
 mod faults;
+mod followed;
 mod operate;
 mod postgres;
 mod redis;
@@ -17,7 +18,11 @@ mod stage;
 
 use std::process::Command;
 
-use tidegate_tests::cluster::{alone, binary, free_address};
+use tidegate_tests::cluster::{alone, binary};
+use tidegate_tests::ports::free_ports;
+
+/// The store, three nodes, and their metrics.
+const DEMO_PORTS: u16 = 7;
 
 /// The demo, smaller: a snapshot under write load, the busiest node killed half
 /// way, store, lake and feed compared.
@@ -26,14 +31,12 @@ async fn the_demo_verifies_every_document() {
     let _alone = alone().await;
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let folder = tempfile::tempdir().unwrap();
-    let port: u16 = free_address().rsplit(':').next().unwrap().parse().unwrap();
     let output = Command::new("bash")
         .arg(format!("{root}/deploy/demo.sh"))
         .env("BIN", binary("x").parent().unwrap())
         .env("DEMO_DIR", folder.path().join("demo"))
         .env("DOCUMENTS", "20000")
-        // Other ports are this one and up; leave room below the limit.
-        .env("PORT", port.clamp(1024, 60_000).to_string())
+        .env("PORT", free_ports(DEMO_PORTS).to_string())
         .output()
         .unwrap();
     let out = String::from_utf8_lossy(&output.stdout);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tidegate_tests::cluster::{Cluster, alone, binary};
 use tokio::runtime::Handle;
 
+use crate::followed::sequences;
 use crate::stage::{COLLECTION, Stage};
 
 const EXPORT: &str = "operated";
@@ -218,19 +219,6 @@ impl Drop for Restarted {
             drop(Command::new("kill").args(["-KILL", id.trim()]).status());
         }
     }
-}
-
-/// The sequences each shard's subscriber got, in the order they came.
-pub(crate) fn sequences(followed: &Path) -> BTreeMap<String, Vec<u64>> {
-    let text = std::fs::read_to_string(followed).unwrap();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for line in whole.lines() {
-        let change: Value = serde_json::from_str(line).unwrap();
-        let sequence = change["sequence"].as_u64().unwrap();
-        seen.entry(change["shard"].to_string()).or_default().push(sequence);
-    }
-    seen
 }
 
 fn received(followed: &Path) -> u64 {

@@ -12,9 +12,10 @@ use aws_sdk_dynamodb::types::{
 };
 use serde_json::{Value, json};
 use tidegate_proto::{Sequence, Token};
-use tidegate_tests::cluster::{Cluster, alone, free_address};
+use tidegate_tests::cluster::{Cluster, alone};
 use tidegate_tests::dynamodb_local::DynamoDbLocal;
 use tidegate_tests::lake;
+use tidegate_tests::ports::free_address;
 use tokio::time::Instant;
 
 use crate::dynamodb::client;

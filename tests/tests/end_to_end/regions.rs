@@ -10,6 +10,8 @@ use tidegate_tests::world::{Link, Rule, World, is_alone, node, run_alone};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::followed::sequences;
+
 /// Its own name, to run it again.
 const NAME: &str = "regions::a_change_crosses_once_and_a_lost_regions_shards_come_home";
 const EXPORT: &str = "far";
@@ -123,7 +125,7 @@ fn captured(cluster: &Cluster) -> u64 {
 
 /// How many changes the subscriber got; each shard's once and in order.
 fn received(followed: &Path) -> u64 {
-    let seen = crate::operate::sequences(followed);
+    let seen = sequences(followed);
     for (shard, seen) in &seen {
         let every: Vec<u64> = (1..=seen.len() as u64).collect();
         assert!(*seen == every, "shard {shard}: every change once and in order");

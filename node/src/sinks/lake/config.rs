@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::config::resolve;
+use crate::config::{Secret, resolve};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sinks::secret::Secret;
 
 /// Keys of a `[[sink]]` of kind `lake`.
 #[derive(Clone, Debug, Deserialize)]

@@ -8,11 +8,12 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::config::{PostgresConfig, refuse};
+use super::config::{PLACE, PostgresConfig, refuse};
 use super::gather::Staged;
 use super::tables::Table;
 use super::tls::Tls;
 use crate::error::{Error, ErrorKind, Result};
+use crate::tls;
 
 /// What the server does about a statement that takes too long comes before what
 /// we do about a server that says nothing.
@@ -44,7 +45,7 @@ impl Session {
     /// Connects and sets up.
     pub(super) async fn connect(config: &PostgresConfig) -> Result<Self> {
         let connection = config.connection()?;
-        let tls = Tls::new(config.ca_file.as_deref())?;
+        let tls = Tls(tls::client(config.ca_file.as_deref(), PLACE)?);
         let doing = "connect to the database";
         let connected =
             tokio::time::timeout(config.connect_timeout() + GRACE, connection.connect(tls));

@@ -6,14 +6,15 @@ use serde::Deserialize;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
 use super::names;
-use crate::config::resolve;
+use crate::config::{Secret, resolve};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sinks::secret::Secret;
 
 /// A server that is gone silently is noticed after about this long.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
 /// How often a quiet connection is tried.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// What errors of it are said of.
+pub(super) const PLACE: &str = "[[sink]] of kind \"postgres\"";
 /// Columns that are made whatever the export declares.
 const RESERVED: [&str; 3] = ["key", "document", "before"];
 /// Columns of PostgreSQL itself.
@@ -296,7 +297,7 @@ fn is_reference(text: &str) -> bool {
 }
 
 pub(super) fn refuse(why: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("[[sink]] of kind \"postgres\": {why}"))
+    Error::new(ErrorKind::Config, format!("{PLACE}: {why}"))
 }
 
 fn schema() -> String {

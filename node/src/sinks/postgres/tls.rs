@@ -1,4 +1,4 @@
-//! TLS for the connection, by rustls. Certificates are always verified.
+//! TLS by rustls, for the client's own traits.
 
 use std::io;
 use std::pin::Pin;
@@ -6,50 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
-use super::config::refuse;
-use crate::error::Result;
-
-/// Makes connections to servers whose certificate one of its authorities signed.
+/// Makes connections to servers whose certificate is trusted.
 #[derive(Clone)]
-pub(super) struct Tls(Arc<ClientConfig>);
-
-impl Tls {
-    /// Trusts the authorities in `ca_file`, or those of this machine.
-    pub(super) fn new(ca_file: Option<&str>) -> Result<Self> {
-        let mut roots = RootCertStore::empty();
-        let added = match ca_file {
-            Some(path) => {
-                let certificates = CertificateDer::pem_file_iter(path)
-                    .and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>)
-                    .map_err(|error| {
-                        refuse(&format!("read certificates from ca-file {path}")).because(error)
-                    })?;
-                roots.add_parsable_certificates(certificates).0
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(found.certs).0
-            }
-        };
-        if added == 0 && ca_file.is_some() {
-            return Err(refuse("ca-file holds no certificate"));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| refuse("set up TLS").because(error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self(Arc::new(config)))
-    }
-}
+pub(super) struct Tls(pub(super) Arc<ClientConfig>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for Tls {
     type Stream = Encrypted<S>;

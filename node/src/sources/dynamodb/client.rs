@@ -89,7 +89,8 @@ impl Client {
             loader = loader.endpoint_url(resolve(endpoint)?);
         }
         if let (Some(access), Some(secret)) = (&config.access_key, &config.secret_key) {
-            let keys = Credentials::new(resolve(access)?, resolve(secret)?, None, None, "tidegate");
+            let keys =
+                Credentials::new(resolve(&access.0)?, resolve(&secret.0)?, None, None, "tidegate");
             loader = loader.credentials_provider(keys);
         }
         let shared = Box::pin(loader.load()).await;

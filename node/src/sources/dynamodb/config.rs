@@ -1,9 +1,8 @@
 //! The `[source]` table of a DynamoDB export.
 
-use std::fmt;
-
 use serde::Deserialize;
 
+use crate::config::Secret;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most segments a scan is cut into.
@@ -12,7 +11,7 @@ const SEGMENTS_MAX: u32 = 4096;
 const POLL_MS_MIN: u64 = 200;
 
 /// Which table, how to reach it, and how hard to read it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DynamodbConfig {
     /// The table's name.
@@ -27,10 +26,10 @@ pub struct DynamodbConfig {
     /// `secret-key`, the node's own AWS credentials are used: environment,
     /// profile, container or instance role.
     #[serde(default)]
-    pub access_key: Option<String>,
+    pub access_key: Option<Secret>,
     /// Secret access key, a reference as `${env:AWS_SECRET}`.
     #[serde(default)]
-    pub secret_key: Option<String>,
+    pub secret_key: Option<Secret>,
     /// Segments of the parallel scan: the chunks of the snapshot. Fixed when the
     /// table is first discovered. Default 16, at most 4096.
     #[serde(default = "segments")]
@@ -55,17 +54,6 @@ fn segments() -> u32 {
 
 fn poll_ms() -> u64 {
     250
-}
-
-/// Without the keys: they may have been written out instead of referred to.
-impl fmt::Debug for DynamodbConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DynamodbConfig")
-            .field("table", &self.table)
-            .field("region", &self.region)
-            .field("endpoint", &self.endpoint)
-            .finish_non_exhaustive()
-    }
 }
 
 impl DynamodbConfig {

@@ -1,15 +1,14 @@
 //! The `[source]` table of a Redis export.
 
-use std::fmt;
-
 use serde::Deserialize;
 
+use crate::config::Secret;
 use crate::error::{Error, ErrorKind, Result};
 
 const PORT: u16 = 6379;
 
 /// Which server, and as whom.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RedisConfig {
     /// `redis://HOST:PORT`, or `rediss://` with TLS: the primary or one of its
@@ -20,21 +19,11 @@ pub struct RedisConfig {
     pub user: Option<String>,
     /// Usually a reference as `${env:REDIS_PASSWORD}`.
     #[serde(default)]
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// A file of certificates (PEM) of the authorities that may sign the server's;
     /// this machine's without it.
     #[serde(default)]
     pub ca_file: Option<String>,
-}
-
-/// Without the password: it may have been written out instead of referred to.
-impl fmt::Debug for RedisConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConfig")
-            .field("endpoint", &self.endpoint)
-            .field("user", &self.user)
-            .finish_non_exhaustive()
-    }
 }
 
 impl RedisConfig {

@@ -28,7 +28,6 @@ mod sketch;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod wire;
 
 use std::sync::Arc;

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 use super::position::Offset;
 use super::*;
+use crate::config::Secret;
+use crate::ports::free_port;
 use crate::sources::Loss;
 use crate::sources::contract::{
     Memory, any_position_resumes_over, writes_after_the_anchor_are_streamed,
@@ -242,7 +244,7 @@ async fn over_tls_the_same_comes_and_other_authorities_are_refused() {
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let port = redis_server::free_port().to_string();
+    let port = free_port().to_string();
     let tls = ["--tls-port", &port, "--tls-auth-clients", "no", "--tls-replication", "yes"];
     let files = [
         "--tls-cert-file",
@@ -290,7 +292,7 @@ async fn a_server_is_looked_at_before_and_what_is_wrong_is_named() {
     client.say("ACL SETUSER other on >s3cret +info").await;
     client.say("ACL SETUSER default off").await;
     let logged_in = |user: Option<&str>, password: &str| {
-        let (user, password) = (user.map(str::to_owned), Some(password.to_owned()));
+        let (user, password) = (user.map(str::to_owned), Some(Secret(password.to_owned())));
         Redis::open(&RedisConfig { user, password, ..plain(&server) }).unwrap()
     };
     let reader = logged_in(Some("reader"), "s3cret");

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::config::RedisConfig;
-use super::{resp, tls};
+use super::resp;
 use crate::config::resolve;
 use crate::error::{Error, ErrorKind, Result};
+use crate::tls;
 
 const CONNECT: Duration = Duration::from_secs(3);
 /// A primary says something every ten seconds, unless it is set to less.
@@ -46,7 +50,7 @@ impl Wire {
             connecting.map_err(|_| lost(&address, "connect to").because("no answer"))??;
         let mut wire = Self { socket, buffer: BytesMut::new(), address };
         if let Some(password) = &config.password {
-            let password = resolve(password)?;
+            let password = resolve(&password.0)?;
             let user = config.user.as_deref().map(resolve).transpose()?;
             let mut login = vec!["AUTH"];
             login.extend(user.as_deref());
@@ -169,7 +173,26 @@ async fn connect(config: &RedisConfig, address: &str) -> Result<Box<dyn Socket>>
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let ca_file = config.ca_file.as_deref().map(resolve).transpose()?;
-    Ok(Box::new(Box::pin(tls::connect(socket, host, ca_file.as_deref())).await?))
+    Ok(Box::new(Box::pin(encrypt(socket, host, ca_file.as_deref())).await?))
+}
+
+/// Speaks TLS with `host`.
+async fn encrypt(
+    socket: TcpStream,
+    host: &str,
+    ca_file: Option<&str>,
+) -> Result<TlsStream<TcpStream>> {
+    const PLACE: &str = "[source]";
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| {
+        let why = format!("{PLACE}: endpoint names no host that TLS knows");
+        Error::new(ErrorKind::Config, why).because(error)
+    })?;
+    let connector = TlsConnector::from(tls::client(ca_file, PLACE)?);
+    connector.connect(name, socket).await.map_err(|error| {
+        let why = "redis: TLS is not agreed on; if the certificate is refused, name the file of \
+                   its authority in [source] ca-file";
+        Error::new(ErrorKind::Unavailable, why).because(error)
+    })
 }
 
 /// The connection is no use any more.

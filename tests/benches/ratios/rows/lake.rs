@@ -21,15 +21,15 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use tidegate_node::config::SinkSpec;
-use tidegate_node::sinks::{self, SinkBatch, SinkShard};
+use tidegate_node::sinks::{self, SinkShard};
 use tidegate_node::sources::datagen::state_after;
 use tidegate_proto::Epoch;
-use tidegate_proto::v1::Progress;
+use tidegate_tests::latest::State;
 
 use crate::bench::{Bench, Better, Goal, Outcome, float, require, timed};
 use crate::machine::pinned;
 use crate::node::{Node, Start, delivered, generated};
-use crate::stock::{self, State, Stock};
+use crate::stock::{self, Stock};
 
 const SINK_1K: Goal = goal("P3.sink-1k", "lake sink, 1 KB documents, to a bare ArrowWriter", 0.85);
 const SINK_100: Goal =
@@ -85,20 +85,7 @@ async fn write(stock: Arc<Stock>, folder: PathBuf) -> Outcome<f64> {
     let [export, shard, sink] = ["bench", "0", "lake"].map(str::to_owned);
     let shard = SinkShard { export, shard, sink, epoch: Epoch(1) };
     let mut sink = sinks::open(&sinks::parse(&spec)?, &shard).await?.sink;
-    let work = async {
-        for frame in &stock.frames {
-            let batch = SinkBatch {
-                frame: frame.clone(),
-                batch: Arc::new(frame.decode()?),
-                first: frame.first(),
-                progress: Arc::new(Progress::default()),
-            };
-            sink.write(&batch).await?;
-        }
-        sink.flush().await?;
-        Ok(())
-    };
-    Ok(timed(work).await?.0)
+    Ok(timed(stock.deliver(&mut *sink)).await?.0)
 }
 
 async fn whole(bench: &mut Bench, goal: &Goal, document_bytes: usize, rows: u64) -> Outcome<()> {

@@ -10,11 +10,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use tidegate_node::config::SinkSpec;
-use tidegate_node::sinks::{self, SinkBatch, SinkShard};
-use tidegate_proto::v1::{Change, ChangeBatch, Progress};
+use tidegate_node::sinks::{self, SinkShard};
+use tidegate_proto::v1::{Change, ChangeBatch};
 use tidegate_proto::{Epoch, Key, document};
 use tidegate_tests::postgres::Postgres;
 
@@ -77,17 +76,7 @@ async fn write(server: &Postgres, schema: &str, stock: &Stock) -> Outcome<()> {
     let [export, shard, sink] = ["bench", "0", "postgres"].map(str::to_owned);
     let shard = SinkShard { export, shard, sink, epoch: Epoch(1) };
     let mut sink = sinks::open(&sinks::parse(&spec)?, &shard).await?.sink;
-    for frame in &stock.frames {
-        let batch = SinkBatch {
-            frame: frame.clone(),
-            batch: Arc::new(frame.decode()?),
-            first: frame.first(),
-            progress: Arc::new(Progress::default()),
-        };
-        sink.write(&batch).await?;
-    }
-    sink.flush().await?;
-    Ok(())
+    stock.deliver(&mut *sink).await
 }
 
 /// Every key once, with its last change.

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tidegate_proto::v1::Shard;
-use tidegate_tests::cluster::{binary, free_address};
+use tidegate_tests::cluster::binary;
+use tidegate_tests::ports::free_address;
 use tokio::time::Instant;
 
 use crate::bench::{Bench, Better, Goal, Outcome, float, median, require};

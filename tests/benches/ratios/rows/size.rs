@@ -16,7 +16,8 @@ use tidegate_proto::v1::{
     DescribeRequest, DocumentWrite, EncodedDocument, WriteRequest, document_write,
 };
 use tidegate_proto::{Key, KeyPart, content_hash};
-use tidegate_tests::cluster::{binary, free_address};
+use tidegate_tests::cluster::binary;
+use tidegate_tests::ports::free_address;
 use tokio::time::Instant;
 
 use super::feed::{CLIENT, SERVER, measured};
@@ -24,8 +25,8 @@ use crate::bare::{self, Bare};
 use crate::bench::{Bench, Better, Goal, Outcome, float, median, require, short, timed};
 use crate::machine::pinned;
 use crate::node::{Node, Start, captured, channel};
-use crate::stock::State;
 use crate::subscriber::{Effort, Wish};
+use tidegate_tests::latest::State;
 
 const FIXED: Goal =
     goal("P10.fixed", "feed: a of ns/event = a + b·n, to 250 ns", 1.0, Better::Lower, "ns");

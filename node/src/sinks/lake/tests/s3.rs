@@ -1,7 +1,7 @@
 //! The lake in a bucket, against moto's S3, which `deploy/install-deps.sh` puts
 //! below the home folder.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::*;
+use crate::ports::free_port;
 
 /// How often a server that starts is tried, and how long between.
 const TRIES_MAX: u32 = 150;
@@ -29,9 +30,7 @@ struct Prefix {
 impl Moto {
     /// Starts a server and makes the bucket.
     async fn start() -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let port = address.port().to_string();
         let home = std::env::var_os("HOME").unwrap();
         let python = Path::new(&home).join(".cache/tidegate/py/bin/python");

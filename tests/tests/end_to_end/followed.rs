@@ -1,0 +1,20 @@
+//! What `tidegate feed tail` has written of a feed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+/// The sequences each shard's subscriber got, in the order they came. A line
+/// still being written is left out.
+pub(crate) fn sequences(followed: &Path) -> BTreeMap<String, Vec<u64>> {
+    let text = std::fs::read_to_string(followed).unwrap();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for line in whole.lines() {
+        let change: Value = serde_json::from_str(line).unwrap();
+        let sequence = change["sequence"].as_u64().unwrap();
+        seen.entry(change["shard"].to_string()).or_default().push(sequence);
+    }
+    seen
+}
