@@ -2,12 +2,12 @@
 
 use tidegate_proto::v1::admin_client::AdminClient;
 use tidegate_proto::v1::{
-    ApplyRequest, Check, CordonNodeRequest, DeleteExportRequest, DoctorRequest, Export,
-    ExportState, Gap, ListExportsRequest, ListGapsRequest, ListNodesRequest, ListNodesResponse,
-    ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
-    PlanRebalanceRequest, PlanRequest, PlanResponse, PlannedMove, Rate, RemoveNodeRequest,
-    SetExportRateRequest, SetExportStateRequest, SplitShardRequest, SplitShardResponse,
-    StatusRequest, StatusResponse,
+    ApplyRequest, CancelSnapshotRequest, Check, CordonNodeRequest, DeleteExportRequest,
+    DoctorRequest, Export, ExportState, Gap, ListExportsRequest, ListGapsRequest, ListNodesRequest,
+    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
+    PauseSnapshotRequest, PlanRebalanceRequest, PlanRequest, PlanResponse, PlannedMove, Rate,
+    RemoveNodeRequest, RepairGapRequest, SetExportRateRequest, SetExportStateRequest,
+    SplitShardRequest, SplitShardResponse, StartSnapshotRequest, StatusRequest, StatusResponse,
 };
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -130,6 +130,34 @@ impl Cluster {
     /// All nodes.
     pub(crate) async fn nodes(&mut self) -> Result<ListNodesResponse> {
         self.endpoints.ask(|it| async { admin(it).list_nodes(ListNodesRequest {}).await }).await
+    }
+
+    /// Has rows read again.
+    pub(crate) async fn start_snapshot(&mut self, request: StartSnapshotRequest) -> Result<()> {
+        let request = || request.clone();
+        let answer = self.endpoints.ask(|it| async { admin(it).start_snapshot(request()).await });
+        answer.await.map(|_| ())
+    }
+
+    /// Lets snapshots of an export stand still, or go on.
+    pub(crate) async fn pause_snapshot(&mut self, export: &str, paused: bool) -> Result<()> {
+        let request = || PauseSnapshotRequest { export: export.to_owned(), paused };
+        let answer = self.endpoints.ask(|it| async { admin(it).pause_snapshot(request()).await });
+        answer.await.map(|_| ())
+    }
+
+    /// Ends snapshots of an export where they are.
+    pub(crate) async fn cancel_snapshot(&mut self, export: &str) -> Result<()> {
+        let request = || CancelSnapshotRequest { export: export.to_owned() };
+        let answer = self.endpoints.ask(|it| async { admin(it).cancel_snapshot(request()).await });
+        answer.await.map(|_| ())
+    }
+
+    /// Decides about a gap.
+    pub(crate) async fn repair_gap(&mut self, request: RepairGapRequest) -> Result<()> {
+        let request = || request.clone();
+        let answer = self.endpoints.ask(|it| async { admin(it).repair_gap(request()).await });
+        answer.await.map(|_| ())
     }
 
     /// The gaps of an export, or of all when `export` is empty.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// How far the snapshot of some shards is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct SnapshotProgress {
-    /// `waiting`, `running`, `complete` or `skipped`.
+    /// `waiting`, `running`, `complete`, `canceled` or `skipped`.
     pub(crate) state: &'static str,
     pub(crate) chunks_done: u64,
     pub(crate) chunks: u64,
@@ -39,18 +39,23 @@ impl SnapshotProgress {
 
     /// There is nothing more to wait for.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.state, "complete" | "skipped")
+        matches!(self.state, "complete" | "canceled" | "skipped")
     }
 }
 
 /// Adds up the progress of `shards`.
 pub(crate) fn of<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> SnapshotProgress {
     let mut sum = SnapshotProgress { estimated: true, ..SnapshotProgress::default() };
-    let (mut waiting, mut running, mut complete, mut skipped) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let (mut waiting, mut running, mut complete) = (0_u64, 0_u64, 0_u64);
+    let (mut canceled, mut skipped) = (0_u64, 0_u64);
     for shard in shards {
         let state = state(shard);
         if state == SnapshotState::Skipped {
             skipped += 1;
+            continue;
+        }
+        if state == SnapshotState::Canceled {
+            canceled += 1;
             continue;
         }
         let chunks = u64::from(shard.chunks);
@@ -67,12 +72,16 @@ pub(crate) fn of<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> SnapshotPro
                 sum.estimated &= shard.rows_estimated > 0;
                 add_chunks(&mut sum, shard);
             }
-            SnapshotState::Unspecified | SnapshotState::Skipped => waiting += 1,
+            SnapshotState::Unspecified | SnapshotState::Canceled | SnapshotState::Skipped => {
+                waiting += 1;
+            }
         }
     }
     sum.state = match (waiting, running, complete, skipped) {
         (_, 1.., _, _) | (1.., _, 1.., _) => "running",
-        (1.., ..) | (0, 0, 0, 0) => "waiting",
+        (1.., ..) => "waiting",
+        (0, 0, 0, 0) if canceled == 0 => "waiting",
+        (0, 0, _, _) if canceled > 0 => "canceled",
         (0, 0, 1.., _) => "complete",
         (0, 0, 0, _) => "skipped",
     };
@@ -80,9 +89,12 @@ pub(crate) fn of<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> SnapshotPro
     sum
 }
 
-/// Where a shard's snapshot is; unspecified before the anchor.
+/// Where the snapshot asked for last is of a shard; unspecified before it began.
 pub(crate) fn state(shard: &Shard) -> SnapshotState {
     let captured = shard.captured.as_ref().and_then(|at| at.progress.as_ref());
+    if captured.is_some_and(|it| it.round < shard.round) {
+        return if shard.canceled { SnapshotState::Canceled } else { SnapshotState::Unspecified };
+    }
     captured.or(shard.anchor.as_ref()).map_or(SnapshotState::Unspecified, Progress::snapshot)
 }
 

@@ -291,7 +291,9 @@ pub(crate) struct GapView {
     pub(crate) after: u64,
     pub(crate) upto: u64,
     pub(crate) at_ms: i64,
-    /// Empty while it is open.
+    /// The snapshot that will mend it; 0 for none.
+    pub(crate) round: u32,
+    /// How it was mended; empty while it is open.
     pub(crate) repair: String,
 }
 
@@ -314,6 +316,7 @@ impl GapView {
             after: gap.after,
             upto: gap.upto,
             at_ms: gap.at_ms,
+            round: gap.round,
             repair: gap.repair.clone(),
         }
     }

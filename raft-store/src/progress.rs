@@ -6,14 +6,13 @@ use tidegate_proto::v1::{Progress, SnapshotState};
 ///
 /// The stream position and the state of the snapshot are replaced if the delta
 /// has them, chunks are replaced one by one, and an ended stream stays ended.
-/// A complete snapshot has no chunks. A whole delta takes the place of all that
-/// was there: its reader may have begun behind it. Absorbing the same delta again changes
-/// nothing; so a delta that holds everything may be absorbed as well.
+/// A snapshot that is over has no chunks, and one of a higher round none of those before.
+/// A whole delta takes the place of all that was there: its reader may have begun
+/// behind it. Absorbing the same delta again changes nothing; so a delta that holds
+/// everything may be absorbed as well.
 ///
 /// Deltas may be gathered: absorbing them one by one gives what absorbing their
-/// sum gives. The one exception is a snapshot that starts again after it was
-/// complete, whose delta must not be gathered with the one that completed it:
-/// the sum could no longer say that the chunks before are gone.
+/// sum gives. For that a snapshot that starts again has a higher round.
 ///
 /// ```
 /// use tidegate_proto::v1::Progress;
@@ -27,6 +26,10 @@ pub fn absorb(total: &mut Progress, delta: &Progress) {
     if delta.whole {
         *total = Progress { whole: true, ..Progress::default() };
     }
+    if delta.round > total.round {
+        total.round = delta.round;
+        total.chunks.clear();
+    }
     if !delta.stream.is_empty() {
         total.stream = delta.stream.clone();
     }
@@ -34,7 +37,7 @@ pub fn absorb(total: &mut Progress, delta: &Progress) {
         total.snapshot = delta.snapshot;
     }
     total.ended |= delta.ended;
-    if total.snapshot() == SnapshotState::Complete {
+    if matches!(total.snapshot(), SnapshotState::Complete | SnapshotState::Canceled) {
         total.chunks.clear();
         return;
     }
@@ -59,8 +62,7 @@ mod tests {
             stream: stream.to_owned().into(),
             chunks: chunks.iter().map(|&(number, rows)| (number, chunk(rows))).collect(),
             snapshot: snapshot as i32,
-            ended: false,
-            whole: false,
+            ..Progress::default()
         }
     }
 
@@ -93,6 +95,16 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_of_a_higher_round_begins_without_the_chunks_of_the_one_before() {
+        let mut total = with("a", &[(0, 9), (1, 2)], SnapshotState::Running);
+        let second = Progress { round: 1, ..with("", &[(1, 1)], SnapshotState::Running) };
+        absorb(&mut total, &second);
+        assert_eq!(total, Progress { stream: "a".into(), ..second.clone() });
+        absorb(&mut total, &Progress { round: 1, ..with("", &[(0, 2)], SnapshotState::Running) });
+        assert_eq!(total.chunks.len(), 2, "the same round goes on");
+    }
+
+    #[test]
     fn an_ended_stream_stays_ended() {
         let mut total = Progress { ended: true, ..Progress::default() };
         absorb(&mut total, &Progress::default());
@@ -109,15 +121,29 @@ mod tests {
                 snapshot,
                 ended,
                 whole,
+                round: 0,
             },
         )
     }
 
-    /// Progress of a life: before a snapshot, during it, after it.
+    /// Progress of a life: before a snapshot, during it, after it; and again.
     fn any_life() -> impl Strategy<Value = Vec<Progress>> {
         let part = |states| prop::collection::vec(any_progress(states), 0..5);
-        (part(&[0]), part(&[0, 1]), part(&[0, 2]), part(&[0, 2]))
-            .prop_map(|(before, running, done, after)| [before, running, done, after].concat())
+        let snapshot = || (part(&[0, 1]), part(&[0, 2, 4]), part(&[0])).prop_map(concat);
+        let begun = |mut round: Vec<Progress>, number| {
+            let begin = Progress { round: number, ..with("", &[], SnapshotState::Running) };
+            round.insert(0, begin);
+            round
+        };
+        (part(&[0]), snapshot(), snapshot(), snapshot()).prop_map(
+            move |(before, first, second, third)| {
+                [before, first, begun(second, 1), begun(third, 2)].concat()
+            },
+        )
+    }
+
+    fn concat((one, two, three): (Vec<Progress>, Vec<Progress>, Vec<Progress>)) -> Vec<Progress> {
+        [one, two, three].concat()
     }
 
     proptest! {

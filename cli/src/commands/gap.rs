@@ -2,11 +2,13 @@
 
 use clap::Subcommand;
 use serde::Serialize;
+use tidegate_proto::v1::{RepairGapRequest, Shard};
 
 use crate::cluster::Cluster;
-use crate::failure::Result;
+use crate::commands::shard::export_and_shard;
+use crate::failure::{Failure, Result};
 use crate::output::{self, Format};
-use crate::table::Rows;
+use crate::table::{self, Rows};
 use crate::time;
 use crate::views::{GapView, Names};
 
@@ -17,6 +19,35 @@ pub(crate) enum GapCommand {
     List {
         /// Only those of this export
         export: Option<String>,
+    },
+    /// Show one gap
+    #[command(after_help = "Example:\n  tidegate gap show orders/5/0 2")]
+    Show {
+        /// The shard: EXPORT/SHARD
+        #[arg(value_parser = export_and_shard)]
+        shard: (String, String),
+        /// Number of the gap
+        number: u64,
+    },
+    /// Decide about a gap that nothing mends yet; lets a shard that waits go on
+    #[command(after_help = "Examples:
+  tidegate gap repair orders/5/0 2 --resnapshot     read the shard's rows again
+  tidegate gap repair orders/5/0 2 --accept \"the table was emptied that day anyway\"
+
+Rows that disappeared from the source while its history was lost are not found by
+reading rows again.")]
+    Repair {
+        /// The shard: EXPORT/SHARD
+        #[arg(value_parser = export_and_shard)]
+        shard: (String, String),
+        /// Number of the gap
+        number: u64,
+        /// Read the shard's rows again, while its stream goes on
+        #[arg(long, required_unless_present = "accept")]
+        resnapshot: bool,
+        /// Go on without what was lost; the reason is kept with the gap
+        #[arg(long, value_name = "REASON", conflicts_with = "resnapshot")]
+        accept: Option<String>,
     },
 }
 
@@ -34,6 +65,62 @@ pub(crate) async fn run(command: GapCommand, mut cluster: Cluster, format: Forma
             let gaps = gaps.iter().map(|gap| GapView::new(gap, &names)).collect();
             output::show(format, &GapsView { gaps }, |it| table(&it.gaps))
         }
+        GapCommand::Show { shard, number } => {
+            let gap = one(&mut cluster, shard, number).await?;
+            output::show(format, &gap, detail)
+        }
+        GapCommand::Repair { shard, number, accept, resnapshot: _ } => {
+            let (export, name) = shard.clone();
+            let accepted = accept.unwrap_or_default();
+            let request = RepairGapRequest { export, shard: name, number, accepted };
+            cluster.repair_gap(request).await?;
+            let gap = one(&mut cluster, shard, number).await?;
+            output::show(format, &gap, detail)
+        }
+    }
+}
+
+async fn one(
+    cluster: &mut Cluster,
+    (export, shard): (String, String),
+    number: u64,
+) -> Result<GapView> {
+    let names = Names::from(&cluster.status().await?);
+    let shards = cluster.shards(&export).await?.shards;
+    let named = |it: &&Shard| {
+        let spec = it.spec.as_ref();
+        spec.is_some_and(|spec| spec.name == shard)
+            || it.id.unwrap_or_default().to_string() == shard
+    };
+    let id = shards.iter().find(named).and_then(|it| it.id);
+    let gaps = cluster.gaps(&export).await?;
+    let gap = gaps.iter().find(|it| id.is_some() && it.shard == id && it.number == number);
+    gap.map(|gap| GapView::new(gap, &names)).ok_or_else(|| {
+        Failure::refused(format!(
+            "shard \"{shard}\" of export \"{export}\" has no gap {number}; see: tidegate gap list \
+             {export}"
+        ))
+    })
+}
+
+fn detail(gap: &GapView) -> String {
+    let lost = (gap.after < gap.upto).then(|| format!("{} to {}", gap.after + 1, gap.upto));
+    table::facts(&[
+        ("gap", format!("{} of shard {} of {}", gap.number, gap.shard, gap.export)),
+        ("kind", gap.kind.to_owned()),
+        ("found", time::age(gap.at_ms, time::now_ms())),
+        ("behind", format!("sequence {}", gap.after)),
+        ("lost", lost.unwrap_or_default()),
+        ("detail", gap.detail.clone()),
+        ("repair", repair(gap)),
+    ])
+}
+
+fn repair(gap: &GapView) -> String {
+    match (&gap.repair[..], gap.round) {
+        ("", 0) => "open: decide with `tidegate gap repair`".to_owned(),
+        ("", round) => format!("under way: all rows are read again, by snapshot {round}"),
+        (repair, _) => repair.to_owned(),
     }
 }
 
@@ -47,7 +134,7 @@ fn table(gaps: &[GapView]) -> String {
             gap.number.to_string(),
             gap.kind.to_owned(),
             time::age(gap.at_ms, now_ms),
-            if gap.repair.is_empty() { "open".to_owned() } else { gap.repair.clone() },
+            repair(gap),
             gap.detail.clone(),
         ]);
     }

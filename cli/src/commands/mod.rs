@@ -29,7 +29,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Export(command) => export::run(command, cluster?, &common).await,
         Command::Shard(command) => shard::run(command, cluster?, common.output).await,
         Command::Node(command) => node::run(command, cluster?, &common).await,
-        Command::Snapshot(command) => snapshot::run(command, cluster?, common.output).await,
+        Command::Snapshot(command) => snapshot::run(command, cluster?, &common).await,
         Command::Feed(command) => feed::run(command, &common).await,
         Command::Gap(command) => gap::run(command, cluster?, common.output).await,
         Command::Docs(command) => docs::run(command, &common).await,

@@ -82,7 +82,7 @@ pub(crate) enum ShardCommand {
     },
 }
 
-fn export_and_shard(text: &str) -> std::result::Result<(String, String), String> {
+pub(super) fn export_and_shard(text: &str) -> std::result::Result<(String, String), String> {
     let (export, shard) = text.split_once('/').ok_or("write it as EXPORT/SHARD")?;
     Ok((export.to_owned(), shard.to_owned()))
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use tidegate_proto::v1::Shard;
+use tidegate_proto::v1::{Scope, Shard, StartSnapshotRequest};
 use tokio::time::Instant;
 
+use crate::args::Common;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureKind, Result};
 use crate::human;
@@ -32,6 +33,55 @@ pub(crate) enum SnapshotCommand {
         #[arg(long, short)]
         watch: bool,
     },
+    /// Read an export's rows again, while its stream goes on
+    ///
+    /// Every row that is read reaches sinks and feeds as a snapshot row, in order with
+    /// the changes of its key. Rows that are gone from the source are not found by that.
+    /// The snapshot before must be complete.
+    #[command(after_help = "Examples:
+  tidegate snapshot start orders
+  tidegate snapshot start orders --shard orders/0 --keys order-17
+  tidegate snapshot show orders --watch")]
+    Start {
+        /// Name of the export
+        export: String,
+        /// Only this shard: its name, or its number EXPORT/INDEX
+        #[arg(long)]
+        shard: Option<String>,
+        /// Only rows of this collection
+        #[arg(long)]
+        collection: Option<String>,
+        /// Only rows whose key begins with this; the first part of keys that have several
+        #[arg(long, value_name = "PREFIX")]
+        keys: Option<String>,
+    },
+    /// Let the snapshots of an export stand still; its stream goes on
+    #[command(after_help = "Example:\n  tidegate snapshot pause orders")]
+    Pause {
+        /// Name of the export
+        export: String,
+    },
+    /// Go on with the snapshots of an export, where each chunk was
+    #[command(after_help = "Example:\n  tidegate snapshot resume orders")]
+    Resume {
+        /// Name of the export
+        export: String,
+    },
+    /// End the snapshots of an export; rows not read by now are not read
+    ///
+    /// Gaps that the snapshot was to mend are open again.
+    #[command(after_help = "Example:\n  tidegate snapshot cancel orders --yes")]
+    Cancel {
+        /// Name of the export
+        export: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct DoneView {
+    export: String,
+    /// What became of its snapshot.
+    snapshot: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,14 +103,50 @@ struct PartView {
 pub(crate) async fn run(
     command: SnapshotCommand,
     mut cluster: Cluster,
-    format: Format,
+    common: &Common,
 ) -> Result<()> {
-    let SnapshotCommand::Show { export, watch } = command;
-    if watch {
-        self::watch(&mut cluster, &export).await?;
+    let format = common.output;
+    match command {
+        SnapshotCommand::Show { export, watch } => {
+            if watch {
+                self::watch(&mut cluster, &export).await?;
+            }
+            let shards = cluster.shards(&export).await?.shards;
+            output::show(format, &view(export, &shards), table)
+        }
+        SnapshotCommand::Start { export, shard, collection, keys } => {
+            let (shard, collection) = (shard.unwrap_or_default(), collection.unwrap_or_default());
+            let scope = Scope { collection, key_prefix: keys.unwrap_or_default() };
+            let scope = (scope != Scope::default()).then_some(scope);
+            let request = StartSnapshotRequest { export: export.clone(), shard, scope };
+            cluster.start_snapshot(request).await?;
+            done(export, "started", format)
+        }
+        SnapshotCommand::Pause { export } => {
+            cluster.pause_snapshot(&export, true).await?;
+            done(export, "paused", format)
+        }
+        SnapshotCommand::Resume { export } => {
+            cluster.pause_snapshot(&export, false).await?;
+            done(export, "going on", format)
+        }
+        SnapshotCommand::Cancel { export } => {
+            let question = format!("End the snapshot of {export} where it is?");
+            if !output::confirm(&question, common.yes, format)? {
+                output::note("nothing was changed");
+                return Ok(());
+            }
+            cluster.cancel_snapshot(&export).await?;
+            done(export, "canceled", format)
+        }
     }
-    let shards = cluster.shards(&export).await?.shards;
-    output::show(format, &view(export, &shards), table)
+}
+
+fn done(export: String, snapshot: &'static str, format: Format) -> Result<()> {
+    let document = DoneView { export, snapshot };
+    output::show(format, &document, |it| {
+        format!("the snapshot of {} is {}", it.export, it.snapshot)
+    })
 }
 
 fn view(export: String, shards: &[Shard]) -> SnapshotView {

@@ -5,6 +5,7 @@ mod moves;
 mod names;
 mod plan;
 mod service;
+mod snapshots;
 mod split;
 mod steps;
 

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use tidegate_proto::v1::admin_server::Admin;
 use tidegate_proto::v1::{
-    ApplyRequest, ApplyResponse, Check, CordonNodeRequest, CordonNodeResponse, DeleteExportRequest,
-    DeleteExportResponse, DoctorRequest, DoctorResponse, Export, ExportDelete, ExportSetRate,
-    ExportSetState, ListExportsRequest, ListExportsResponse, ListGapsRequest, ListGapsResponse,
-    ListNodesRequest, ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest,
-    MoveShardResponse, NodeCordon, NodeRemove, PlanRebalanceRequest, PlanRebalanceResponse,
-    PlanRequest, PlanResponse, Refused, RefusedKind, RemoveNodeRequest, RemoveNodeResponse,
-    SetExportRateRequest, SetExportRateResponse, SetExportStateRequest, SetExportStateResponse,
-    SplitShardRequest, SplitShardResponse, StatusRequest, StatusResponse, command, outcome,
+    ApplyRequest, ApplyResponse, CancelSnapshotRequest, CancelSnapshotResponse, Check,
+    CordonNodeRequest, CordonNodeResponse, DeleteExportRequest, DeleteExportResponse,
+    DoctorRequest, DoctorResponse, Export, ExportDelete, ExportSetRate, ExportSetState,
+    ListExportsRequest, ListExportsResponse, ListGapsRequest, ListGapsResponse, ListNodesRequest,
+    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
+    NodeCordon, NodeRemove, PauseSnapshotRequest, PauseSnapshotResponse, PlanRebalanceRequest,
+    PlanRebalanceResponse, PlanRequest, PlanResponse, Refused, RefusedKind, RemoveNodeRequest,
+    RemoveNodeResponse, RepairGapRequest, RepairGapResponse, SetExportRateRequest,
+    SetExportRateResponse, SetExportStateRequest, SetExportStateResponse, SplitShardRequest,
+    SplitShardResponse, StartSnapshotRequest, StartSnapshotResponse, StatusRequest, StatusResponse,
+    command, outcome,
 };
 use tidegate_raft_store::State;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,6 +26,7 @@ use crate::admin::balance;
 use crate::admin::moves;
 use crate::admin::names;
 use crate::admin::plan;
+use crate::admin::snapshots;
 use crate::admin::split;
 use crate::admin::steps::Steps;
 use crate::checkpoint::headroom;
@@ -262,6 +266,39 @@ impl Admin for AdminService {
         let node = self.node_named(&request.into_inner().node)?;
         self.act(command::Kind::NodeRemove(NodeRemove { node })).await?;
         Ok(Response::new(RemoveNodeResponse {}))
+    }
+
+    async fn start_snapshot(
+        &self,
+        request: Request<StartSnapshotRequest>,
+    ) -> Answer<StartSnapshotResponse> {
+        let start = snapshots::start(&self.control, request.into_inner()).await?;
+        self.act(start).await?;
+        Ok(Response::new(StartSnapshotResponse {}))
+    }
+
+    async fn pause_snapshot(
+        &self,
+        request: Request<PauseSnapshotRequest>,
+    ) -> Answer<PauseSnapshotResponse> {
+        let PauseSnapshotRequest { export, paused } = request.into_inner();
+        self.act(self.control.read(|state| snapshots::pause(state, &export, paused))?).await?;
+        Ok(Response::new(PauseSnapshotResponse {}))
+    }
+
+    async fn cancel_snapshot(
+        &self,
+        request: Request<CancelSnapshotRequest>,
+    ) -> Answer<CancelSnapshotResponse> {
+        let export = request.into_inner().export;
+        self.act(self.control.read(|state| snapshots::cancel(state, &export))?).await?;
+        Ok(Response::new(CancelSnapshotResponse {}))
+    }
+
+    async fn repair_gap(&self, request: Request<RepairGapRequest>) -> Answer<RepairGapResponse> {
+        let repair = snapshots::repair(&self.control, request.into_inner()).await?;
+        self.act(repair).await?;
+        Ok(Response::new(RepairGapResponse {}))
     }
 
     async fn list_gaps(&self, request: Request<ListGapsRequest>) -> Answer<ListGapsResponse> {

@@ -63,6 +63,24 @@ pub struct SnapshotConfig {
     pub chunks_in_flight: usize,
     /// Rows per second and shard; 0, the default, for no limit.
     pub rows_per_second: u32,
+    /// `resnapshot` (the default), `pause` or `accept`.
+    pub on_gap: OnGap,
+    /// What a later snapshot does not find any more is deleted. For that the spool keeps
+    /// every key. Default false.
+    pub sweep: bool,
+}
+
+/// What is done when the source has lost history that was not read yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnGap {
+    /// The shard's rows are read again, while its stream goes on.
+    #[default]
+    Resnapshot,
+    /// The shard stands still until an operator decides.
+    Pause,
+    /// The shard goes on without what was lost.
+    Accept,
 }
 
 /// Whether a snapshot is taken.
@@ -78,7 +96,8 @@ pub enum SnapshotMode {
 
 impl Default for SnapshotConfig {
     fn default() -> Self {
-        Self { mode: SnapshotMode::Initial, chunks_in_flight: 2, rows_per_second: 0 }
+        let (mode, on_gap) = (SnapshotMode::Initial, OnGap::Resnapshot);
+        Self { mode, chunks_in_flight: 2, rows_per_second: 0, on_gap, sweep: false }
     }
 }
 

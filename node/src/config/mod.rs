@@ -7,7 +7,7 @@ mod reference;
 mod secret;
 mod table;
 
-pub use export::{ExportSpec, RetentionConfig, SinkSpec, SnapshotConfig, SnapshotMode};
+pub use export::{ExportSpec, OnGap, RetentionConfig, SinkSpec, SnapshotConfig, SnapshotMode};
 pub use limits::Limits;
 pub use node::{ClusterConfig, NodeConfig, NodeFlags};
 pub use reference::resolve;

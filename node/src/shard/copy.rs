@@ -56,8 +56,9 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
     };
     log.follow(terms.epoch, keep)?;
     // If its file cannot be read here now, whoever becomes the owner catches up.
-    if means.exports.job(id.export_id).await.is_ok_and(|job| job.source.traits().indexed) {
-        log.keep_index()?;
+    let job = means.exports.job(id.export_id).await.ok();
+    if let Some(kept) = job.and_then(|job| job.kept()) {
+        log.keep_index(kept)?;
     }
     tracing::info!(after = %keep, "keeping a copy");
     loop {

@@ -8,7 +8,8 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sinks;
 use crate::sinks::SinkConfig;
-use crate::sources::{self, Source, SourceConfig};
+use crate::sources::{self, Rows, Source, SourceConfig};
+use crate::spool::Kept;
 
 /// An export, parsed, with its source open.
 pub struct Job {
@@ -20,6 +21,17 @@ pub struct Job {
     pub source: Arc<dyn Source>,
     /// By name.
     pub sinks: HashMap<String, SinkConfig>,
+}
+
+impl Job {
+    /// What is kept of each key beside the spool's logs; `None` for nothing.
+    #[must_use]
+    pub fn kept(&self) -> Option<Kept> {
+        match self.source.traits().rows {
+            Rows::Streamed => Some(Kept::Documents),
+            Rows::Chunked => self.spec.snapshot.sweep.then_some(Kept::Rounds),
+        }
+    }
 }
 
 impl std::fmt::Debug for Job {

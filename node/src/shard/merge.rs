@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidegate_proto::v1::{Progress, Rewound, SnapshotState};
+use tidegate_proto::v1::{Progress, Rewound, Scope, SnapshotState};
 use tidegate_proto::{BatchBuilder, Codec, Epoch, Sequence, Stamp};
 use tidegate_raft_store::absorb;
 
@@ -14,6 +14,8 @@ use crate::clock::{self, Hybrid};
 use crate::error::Result;
 use crate::shard::held::{Held, ReadPage};
 use crate::shard::restart::Restart;
+use crate::shard::rounds::covers;
+use crate::shard::sweep::Sweep;
 use crate::sources::Read;
 use crate::spool::ShardLog;
 use crate::telemetry;
@@ -26,6 +28,12 @@ pub(super) struct Owner {
     pub(super) epoch: Epoch,
     /// How many chunks the snapshot has.
     pub(super) chunks: u32,
+    /// Which of its rows are captured.
+    pub(super) scope: Scope,
+    /// It begins now: what was captured is of a snapshot before it.
+    pub(super) begins: Option<u32>,
+    /// What it does not find is deleted.
+    pub(super) sweeps: bool,
 }
 
 /// Batches captured and not safe yet. Clones share them: the merge adds, another
@@ -70,6 +78,7 @@ pub(super) struct Merge {
     carry: Carry,
     pending: Pending,
     held: Held,
+    sweep: Option<Sweep>,
 }
 
 /// What the next batch has to say besides its changes; a pure core.
@@ -122,11 +131,17 @@ impl Merge {
             carry: Carry::new(progress, rewound),
             pending: Pending::default(),
             held: Held::default(),
+            sweep: None,
         };
         // Whoever appended that can report it no more.
         merge.pending.push(merge.last(), unrecorded.whole());
-        let nothing = merge.completed(Progress::default());
-        merge.advance(&nothing)?;
+        let begun = merge.owner.begins.map_or_else(Progress::default, |round| Progress {
+            round,
+            snapshot: SnapshotState::Running.into(),
+            ..Progress::default()
+        });
+        let begun = merge.completed(begun);
+        merge.advance(&begun)?;
         Ok(merge)
     }
 
@@ -175,6 +190,57 @@ impl Merge {
         self.advance(&Progress { ended: true, ..Progress::default() })
     }
 
+    /// All rows are captured, and what was not among them is being deleted.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    /// Deletes some of what no row and no change has brought since the snapshot began;
+    /// with the last of it the snapshot is complete. What a source deleted and made
+    /// again meanwhile is brought by the stream behind that.
+    pub(super) fn sweep(&mut self) -> Result<()> {
+        let Some(sweep) = &self.sweep else { return Ok(()) };
+        let round = self.progress().round;
+        let gone = sweep.next(&self.log, round, &self.owner.scope)?;
+        if !gone.out.is_empty() {
+            self.append(&gone.out, &Progress::default(), false)?;
+        }
+        self.sweep = gone.rest;
+        if self.sweep.is_none() {
+            return self.complete();
+        }
+        Ok(())
+    }
+
+    /// Nothing more is deleted: the snapshot is complete as it is.
+    pub(super) fn forgo_sweep(&mut self) -> Result<()> {
+        self.complete()
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        self.sweep = None;
+        tracing::info!("the snapshot is complete");
+        let complete = SnapshotState::Complete.into();
+        self.advance(&Progress { snapshot: complete, ..Progress::default() })?;
+        self.log.forget_touched()?;
+        let here = self.owner.begins == Some(self.progress().round);
+        if here && self.owner.scope == Scope::default() {
+            // All there is was brought since this log began to keep keys.
+            self.log.settle_index()?;
+        }
+        Ok(())
+    }
+
+    /// No more rows of this snapshot, nor of those before it, are captured.
+    pub(super) fn cancel(&mut self, round: u32) -> Result<()> {
+        self.sweep = None;
+        if self.progress().round >= round && !self.copying() {
+            return Ok(());
+        }
+        let canceled = SnapshotState::Canceled.into();
+        self.advance(&Progress { round, snapshot: canceled, ..Progress::default() })
+    }
+
     /// Takes a page that was read after this merge began.
     pub(super) fn hold(&mut self, page: ReadPage) {
         self.held.push(page);
@@ -190,13 +256,13 @@ impl Merge {
         Ok(())
     }
 
-    /// Spools a page's rows, less those whose key the stream has touched.
+    /// Spools a page's rows, less those out of scope or whose key the stream has touched.
     fn take_page(&mut self, page: ReadPage) -> Result<()> {
         let ReadPage { chunk, mut rows, page } = page;
         let mut failed = None;
         let read = rows.len();
-        rows.retain(|row| match self.log.is_touched(row.collection, row.key) {
-            Ok(touched) => !touched,
+        rows.retain(|row| match self.passes(row.collection, row.key) {
+            Ok(passes) => passes,
             Err(error) => {
                 failed = Some(error);
                 true
@@ -224,16 +290,27 @@ impl Merge {
         Ok(())
     }
 
+    fn passes(&self, collection: &str, key: &[u8]) -> Result<bool> {
+        Ok(covers(&self.owner.scope, collection, key)? && !self.log.is_touched(collection, key)?)
+    }
+
     /// `delta`, which says so if every chunk is done with it.
-    fn completed(&self, mut delta: Progress) -> Progress {
+    fn completed(&mut self, mut delta: Progress) -> Progress {
+        let before = self.progress();
+        let same = delta.round <= before.round;
         let done = (0..self.owner.chunks).all(|chunk| {
-            let at = delta.chunks.get(&chunk).or_else(|| self.progress().chunks.get(&chunk));
-            at.is_some_and(|at| at.done)
+            let known = || before.chunks.get(&chunk).filter(|_| same);
+            delta.chunks.get(&chunk).or_else(known).is_some_and(|at| at.done)
         });
-        if done && self.copying() {
-            delta.set_snapshot(SnapshotState::Complete);
-            tracing::info!("the snapshot is complete");
+        if !done || !(self.copying() || delta.snapshot() == SnapshotState::Running) {
+            return delta;
         }
+        if self.owner.sweeps {
+            self.sweep = Some(Sweep::default());
+            return delta;
+        }
+        delta.set_snapshot(SnapshotState::Complete);
+        tracing::info!("the snapshot is complete");
         delta
     }
 

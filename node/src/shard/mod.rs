@@ -19,12 +19,15 @@ mod exports;
 mod held;
 pub(crate) mod in_sync;
 mod index;
+pub(crate) mod losses;
 pub(crate) mod merge;
 mod pace;
 mod reader;
 pub(crate) mod restart;
 pub(crate) mod role;
+mod rounds;
 mod supervisor;
+mod sweep;
 pub(crate) mod writer;
 
 pub use discover::run as run_discovery;

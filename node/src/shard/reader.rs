@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::{
-    Anchor as AnchorCommand, Gap, Progress, RecordGap, Shard, ShardId, ShardSpec, SnapshotState,
-    command,
+    Anchor as AnchorCommand, Progress, Shard, ShardId, ShardSpec, SnapshotState, command,
 };
 use tidegate_proto::{BatchBuilder, Epoch, Sequence};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::checkpoint::Reporter;
-use crate::clock;
-use crate::config::SnapshotMode;
+use crate::config::{OnGap, SnapshotMode};
 use crate::control::done_or_there;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
@@ -22,11 +20,13 @@ use crate::shard::chunks::Chunks;
 use crate::shard::exports::Job;
 use crate::shard::in_sync;
 use crate::shard::index::Documents;
+use crate::shard::losses::{gap_after, record_loss};
 use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::pace::Pace;
 use crate::shard::restart::restart;
-use crate::shard::role::Terms;
-use crate::sources::{Anchor, ChangeStream, Loss};
+use crate::shard::role::{Terms, Wanted};
+use crate::shard::rounds;
+use crate::sources::{Anchor, ChangeStream, Rows};
 use crate::spool::ShardLog;
 
 /// How long the stream waits for a change when nothing else is to be done; twice
@@ -52,14 +52,23 @@ pub(super) async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let job = means.exports.job(id.export_id).await?;
-    let shard = anchor(&means, &job, id, terms.epoch).await?;
+    let mut shard = anchor(&means, &job, id, terms.epoch).await?;
     let restarted = restart(&means, &shard, terms.epoch).await?;
     let log = Arc::clone(&restarted.log);
-    if job.source.traits().indexed {
-        log.keep_index()?;
+    if let Some(kept) = job.kept() {
+        log.keep_index(kept)?;
     }
-    let owner = Owner { export: job.name.clone(), epoch: terms.epoch, chunks: shard.chunks };
+    let canceled = terms.snapshot == Wanted::Canceled;
+    let due = rounds::is_due(&log.tail().progress, &terms) && !canceled;
+    if due {
+        shard = rounds::begin(&means, &job, shard, &terms).await?;
+    }
+    let begins = due.then_some(terms.round);
+    let owner = Owner { begins, ..owner(&job, &shard, &terms) };
     let mut merge = Merge::begin(restarted, owner, Arc::clone(&means.clock))?;
+    if canceled {
+        merge.cancel(terms.round)?;
+    }
     if terms.splitting {
         end(&shard, &mut merge)?;
     }
@@ -69,15 +78,27 @@ pub(super) async fn run(
     let captured = Arc::new(Documents(Arc::clone(&log)));
     let mut stream = job.source.stream_from(&spec, &merge.progress().stream, captured).await?;
     let rows = terms.rate.map_or(job.spec.snapshot.rows_per_second, |rate| rate.rows);
-    let chunks = (merge.copying() && !terms.paused).then(|| {
+    let chunks = (merge.copying() && terms.snapshot == Wanted::Running).then(|| {
         let pace = Pace::new(rows);
         Chunks::start((&job, &shard), merge.progress(), pace, means.limits.page_bytes)
     });
     let reporter = means.checkpointer.reporter(id, terms.epoch);
     let pace = Pace::new(terms.rate.map_or(0, |rate| rate.changes));
-    let mut reader = Reader { means, log, reporter, epoch: terms.epoch, merge, pace };
+    let gaps = (job.spec.snapshot.on_gap, job.source.traits().rows);
+    let mut reader = Reader { means, log, reporter, epoch: terms.epoch, merge, pace, gaps };
     let _helpers = reader.start_helpers();
     reader.capture(&mut *stream, chunks, &mut stop).await
+}
+
+fn owner(job: &Job, shard: &Shard, terms: &Terms) -> Owner {
+    Owner {
+        export: job.name.clone(),
+        epoch: terms.epoch,
+        chunks: shard.chunks,
+        scope: shard.scope.clone().unwrap_or_default(),
+        begins: None,
+        sweeps: shard.sweeps,
+    }
 }
 
 /// The shard with its anchor committed, now or long ago.
@@ -160,6 +181,8 @@ struct Reader {
     merge: Merge,
     /// Of the stream's changes.
     pace: Pace,
+    /// What is done about losses, and how the source's rows come.
+    gaps: (OnGap, Rows),
 }
 
 impl Reader {
@@ -183,7 +206,8 @@ impl Reader {
         let mut idle = IDLE;
         let mut headroom_due = Instant::now();
         while !*stop.borrow() && !self.captured_to_the_end() {
-            let wait = if chunks.is_some() || self.merge.held() > 0 { BUSY } else { idle };
+            let busy = chunks.is_some() || self.merge.held() > 0 || self.merge.is_sweeping();
+            let wait = if busy { BUSY } else { idle };
             let read = tokio::select! {
                 read = self.take_stream(stream, &mut out, wait) => Some(read?),
                 // What it had taken is read again by whoever goes on.
@@ -199,6 +223,9 @@ impl Reader {
                 chunks = None;
             }
             self.merge.release(|seen| stream.passed(seen))?;
+            if self.merge.is_sweeping() {
+                self.sweep().await?;
+            }
             self.tell_headroom(&mut headroom_due, stream);
             tokio::select! {
                 () = self.pace.after(out.len()) => {}
@@ -217,6 +244,18 @@ impl Reader {
         }
         self.finish(&mut safe).await;
         Ok(())
+    }
+
+    /// Deletes some of what the snapshot did not find. A log that does not know all keys
+    /// finds nothing out: that is said before the snapshot is complete without it.
+    async fn sweep(&mut self) -> Result<()> {
+        if self.log.known().whole {
+            return self.merge.sweep();
+        }
+        tracing::warn!("this node's copy of the spool lacks older keys: nothing is swept");
+        let id = self.log.shard();
+        rounds::forgo_sweep(&self.means.control, id, self.epoch).await?;
+        self.merge.forgo_sweep()
     }
 
     /// Reports how long the source keeps what follows, if it is time for that.
@@ -270,7 +309,9 @@ impl Reader {
         out.clear();
         let read = stream.read(out, bytes, wait).await?;
         for loss in &read.losses {
-            self.record(loss).await?;
+            let position = self.merge.progress().stream.clone();
+            let gap = gap_after(self.log.shard(), self.epoch, self.log.last(), position);
+            record_loss(&self.means.control, gap, loss, self.gaps).await?;
         }
         self.merge.take_stream(out, read)
     }
@@ -291,25 +332,5 @@ impl Reader {
     fn report(&self, safe: Sequence) {
         let reporter = &self.reporter;
         self.merge.pending().settle(safe, |upto, added| reporter.captured(upto, added));
-    }
-
-    async fn record(&self, loss: &Loss) -> Result<()> {
-        tracing::error!(
-            kind = loss.kind.as_str_name(),
-            detail = loss.detail,
-            "the source lost history"
-        );
-        let gap = Gap {
-            shard: Some(self.log.shard()),
-            kind: loss.kind.into(),
-            detail: loss.detail.clone(),
-            at_ms: clock::now_ms(),
-            epoch: self.epoch.0,
-            after: self.log.last().0,
-            upto: self.log.last().0,
-            ..Gap::default()
-        };
-        let command = command::Kind::RecordGap(RecordGap { gap: Some(gap) });
-        self.means.control.propose(command).await.map(drop)
     }
 }

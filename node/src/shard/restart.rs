@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_proto::v1::{Checkpoint, Gap, GapKind, Progress, RecordGap, Rewound, Shard, command};
+use tidegate_proto::v1::{Checkpoint, Gap, GapKind, GapPolicy, Progress, Rewound, Shard};
 use tidegate_proto::{Epoch, NodeId, Sequence};
-use tidegate_raft_store::{State, absorb};
+use tidegate_raft_store::absorb;
 
 use crate::checkpoint::Added;
 use crate::clock;
-use crate::control::done_or_there;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
+use crate::shard::losses::record;
 use crate::spool::{AHEAD_MAX, ShardLog};
 
 /// Bytes of batches looked at in one go.
@@ -59,34 +59,12 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     if let Some(lost) = rewound {
         let Rewound { after, upto } = lost;
         tracing::warn!(after, upto, "all copies of the spool are lost; reading again");
-        record(means, record_of(shard, epoch, lost, &progress)).await?;
+        let gap = record_of(shard, epoch, lost, &progress);
+        record(&means.control, gap, GapPolicy::Unspecified).await?;
     }
     let log = means.spool.begin(id, epoch, last.next(), progress.clone())?;
     log.take_over(epoch, progress.clone(), others)?;
     Ok(Restart { log, rewound, unrecorded: Added { progress, ..Added::default() } })
-}
-
-/// Records a loss, and waits until this node knows of it too: a reader that starts
-/// again before its first batch has nothing else to tell it what to say.
-async fn record(means: &Means, gap: Gap) -> Result<()> {
-    let mut changed = means.control.changed();
-    let command = command::Kind::RecordGap(RecordGap { gap: Some(gap.clone()) });
-    done_or_there(means.control.propose(command).await?)?;
-    loop {
-        changed.borrow_and_update();
-        if means.control.read(|state| is_recorded(state, &gap)) {
-            return Ok(());
-        }
-        if changed.changed().await.is_err() {
-            return Err(Error::new(ErrorKind::Unavailable, "the checkpoint log is closed"));
-        }
-    }
-}
-
-/// The state knows of this loss.
-pub(crate) fn is_recorded(state: &State, gap: &Gap) -> bool {
-    let mut known = state.gaps_of(gap.shard.unwrap_or_default());
-    known.any(|it| it.epoch == gap.epoch && it.upto == gap.upto && it.kind == gap.kind)
 }
 
 /// The owner goes on at the end of the log it has, which ends before `next` and was

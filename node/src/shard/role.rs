@@ -43,12 +43,39 @@ pub(crate) struct Terms {
     pub(crate) epoch: Epoch,
     /// The export's version: its file may have changed.
     pub(crate) version: u64,
-    /// The export is paused: a reader captures the stream, not the snapshot.
-    pub(crate) paused: bool,
     /// The limits an operator set for readers.
     pub(crate) rate: Option<Rate>,
     /// Its reader ends the shard: children go on.
     pub(crate) splitting: bool,
+    /// The number of the snapshot asked for last.
+    pub(crate) round: u32,
+    /// What its reader does about that one.
+    pub(crate) snapshot: Wanted,
+}
+
+/// What is wanted of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// It goes on until it is complete.
+    Running,
+    /// It, or its export, is paused: the stream is captured only.
+    Paused,
+    /// It ends where it is.
+    Canceled,
+}
+
+impl Terms {
+    /// Those of a role that only the epoch concerns.
+    pub(crate) fn plain(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            version: 0,
+            rate: None,
+            splitting: false,
+            round: 0,
+            snapshot: Wanted::Running,
+        }
+    }
 }
 
 /// One step towards what is wanted.
@@ -73,15 +100,24 @@ pub(crate) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
             continue;
         }
         let paused = export.state() == ExportState::Paused;
-        let epoch = Epoch(shard.epoch);
-        let terms = Terms { epoch, version: export.version, paused, rate: None, splitting: false };
+        let plain = Terms::plain(Epoch(shard.epoch));
+        let terms = Terms { version: export.version, ..plain };
         if shard.reader == node.0 {
-            let (rate, splitting) = (export.rate, shard.splitting);
-            wanted.insert(Role::Reader(id), Terms { rate, splitting, ..terms });
+            let terms = Terms {
+                rate: export.rate,
+                splitting: shard.splitting,
+                round: shard.round,
+                snapshot: match shard.canceled {
+                    true => Wanted::Canceled,
+                    false if paused || export.snapshot_paused => Wanted::Paused,
+                    false => Wanted::Running,
+                },
+                ..terms
+            };
+            wanted.insert(Role::Reader(id), terms);
         } else if shard.reader != 0 && shard.copies.contains(&node.0) {
             // A copy does not care what the export's file says.
-            let terms = Terms { version: 0, paused: false, ..terms };
-            wanted.insert(Role::Copy(id), terms);
+            wanted.insert(Role::Copy(id), plain);
         }
         let writers = shard.writers.iter().filter(|(_, at)| **at == node.0 && !paused);
         for (sink, _) in writers.filter(|(sink, _)| parents_delivered(state, shard, sink)) {
@@ -158,7 +194,7 @@ mod tests {
     const SHARD: ShardId = ShardId { export_id: 1, index: 0 };
 
     fn terms(epoch: u64) -> Terms {
-        Terms { epoch: Epoch(epoch), version: 1, paused: false, rate: None, splitting: false }
+        Terms { version: 1, ..Terms::plain(Epoch(epoch)) }
     }
 
     #[test]

@@ -18,10 +18,10 @@ use crate::checkpoint::{Added, Window};
 use crate::control::done_or_there;
 use crate::error::ErrorKind;
 use crate::shard::in_sync::Keeper;
+use crate::shard::losses::is_same;
 use crate::shard::merge::Carry;
 use crate::shard::restart::{
-    begins_behind, goes_on, is_fresh, is_recorded, read_on, record_of, recorded, told_by_all,
-    unsaid,
+    begins_behind, goes_on, is_fresh, read_on, record_of, recorded, told_by_all, unsaid,
 };
 use crate::shard::role::{Role, Terms};
 use crate::spool::Head;
@@ -165,7 +165,8 @@ impl World {
     }
 
     fn recorded(&mut self, machine: Machine, it: &mut Reading, begin: Begin) -> Next {
-        if !is_recorded(&self.nodes[machine].disk.state, &begin.gap) {
+        let state = &self.nodes[machine].disk.state;
+        if !state.gaps_of(it.id).any(|known| is_same(known, &begin.gap)) {
             return Ok(Some(POLL));
         }
         self.begin_anew(machine, it, begin).map_err(Some)?;
@@ -204,7 +205,8 @@ impl World {
         gap.at_ms = i64::try_from(self.now / MS).unwrap();
         begin.gap = gap.clone();
         it.stage = Stage::Asked(Some(begin));
-        let command = command::Kind::RecordGap(RecordGap { gap: Some(gap) });
+        let command =
+            command::Kind::RecordGap(RecordGap { gap: Some(gap), ..RecordGap::default() });
         self.propose(machine, command, Purpose::Reader(it.id, task));
         Ok(None)
     }

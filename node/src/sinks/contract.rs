@@ -72,8 +72,7 @@ pub(super) fn progress_at(sequence: u64) -> Progress {
         stream: format!("position {sequence}").into(),
         chunks: [(7, chunk)].into(),
         snapshot: 1,
-        ended: false,
-        whole: false,
+        ..Progress::default()
     }
 }
 

@@ -12,7 +12,7 @@ use tidegate_proto::{BatchBuilder, Codec, Stamp};
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::sources::{Captured, ChangeStream, ChunkReader, Known, Last, Source};
+use crate::sources::{Captured, ChangeStream, ChunkReader, Known, Last, Rows, Source};
 
 /// Bytes asked for at a time: small, so that there are many places to resume.
 const BYTES: usize = 16 << 10;
@@ -209,7 +209,7 @@ pub(super) async fn any_position_resumes_over(
     let open = async |position: &[u8], memory: &Arc<Memory>| {
         source.stream_from(shard, position, Arc::clone(memory) as _).await.unwrap()
     };
-    let indexed = source.traits().indexed;
+    let indexed = source.traits().rows == Rows::Streamed;
     let mut stream = open(start, memory).await;
     let all = capture_into(&mut *stream, 2_000, indexed.then_some(&**memory)).await.unwrap();
     assert!(all.changes.len() >= 10, "there is something to resume in");

@@ -37,10 +37,20 @@ pub struct SourceTraits {
     pub merge: MergeRule,
     /// Shards appear, split and end by themselves, so discovery is repeated.
     pub dynamic: bool,
-    /// Its changes are computed from what was captured before: the last document
-    /// of each key is kept beside the log, and its streams are opened with
-    /// [`Source::stream_from`].
-    pub indexed: bool,
+    /// How its rows come.
+    pub rows: Rows,
+}
+
+/// How a source's rows come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Chunk by chunk, at any time again.
+    Chunked,
+    /// With the stream, when the source wants. Its changes are computed from what was
+    /// captured before: the last document of each key is kept beside the log, and its
+    /// streams are opened with [`Source::stream_from`]. It mends its losses itself, where
+    /// they can be mended.
+    Streamed,
 }
 
 /// When a snapshot row may pass, given what the stream has brought.
@@ -77,7 +87,7 @@ pub trait Source: Send + Sync {
     /// Fails with `Gone` when the source no longer has them all.
     async fn stream(&self, shard: &ShardSpec, position: &[u8]) -> Result<Box<dyn ChangeStream>>;
 
-    /// As [`Source::stream`], for sources that are [`SourceTraits::indexed`]:
+    /// As [`Source::stream`], for sources whose rows are [`Rows::Streamed`]:
     /// `captured` is what was captured of the shard up to `position`, and holds
     /// what a read pushed by the time of the next.
     async fn stream_from(
@@ -164,8 +174,11 @@ pub struct Read {
 pub struct Loss {
     /// Which way it was lost.
     pub kind: GapKind,
-    /// Names the part of the source and its bounds, nothing out of a row.
+    /// Names the part of the source and its bounds, nothing out of a row. The same for
+    /// the same loss, whoever finds it.
     pub detail: String,
+    /// How the source mends it without being asked; empty if it does not.
+    pub mended: String,
 }
 
 /// The rows of one chunk, in pages.

@@ -21,6 +21,7 @@ use crate::spool::log::index::Index;
 use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
 
+pub use index::{Gone, Kept};
 pub use standing::AHEAD_MAX;
 pub(crate) use standing::{Head, Marks, Piece, Refusal, Standing};
 

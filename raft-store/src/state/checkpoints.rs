@@ -76,10 +76,14 @@ impl State {
         }
         let before = milestone(total);
         advance(total, delta, report.epoch, at.ms);
-        if milestone(total) == before {
+        let reached = milestone(total);
+        if reached == before {
             self.mark(Row::Shard(id));
-        } else {
-            self.touch(Row::Shard(id));
+            return Ok(());
+        }
+        self.touch(Row::Shard(id));
+        if report.sink.is_none() && reached.snapshot == SnapshotState::Complete {
+            self.mend_gaps(id, reached.round);
         }
         Ok(())
     }
@@ -113,10 +117,20 @@ fn advance(total: &mut Checkpoint, delta: &Checkpoint, epoch: u64, at_ms: i64) {
     total.at_ms = at_ms;
 }
 
-/// What of a checkpoint others act on: children start when their parents ended.
-fn milestone(checkpoint: &Checkpoint) -> (SnapshotState, bool) {
+/// What of a checkpoint others act on: children start when their parents ended, gaps are
+/// mended by a snapshot.
+#[derive(PartialEq)]
+struct Milestone {
+    round: u32,
+    snapshot: SnapshotState,
+    ended: bool,
+}
+
+fn milestone(checkpoint: &Checkpoint) -> Milestone {
+    let none = (0, SnapshotState::Unspecified, false);
     let progress = checkpoint.progress.as_ref();
-    progress.map_or((SnapshotState::Unspecified, false), |p| (p.snapshot(), p.ended))
+    let (round, snapshot, ended) = progress.map_or(none, |it| (it.round, it.snapshot(), it.ended));
+    Milestone { round, snapshot, ended }
 }
 
 fn knows(export: Option<&Export>, sink: Option<&str>) -> bool {

@@ -108,6 +108,7 @@ fn created_by(at: At, command: ExportPut) -> Export {
         created_ms: at.ms,
         shards: 0,
         rate: None,
+        snapshot_paused: false,
     }
 }
 

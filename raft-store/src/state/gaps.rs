@@ -1,30 +1,37 @@
 //! The table of recorded losses.
 
-use tidegate_proto::v1::{Gap, GapKind, RecordGap, RepairGap};
+use tidegate_proto::v1::{Gap, GapKind, GapPolicy, RecordGap, RepairGap, ShardId};
 
-use super::outcome::{Verdict, created, done, exists, invalid, not_found};
+use super::outcome::{Verdict, conflict, created, done, exists, invalid, not_found};
+use super::shards::no_shard;
+use super::snapshots::ask_again;
 use super::{At, State};
 use crate::keys::Row;
 
 impl State {
     /// Answered with the gap's number; numbers start at 1 in each shard.
     pub(super) fn record_gap(&mut self, at: At, command: RecordGap) -> Verdict {
+        let policy = command.policy();
         let mut gap = command.gap.ok_or_else(|| invalid("there is no gap in it"))?;
         if gap.kind() == GapKind::Unspecified {
             return Err(invalid("a gap must say how it came about"));
         }
         let id = gap.shard.unwrap_or_default();
-        let last = self.fenced_shard(id, gap.epoch)?.gaps;
-        if self.gaps.get(&(id, last)).is_some_and(|known| is_repeat(known, &gap)) {
-            return Err(exists(format!("this is gap {last} of shard {id} already")));
+        let number = self.fenced_shard(id, gap.epoch)?.gaps + 1;
+        if let Some(known) = self.gaps_of(id).find(|known| is_repeat(known, &gap)) {
+            return Err(exists(format!("this is gap {} of shard {id} already", known.number)));
         }
-        let number = last + 1;
         gap.number = number;
         if gap.at_ms == 0 {
             gap.at_ms = at.ms;
         }
-        let epoch = gap.epoch;
-        self.fenced_shard(id, epoch)?.gaps = number;
+        let shard = self.fenced_shard(id, gap.epoch)?;
+        shard.gaps = number;
+        match policy {
+            GapPolicy::Resnapshot => gap.round = ask_again(shard),
+            GapPolicy::Accept => "accepted by the export's file".clone_into(&mut gap.repair),
+            GapPolicy::Pause | GapPolicy::Unspecified => {}
+        }
         self.gaps.insert((id, number), gap);
         self.touch(Row::Shard(id));
         self.touch(Row::Gap(id, number));
@@ -32,20 +39,68 @@ impl State {
     }
 
     pub(super) fn repair_gap(&mut self, command: RepairGap) -> Verdict {
-        if command.repair.is_empty() {
-            return Err(invalid("a repair must say how the gap was mended"));
-        }
         let (id, number) = (command.shard.unwrap_or_default(), command.number);
         let gap = self.gaps.get_mut(&(id, number));
         let gap = gap.ok_or_else(|| not_found(format!("shard {id} has no gap {number}")))?;
-        gap.repair = command.repair;
+        if !gap.repair.is_empty() {
+            return Err(conflict(format!("gap {number} of shard {id} is mended: {}", gap.repair)));
+        }
+        if gap.round != 0 && command.repair.is_empty() {
+            let round = gap.round;
+            let why = format!("gap {number} of shard {id} is being mended by snapshot {round}");
+            return Err(conflict(why));
+        }
+        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        match command.repair {
+            nothing if nothing.is_empty() => gap.round = ask_again(shard),
+            repair => gap.repair = repair,
+        }
+        shard.failure.clear();
+        self.touch(Row::Shard(id));
         self.touch(Row::Gap(id, number));
         Ok(done())
     }
+
+    /// The shard's rows were all read again in `round`: that mends what waited for it.
+    pub(super) fn mend_gaps(&mut self, id: ShardId, round: u32) {
+        let swept = self.shards.get(&id).is_some_and(|shard| shard.sweeps);
+        let gone = if swept { "was deleted" } else { "may still be at sinks" };
+        self.alter_gaps(id, |gap| {
+            let waits = gap.round != 0 && gap.round <= round;
+            if waits {
+                gap.repair =
+                    format!("all rows were read again, by snapshot {round}; what was gone {gone}");
+            }
+            waits
+        });
+    }
+
+    /// Nothing mends the gaps that `round` was to mend.
+    pub(super) fn reopen_gaps(&mut self, id: ShardId, round: u32) {
+        self.alter_gaps(id, |gap| {
+            let waits = gap.round == round && round != 0;
+            if waits {
+                gap.round = 0;
+            }
+            waits
+        });
+    }
+
+    fn alter_gaps(&mut self, id: ShardId, alter: impl Fn(&mut Gap) -> bool) {
+        let of_shard = self.gaps.range_mut((id, 0)..=(id, u64::MAX));
+        let open = of_shard.filter(|(_, gap)| gap.repair.is_empty());
+        let altered = open.filter_map(|((_, number), gap)| alter(gap).then_some(*number));
+        for number in altered.collect::<Vec<_>>() {
+            self.touch(Row::Gap(id, number));
+        }
+    }
 }
 
-/// Equal in all but time and number. A gap that was repaired since is no
-/// longer equal: the same loss again is a new one.
+/// The same loss. One at the source is found again by each reader that begins in front
+/// of it, under its own epoch; a spool is lost once.
 fn is_repeat(known: &Gap, gap: &Gap) -> bool {
-    *known == Gap { number: known.number, at_ms: known.at_ms, ..gap.clone() }
+    if gap.kind() == GapKind::SpoolLost {
+        return *known == Gap { number: known.number, at_ms: known.at_ms, ..gap.clone() };
+    }
+    (known.kind, &known.detail, &known.progress) == (gap.kind, &gap.detail, &gap.progress)
 }

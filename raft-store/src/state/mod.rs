@@ -13,6 +13,7 @@ mod nodes;
 mod outcome;
 mod rows;
 mod shards;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +54,7 @@ pub fn gathers(kind: &Kind) -> bool {
             | Kind::MoveShard(_)
             | Kind::RecordGap(_)
             | Kind::RepairGap(_)
+            | Kind::SnapshotBegin(_)
     )
 }
 
@@ -113,6 +115,10 @@ impl State {
             Kind::SetInSync(command) => self.set_in_sync(&command),
             Kind::MoveShard(command) => self.move_shard(command),
             Kind::SplitShard(command) => self.split_shard(command),
+            Kind::SnapshotStart(command) => self.start_snapshot(&command),
+            Kind::SnapshotBegin(command) => self.begin_snapshot(command),
+            Kind::SnapshotCancel(command) => self.cancel_snapshot(&command),
+            Kind::SnapshotPause(command) => self.pause_snapshot(&command),
             Kind::RecordGap(command) => self.record_gap(at, command),
             Kind::RepairGap(command) => self.repair_gap(command),
             Kind::Many(_) => Err(outcome::invalid("commands are not nested")),

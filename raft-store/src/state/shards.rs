@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 
 use tidegate_proto::v1::{
     Anchor, Assign, Checkpoint, Export, NodeState, Outcome, Shard, ShardFailed, ShardId, ShardSpec,
-    ShardsDiscovered, SnapshotState, SplitShard,
+    ShardsDiscovered, SplitShard,
 };
 
 use super::copies::{has_all, start_epoch, with_reader};
 use super::outcome::{Verdict, conflict, done, exists, fenced, invalid, not_found};
+use super::snapshots::has_rows_to_come;
 use super::{At, State};
 use crate::keys::Row;
 
@@ -89,7 +90,7 @@ impl State {
         }
         let progress = shard.captured.as_ref().and_then(|at| at.progress.clone());
         let progress = progress.unwrap_or_default();
-        if shard.anchor.is_none() || progress.snapshot() == SnapshotState::Running {
+        if shard.anchor.is_none() || has_rows_to_come(shard) {
             let why = format!("shard {id} is still read for its snapshot; split it after that");
             return Err(conflict(why));
         }
@@ -239,6 +240,6 @@ pub(super) fn no_shard(id: ShardId) -> Outcome {
     not_found(format!("there is no shard {id}"))
 }
 
-fn no_export(id: u64) -> Outcome {
+pub(super) fn no_export(id: u64) -> Outcome {
     not_found(format!("there is no export with id {id}"))
 }

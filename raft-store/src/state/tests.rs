@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use tidegate_proto::v1::{
     Anchor, Assign, Captured, Checkpoint, Checkpoints, CheckpointsTaken, ClusterCreate, Delivered,
-    ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, GapKind, InSync, Many,
-    MoveShard, NodeCordon, NodeDown, NodeJoin, NodeRemove, NodeState, NodeUp, Progress, Rate,
-    RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, ShardFailed, ShardSpec,
-    ShardsDiscovered, SinkRef, SnapshotState, SplitShard, outcome,
+    ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, GapKind, GapPolicy,
+    InSync, Many, MoveShard, NodeCordon, NodeDown, NodeJoin, NodeRemove, NodeState, NodeUp,
+    Progress, Rate, RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, ShardFailed,
+    ShardSpec, ShardsDiscovered, SinkRef, SnapshotState, SplitShard, outcome,
 };
 
 use super::*;
@@ -17,6 +17,7 @@ mod fold;
 mod gaps;
 mod nodes;
 mod shards;
+mod snapshots;
 
 /// A state and the index its next command gets.
 struct World {
@@ -157,7 +158,12 @@ fn delivered(sink: &str, epoch: u64, checkpoint: Checkpoint) -> Kind {
 }
 
 fn gap(epoch: u64, detail: &str, at_ms: i64) -> Kind {
+    gap_by(GapPolicy::Pause, epoch, detail, at_ms)
+}
+
+fn gap_by(policy: GapPolicy, epoch: u64, detail: &str, at_ms: i64) -> Kind {
     Kind::RecordGap(RecordGap {
+        policy: policy.into(),
         gap: Some(Gap {
             shard: Some(id(0)),
             kind: GapKind::Trimmed.into(),

@@ -21,7 +21,7 @@ use tidegate_tests::cluster::{Cluster, alone};
 use tidegate_tests::dynamodb_local::DynamoDbLocal;
 use tidegate_tests::lake;
 
-const TABLE: &str = "items";
+pub(crate) const TABLE: &str = "items";
 const ITEMS: u32 = 50_000;
 const WRITERS: u32 = 20;
 /// How fast the server's clock runs: its stream shards roll every 18 s, and its
@@ -121,7 +121,7 @@ pub(crate) fn client(endpoint: &str) -> Client {
     Client::from_conf(config)
 }
 
-fn spec(cluster: &Cluster, endpoint: &str) -> String {
+pub(crate) fn spec(cluster: &Cluster, endpoint: &str) -> String {
     format!(
         "name = \"{TABLE}\"\n\
          [source]\nkind = \"dynamodb\"\ntable = \"{TABLE}\"\nregion = \"us-east-1\"\n\
@@ -132,7 +132,7 @@ fn spec(cluster: &Cluster, endpoint: &str) -> String {
     )
 }
 
-async fn make_table(client: &Client) {
+pub(crate) async fn make_table(client: &Client) {
     let attribute = |name: &str, kind| {
         AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap()
     };
@@ -158,7 +158,7 @@ async fn make_table(client: &Client) {
         .unwrap();
 }
 
-fn item(number: u32, version: u32) -> Item {
+pub(crate) fn item(number: u32, version: u32) -> Item {
     let text = |text: String| AttributeValue::S(text);
     let number_of = |text: String| AttributeValue::N(text);
     let list = vec![text(format!("a{version}")), number_of("-7".to_owned())];
@@ -179,7 +179,7 @@ fn item(number: u32, version: u32) -> Item {
     ])
 }
 
-fn key(number: u32) -> Item {
+pub(crate) fn key(number: u32) -> Item {
     item(number, 0).into_iter().filter(|(name, _)| name == "pk" || name == "sk").collect()
 }
 
@@ -209,13 +209,13 @@ async fn load_some(client: &Client, numbers: &[u32]) {
     assert!(answer.unprocessed_items.unwrap_or_default().is_empty());
 }
 
-async fn put(client: &Client, item: Item) {
+pub(crate) async fn put(client: &Client, item: Item) {
     let put =
         async || client.put_item().table_name(TABLE).set_item(Some(item.clone())).send().await;
     insist(put).await;
 }
 
-async fn delete(client: &Client, key: Item) {
+pub(crate) async fn delete(client: &Client, key: Item) {
     let delete =
         async || client.delete_item().table_name(TABLE).set_key(Some(key.clone())).send().await;
     insist(delete).await;
@@ -273,7 +273,7 @@ async fn transact(client: &Client, number: u32, version: u32) {
 }
 
 /// The table as it is, by key, as the documented mapping to JSON has it.
-async fn table(client: &Client) -> BTreeMap<String, Value> {
+pub(crate) async fn table(client: &Client) -> BTreeMap<String, Value> {
     let mut items = BTreeMap::new();
     let mut from = None;
     loop {

@@ -9,6 +9,7 @@ mod dynamodb;
 mod failover;
 mod faults;
 mod followed;
+mod gaps;
 mod operate;
 mod postgres;
 mod redis;

@@ -11,7 +11,9 @@ use tonic::async_trait;
 use super::*;
 use crate::config::ExportSpec;
 use crate::error::{Error, ErrorKind};
-use crate::sources::{Anchor, ChangeStream, ChunkReader, MergeRule, Page, SourceTraits};
+use crate::sources::{
+    Anchor, ChangeStream, ChunkReader, MergeRule, Page, Rows, Source, SourceTraits,
+};
 
 const CHUNKS: u32 = 4;
 const ROWS: u8 = 9;
@@ -36,7 +38,12 @@ struct FlakyChunk {
 #[async_trait]
 impl Source for Flaky {
     fn traits(&self) -> SourceTraits {
-        SourceTraits { kind: "flaky", merge: MergeRule::Touched, dynamic: false, indexed: false }
+        SourceTraits {
+            kind: "flaky",
+            merge: MergeRule::Touched,
+            dynamic: false,
+            rows: Rows::Chunked,
+        }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

@@ -20,6 +20,9 @@ use crate::shard::restart::{read_on, recorded, unrecorded, unsaid};
 use crate::sources::Page;
 use crate::spool::{Spool, SpoolOptions};
 
+#[path = "tests/rounds.rs"]
+mod rounds;
+
 /// Few, so that they meet. Key `k` lies in chunk `k % CHUNKS`.
 const KEYS: u8 = 9;
 const CHUNKS: u32 = 3;
@@ -376,9 +379,13 @@ fn open(dir: &std::path::Path) -> Arc<Spool> {
     Spool::open(SpoolOptions { dir, recent_bytes: 1 << 20, disk_free_bytes: 0 }).unwrap()
 }
 
+fn owner(epoch: Epoch, chunks: u32) -> Owner {
+    let scope = Scope::default();
+    Owner { export: "model".to_owned(), epoch, chunks, scope, begins: None, sweeps: false }
+}
+
 fn merge(restarted: Restart, epoch: Epoch) -> Merge {
-    let owner = Owner { export: "model".to_owned(), epoch, chunks: CHUNKS };
-    Merge::begin(restarted, owner, Arc::default()).unwrap()
+    Merge::begin(restarted, owner(epoch, CHUNKS), Arc::default()).unwrap()
 }
 
 fn push(out: &mut BatchBuilder, seen: Seen) {
@@ -521,8 +528,7 @@ fn a_shard_without_chunks_is_complete_at_once() {
     progress.set_snapshot(SnapshotState::Running);
     let id = ShardId { export_id: 1, index: 0 };
     let log = own(&spool, id, Epoch(1), Sequence(1), progress);
-    let owner = Owner { export: "empty".to_owned(), epoch: Epoch(1), chunks: 0 };
-    let merge = Merge::begin(begun(log, None), owner, Arc::default()).unwrap();
+    let merge = Merge::begin(begun(log, None), owner(Epoch(1), 0), Arc::default()).unwrap();
     assert!(!merge.copying());
     let mut told = None;
     merge.pending().settle(Sequence(0), |_, added| told = Some(added.progress.snapshot()));

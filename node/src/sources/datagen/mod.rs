@@ -26,7 +26,9 @@ use shard::Shard;
 use stream::DatagenStream;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sources::{Anchor, ChangeStream, ChunkReader, MergeRule, Page, Source, SourceTraits};
+use crate::sources::{
+    Anchor, ChangeStream, ChunkReader, MergeRule, Page, Rows, Source, SourceTraits,
+};
 
 /// The one collection.
 const COLLECTION: &str = "orders";
@@ -70,7 +72,12 @@ impl Datagen {
 #[async_trait]
 impl Source for Datagen {
     fn traits(&self) -> SourceTraits {
-        SourceTraits { kind: "datagen", merge: MergeRule::Touched, dynamic: false, indexed: false }
+        SourceTraits {
+            kind: "datagen",
+            merge: MergeRule::Touched,
+            dynamic: false,
+            rows: Rows::Chunked,
+        }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

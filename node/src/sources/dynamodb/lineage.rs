@@ -100,7 +100,7 @@ impl Lineage {
                 Place::After(last) => format!("read up to record {last}"),
                 Place::Horizon { .. } | Place::Finished => "of which nothing was read".to_owned(),
             };
-            loss(format!("stream shard {id}, {read}, was gone before its end"))
+            loss(GapKind::Vanished, format!("stream shard {id}, {read}, was gone before its end"))
         });
         let born_and_gone =
             listed.values().filter(|shard| self.is_new(&shard.id)).filter_map(|shard| {
@@ -109,7 +109,7 @@ impl Lineage {
                     && !listed.contains_key(parent)
                     && self.is_new(parent);
                 let why = format!("stream shard {parent} came and went between two listings");
-                unknown.then(|| loss(why))
+                unknown.then(|| loss(GapKind::Vanished, why))
             });
         let mut losses: Vec<Loss> = vanished.chain(born_and_gone).collect();
         losses.dedup();
@@ -204,8 +204,9 @@ fn by_id(listing: &[Listed]) -> BTreeMap<String, Listed> {
     listing.iter().map(|shard| (shard.id.clone(), shard.clone())).collect()
 }
 
-fn loss(detail: String) -> Loss {
-    Loss { kind: GapKind::Vanished, detail }
+/// DynamoDB mends nothing itself.
+pub(super) fn loss(kind: GapKind, detail: String) -> Loss {
+    Loss { kind, detail, mended: String::new() }
 }
 
 fn refuse_cycles(listed: &BTreeMap<String, Listed>) -> Result<()> {

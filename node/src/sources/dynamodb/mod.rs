@@ -50,7 +50,7 @@ use token::{Descriptor, Position};
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sources::{Anchor, ChangeStream, ChunkReader, MergeRule, Source, SourceTraits};
+use crate::sources::{Anchor, ChangeStream, ChunkReader, MergeRule, Rows, Source, SourceTraits};
 
 /// A DynamoDB table.
 pub struct Dynamodb {
@@ -88,7 +88,12 @@ impl Dynamodb {
 #[async_trait]
 impl Source for Dynamodb {
     fn traits(&self) -> SourceTraits {
-        SourceTraits { kind: "dynamodb", merge: MergeRule::Touched, dynamic: false, indexed: false }
+        SourceTraits {
+            kind: "dynamodb",
+            merge: MergeRule::Touched,
+            dynamic: false,
+            rows: Rows::Chunked,
+        }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

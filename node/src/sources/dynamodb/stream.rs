@@ -14,7 +14,7 @@ use tonic::async_trait;
 
 use super::client::{Client, Fetched, Listing};
 use super::config::DynamodbConfig;
-use super::lineage::{Lineage, Listed, Place};
+use super::lineage::{Lineage, Listed, Place, loss};
 use super::listing::Pace;
 use super::look::{Look, Looking, look};
 use super::problem::Problem;
@@ -211,7 +211,7 @@ impl DynamodbStream {
                 looking.reopen(MISSING);
                 if let Place::After(last) = place {
                     let detail = format!("stream shard {shard} no longer has what follows {last}");
-                    self.losses.push(Loss { kind: GapKind::Trimmed, detail });
+                    self.losses.push(loss(GapKind::Trimmed, detail));
                     let fresh = Place::Horizon { since_ms: look.asked_ms };
                     self.position.lineage.advance(shard, fresh);
                     self.moved = true;
@@ -225,7 +225,7 @@ impl DynamodbStream {
     /// Listings keep an old shard for longer than its records are kept.
     fn give_up(&mut self, shard: &str) {
         let detail = format!("stream shard {shard} is listed, but its records are there no more");
-        self.losses.push(Loss { kind: GapKind::Vanished, detail });
+        self.losses.push(loss(GapKind::Vanished, detail));
         self.finish(shard);
     }
 
@@ -285,10 +285,9 @@ impl DynamodbStream {
         let Place::Horizon { since_ms } = *place else { return };
         let waited_ms = asked_ms.saturating_sub(since_ms);
         if waited_ms > RETENTION_MS {
-            let hours = waited_ms / 3_600_000;
             let detail =
-                format!("stream shard {shard} was first read {hours} hours after it was known");
-            self.losses.push(Loss { kind: GapKind::Trimmed, detail });
+                format!("stream shard {shard} was first read more than a day after it was known");
+            self.losses.push(loss(GapKind::Trimmed, detail));
         }
         if waited_ms > CONFIRM_MS {
             let confirmed = Place::Horizon { since_ms: asked_ms };
@@ -322,7 +321,7 @@ impl DynamodbStream {
             return Err(Problem::new(ErrorKind::Unavailable, what, remedy).into());
         };
         let detail = format!("stream {old} was replaced by {new}");
-        self.losses.push(Loss { kind: GapKind::Recreated, detail });
+        self.losses.push(loss(GapKind::Recreated, detail));
         let lineage = Lineage::whole(&shards, self.rounds.now_ms());
         self.position = Position { stream: new, lineage };
         self.descriptor = table.descriptor;

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sources::embedded::chunk::Chunk;
 use crate::sources::embedded::config::EmbeddedConfig;
 use crate::sources::embedded::stream::Stream;
-use crate::sources::{Anchor, ChangeStream, ChunkReader, MergeRule, Source, SourceTraits};
+use crate::sources::{Anchor, ChangeStream, ChunkReader, MergeRule, Rows, Source, SourceTraits};
 
 /// Largest message the store may send.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -77,7 +77,12 @@ impl Embedded {
 #[async_trait]
 impl Source for Embedded {
     fn traits(&self) -> SourceTraits {
-        SourceTraits { kind: "embedded", merge: MergeRule::Seen, dynamic: false, indexed: false }
+        SourceTraits {
+            kind: "embedded",
+            merge: MergeRule::Seen,
+            dynamic: false,
+            rows: Rows::Chunked,
+        }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

@@ -46,7 +46,7 @@ use stream::RedisStream;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::{
-    Anchor, Captured, ChangeStream, ChunkReader, MergeRule, Page, Source, SourceTraits,
+    Anchor, Captured, ChangeStream, ChunkReader, MergeRule, Page, Rows, Source, SourceTraits,
 };
 
 /// A primary and its databases.
@@ -68,7 +68,7 @@ impl Redis {
 impl Source for Redis {
     fn traits(&self) -> SourceTraits {
         let merge = MergeRule::Touched;
-        SourceTraits { kind: "redis", merge, dynamic: false, indexed: true }
+        SourceTraits { kind: "redis", merge, dynamic: false, rows: Rows::Streamed }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

@@ -84,7 +84,9 @@ impl RedisStream {
         };
         let (link, answer) = Link::open(config, at).await?;
         let mut losses = Vec::new();
-        let mut lost = |kind, detail: String| losses.push(Loss { kind, detail });
+        let mut lost = |kind, detail: String, mended: &str| {
+            losses.push(Loss { kind, detail, mended: mended.to_owned() });
+        };
         let (phase, position) = match answer {
             Answer::Continues(id) => {
                 let db = at.map_or(0, |at| at.db);
@@ -97,9 +99,9 @@ impl RedisStream {
             }
             Answer::Dump(then) => {
                 match at {
-                    Some(at) if at.id == then.id => lost(GapKind::Trimmed, trimmed(at, &then)),
-                    Some(at) => lost(GapKind::Recreated, recreated(at, &then)),
-                    None if !known.whole => lost(GapKind::Trimmed, PARTIAL.to_owned()),
+                    Some(at) if at.id == then.id => lost(GapKind::Trimmed, trimmed(at), REREAD),
+                    Some(at) => lost(GapKind::Recreated, recreated(at, &then), REREAD),
+                    None if !known.whole => lost(GapKind::Trimmed, PARTIAL.to_owned(), ""),
                     None => {}
                 }
                 (Phase::Resync(Resync::begin(then, &*captured)?), Position::Anew)
@@ -136,20 +138,18 @@ impl RedisStream {
 const PARTIAL: &str = "this node's copy of the spool lacks older keys: what was deleted while the \
                        shard changed its owner may stay at sinks; everything else was read anew";
 
-fn trimmed(at: &Offset, then: &Offset) -> String {
+/// How any other loss is mended.
+const REREAD: &str = "everything is read anew and compared, deletes included";
+
+fn trimmed(at: &Offset) -> String {
+    let bytes = at.bytes;
     format!(
-        "the primary's backlog no longer reaches back to byte {}; everything was read anew at byte \
-         {} and compared, deletes included; raise repl-backlog-size there",
-        at.bytes, then.bytes
+        "the primary's backlog no longer reaches back to byte {bytes}; raise repl-backlog-size there"
     )
 }
 
 fn recreated(at: &Offset, then: &Offset) -> String {
-    format!(
-        "the primary has another history ({} instead of {}); everything was read anew at its byte \
-         {} and compared, deletes included",
-        then.id, at.id, then.bytes
-    )
+    format!("the primary has another history ({} instead of {})", then.id, at.id)
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
-//! The last document of each key of a shard: a fold of its log, beside it.
+//! The key index of a shard: a fold of its log, beside it.
 //!
-//! Kept for sources that compute a change from what was captured before. It is
-//! written with the batch that moves it, on the owner and on every copy, so it
+//! Kept for sources that compute a change from what was captured before, and to find
+//! what is gone when rows are read again. It is written with the batch that moves it, on the owner and on every copy, so it
 //! stands where the log ends whoever goes on. What it cannot know it says:
 //!
 //! ```text
@@ -13,7 +13,7 @@
 use bytes::Bytes;
 use prost::encoding::{decode_varint, encode_varint};
 use rocksdb::{IteratorMode, WriteBatch};
-use tidegate_proto::v1::{Operation, ShardId};
+use tidegate_proto::v1::{Operation, Progress, ShardId};
 use tidegate_proto::{Frame, Sequence};
 
 use super::ShardLog;
@@ -23,8 +23,22 @@ use crate::spool::keys::{self, Key};
 use crate::spool::store::Spool;
 
 const VERSION: u8 = 1;
+/// Of rows that tell of no document, only in which round their key was brought last.
+const SEEN: u8 = 2;
+/// The round of what was brought before the log said which it was in.
+const UNTOLD: u32 = u32::MAX;
 /// Bytes of batches folded in one go.
 const FOLD_BYTES: usize = 4 << 20;
+
+/// What is kept of each key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Its last document.
+    Documents,
+    /// The snapshot during which stream or rows brought it last: what a later one does
+    /// not bring is gone.
+    Rounds,
+}
 
 /// How far the last documents of a shard are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +46,18 @@ pub(super) struct Index {
     /// What of the log is counted in.
     upto: Sequence,
     known: Known,
+    kept: Kept,
+    /// Which snapshot the log is in there.
+    round: u32,
+}
+
+/// Keys that a snapshot did not bring.
+#[derive(Debug, Default)]
+pub struct Gone {
+    /// With their collections.
+    pub keys: Vec<(String, Vec<u8>)>,
+    /// The last key that was looked at; `None` if there are no more.
+    pub upto: Option<(String, Vec<u8>)>,
 }
 
 impl Index {
@@ -46,11 +72,16 @@ impl Index {
             return Ok(self);
         }
         let batch = frame.decode()?;
+        self.round = round_of(self.round, batch.progress.as_ref());
         for change in &batch.changes {
             let collection = batch.collections.get(usize::try_from(change.collection).unwrap_or(0));
             let place = Key::Last(shard, collection.ok_or_else(damaged)?, &change.key).encode();
             if change.operation() == Operation::Delete {
                 write.delete(place);
+                continue;
+            }
+            if self.kept == Kept::Rounds {
+                write.put(place, seen(self.round));
                 continue;
             }
             let dictionary =
@@ -65,14 +96,50 @@ impl Index {
     fn encode(self) -> Vec<u8> {
         let mut out = vec![VERSION, u8::from(self.known.whole), u8::from(self.known.exact)];
         out.extend_from_slice(&self.upto.0.to_be_bytes());
+        if self.kept == Kept::Rounds {
+            out.extend_from_slice(&self.round.to_be_bytes());
+        }
         out
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (flags, upto) = bytes.strip_prefix(&[VERSION])?.split_first_chunk::<2>()?;
-        let upto = Sequence(u64::from_be_bytes(upto.try_into().ok()?));
-        Some(Self { upto, known: Known { whole: flags[0] == 1, exact: flags[1] == 1 } })
+        let (flags, rest) = bytes.strip_prefix(&[VERSION])?.split_first_chunk::<2>()?;
+        let (upto, round) = rest.split_first_chunk::<8>()?;
+        let upto = Sequence(u64::from_be_bytes(*upto));
+        let known = Known { whole: flags[0] == 1, exact: flags[1] == 1 };
+        let (kept, round) = match round {
+            [] => (Kept::Documents, UNTOLD),
+            round => (Kept::Rounds, u32::from_be_bytes(round.try_into().ok()?)),
+        };
+        Some(Self { upto, known, kept, round })
     }
+
+    /// Of a shard of which nothing is counted in.
+    fn empty(kept: Kept) -> Self {
+        // Its first batch says in which round it is.
+        Self { upto: Sequence(0), known: Known { whole: true, exact: true }, kept, round: UNTOLD }
+    }
+}
+
+/// The round of a log at `round`, behind a batch that moves its progress so.
+fn round_of(round: u32, moved: Option<&Progress>) -> u32 {
+    match moved {
+        Some(moved) if moved.whole => moved.round,
+        Some(moved) if moved.round > 0 && (round == UNTOLD || moved.round > round) => moved.round,
+        Some(_) | None => round,
+    }
+}
+
+fn seen(round: u32) -> Vec<u8> {
+    let mut out = vec![SEEN];
+    out.extend_from_slice(&round.to_be_bytes());
+    out
+}
+
+/// This key was not brought in `round`, nor since; not so if that is not known.
+fn is_before(row: &[u8], round: u32) -> bool {
+    let told = row.strip_prefix(&[SEEN]).and_then(|told| told.try_into().ok());
+    told.is_some_and(|told| u32::from_be_bytes(told) < round)
 }
 
 /// Of the keys in a batch nothing is known any more.
@@ -114,22 +181,22 @@ fn damaged() -> Error {
 }
 
 impl ShardLog {
-    /// From now on the last document of each key is kept; those of batches that
-    /// are there already are counted in first.
-    pub fn keep_index(&self) -> Result<()> {
+    /// From now on something is kept of each key; the keys of batches that are there
+    /// already are counted in first.
+    pub fn keep_index(&self, kept: Kept) -> Result<()> {
         let spool = self.spool()?;
         let stored = spool.db.get(Key::Index(self.shard).encode());
         let stored = stored.map_err(|error| damaged().because(error))?;
         let mut index = match stored {
             Some(bytes) => Index::decode(&bytes).ok_or_else(damaged)?,
-            None => Index { upto: Sequence(0), known: Known { whole: true, exact: true } },
+            None => Index::empty(kept),
         };
         loop {
             let first = self.first();
             if index.upto.next() < first {
                 // What came before is retained no more, or was never here.
                 let known = Known { whole: false, exact: index.upto == Sequence(0) };
-                index = Index { upto: Sequence(first.0 - 1), known };
+                index = Index { upto: Sequence(first.0 - 1), known, ..Index::empty(kept) };
             }
             let frames = match self.read_appended(index.upto, FOLD_BYTES) {
                 Err(error) if error.kind() == ErrorKind::Gone => continue,
@@ -212,21 +279,46 @@ impl ShardLog {
         key: &[u8],
         most: usize,
     ) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut found = Vec::new();
+        self.rows_after((collection, key), most, |place, _| found.push(place))?;
+        Ok(found)
+    }
+
+    /// Which of the next `most` keys behind this one neither stream nor rows brought in
+    /// `round`. Keys of which that is not known are not among them.
+    pub fn gone_after(&self, place: (&str, &[u8]), round: u32, most: usize) -> Result<Gone> {
+        let mut gone = Gone::default();
+        self.rows_after(place, most, |place, row| {
+            gone.upto = Some(place.clone());
+            if is_before(row, round) {
+                gone.keys.push(place);
+            }
+        })?;
+        Ok(gone)
+    }
+
+    fn rows_after(
+        &self,
+        (collection, key): (&str, &[u8]),
+        most: usize,
+        mut take: impl FnMut((String, Vec<u8>), &[u8]),
+    ) -> Result<()> {
         let spool = self.spool()?;
         let from = Key::Last(self.shard, collection, key).encode();
         let (_, behind) = Key::all_last(self.shard);
-        let mut found = Vec::new();
+        let mut left = most;
         for row in spool.db.iterator(IteratorMode::From(&from, rocksdb::Direction::Forward)) {
-            let (place, _) = row.map_err(|error| damaged().because(error))?;
-            if place[..] >= behind[..] || found.len() >= most {
+            let (place, row) = row.map_err(|error| damaged().because(error))?;
+            if place[..] >= behind[..] || left == 0 {
                 break;
             }
             if place[..] != from[..] {
                 let (collection, key) = keys::read_last_key(&place).ok_or_else(damaged)?;
-                found.push((collection.to_owned(), key.to_vec()));
+                take((collection.to_owned(), key.to_vec()), &row);
+                left -= 1;
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Notes keys as touched, without a batch.

@@ -92,7 +92,10 @@ fn command(state: &State, draw: Draw) -> Kind {
 
 fn vanished(shard: &Shard, epoch: u64, after: u64) -> Kind {
     let (shard, kind) = (shard.id, GapKind::Vanished.into());
-    Kind::RecordGap(RecordGap { gap: Some(Gap { shard, epoch, kind, after, ..Gap::default() }) })
+    let detail = after.to_string();
+    let gap = Some(Gap { shard, epoch, kind, after, detail, ..Gap::default() });
+    let policy = if after.is_multiple_of(2) { GapPolicy::Resnapshot } else { GapPolicy::Pause };
+    Kind::RecordGap(RecordGap { gap, policy: policy.into() })
 }
 
 fn shard_sinks(state: &State, shard: &Shard) -> Vec<String> {

@@ -10,16 +10,57 @@ fn gaps_are_numbered_and_a_repeat_is_refused() {
     assert_eq!(world.shard(0).gaps, 2);
     let times: Vec<_> = world.state.gaps_of(id(0)).map(|gap| gap.at_ms).collect();
     assert_eq!(times, [1, 1000]);
-    assert_eq!(world.refused(Kind::RecordGap(RecordGap { gap: None })).0, RefusedKind::Invalid);
+    let nothing = Kind::RecordGap(RecordGap::default());
+    assert_eq!(world.refused(nothing).0, RefusedKind::Invalid);
 }
 
 #[test]
-fn the_same_loss_after_its_repair_is_a_new_gap() {
+fn a_loss_found_again_by_another_owner_is_the_gap_that_is_known() {
     let mut world = World::running();
     world.created(gap(1, "trimmed", 1));
-    assert_eq!(world.refused(repair(1, "")).0, RefusedKind::Invalid);
-    assert_eq!(world.refused(repair(2, "accepted")).0, RefusedKind::NotFound);
+    world.created(gap(1, "trimmed more", 1));
+    world.done(assign(0, 1, 3, &[]));
+    assert_eq!(world.refused(gap(2, "trimmed", 2)).0, RefusedKind::Exists);
+    let Kind::RecordGap(mut later) = gap(2, "trimmed", 2) else { panic!("a gap") };
+    later.gap.as_mut().unwrap().progress = Some(at("later"));
+    assert_eq!(world.created(Kind::RecordGap(later)), 3, "the like of it, further on");
+}
+
+#[test]
+fn an_operator_goes_on_without_what_was_lost_or_has_it_read_again() {
+    let mut world = World::running();
+    world.done(anchor(0, 1, at("1")));
+    world.created(gap(1, "trimmed", 1));
+    world.created(gap(1, "trimmed more", 1));
+    let why = "gap 1".to_owned();
+    world.done(Kind::ShardFailed(ShardFailed { shard: Some(id(0)), epoch: 1, reason: why }));
+    assert_eq!(world.refused(repair(3, "accepted")).0, RefusedKind::NotFound);
+
     world.done(repair(1, "accepted"));
-    assert_eq!(world.state.gaps_of(id(0)).next().unwrap().repair, "accepted");
-    assert_eq!(world.created(gap(1, "trimmed", 1)), 2);
+    assert_eq!(world.shard(0).failure, "", "it goes on");
+    assert_eq!(world.refused(repair(1, "again")).0, RefusedKind::Conflict);
+    world.done(repair(2, ""));
+    assert_eq!(world.refused(repair(2, "")).0, RefusedKind::Conflict);
+    let gaps: Vec<_> = world.state.gaps_of(id(0)).map(|it| (&it.repair[..], it.round)).collect();
+    assert_eq!(gaps, [("accepted", 0), ("", 1)]);
+    assert_eq!(world.shard(0).round, 1);
+}
+
+#[test]
+fn a_snapshot_mends_the_gaps_that_wait_for_it_and_no_others() {
+    let mut world = World::running();
+    world.done(anchor(0, 1, at("1")));
+    world.created(gap_by(GapPolicy::Accept, 1, "forgotten", 1));
+    world.created(gap_by(GapPolicy::Resnapshot, 1, "trimmed", 1));
+    world.created(gap_by(GapPolicy::Resnapshot, 1, "trimmed more", 1));
+    world.created(gap_by(GapPolicy::Pause, 1, "vanished", 1));
+    assert_eq!(world.shard(0).round, 2);
+    let mended = |world: &World| -> Vec<bool> {
+        world.state.gaps_of(id(0)).map(|gap| !gap.repair.is_empty()).collect()
+    };
+    let complete = |round| Progress { round, snapshot: SnapshotState::Complete.into(), ..at("2") };
+    world.taken(captured(1, point(9, 9, complete(1))));
+    assert_eq!(mended(&world), [true, true, false, false]);
+    world.taken(captured(1, point(9, 0, complete(2))));
+    assert_eq!(mended(&world), [true, true, true, false]);
 }

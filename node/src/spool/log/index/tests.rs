@@ -70,7 +70,7 @@ proptest! {
         let (mut fold, mut behind, mut keep) = (BTreeMap::new(), BTreeSet::new(), Sequence(0));
         for (number, batch) in batches.iter().enumerate() {
             if number == asked {
-                log.keep_index().unwrap();
+                log.keep_index(Kept::Documents).unwrap();
             }
             if number == cut {
                 keep = log.last();
@@ -103,12 +103,12 @@ proptest! {
         drop(spool);
         let spool = open(dir.path());
         let log = spool.log(SHARD).unwrap();
-        log.keep_index().unwrap();
+        log.keep_index(Kept::Documents).unwrap();
         prop_assert_eq!(kept(&log), fold);
         prop_assert_eq!(log.known(), Known { whole: true, exact: false });
         spool.remove(SHARD).unwrap();
         let log = own(&spool, 1);
-        log.keep_index().unwrap();
+        log.keep_index(Kept::Documents).unwrap();
         prop_assert!(kept(&log).is_empty() && log.known().exact);
     }
 }
@@ -118,7 +118,7 @@ fn a_log_that_began_later_does_not_claim_to_know_all_keys() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let log = own(&spool, 50);
-    log.keep_index().unwrap();
+    log.keep_index(Kept::Documents).unwrap();
     assert_eq!(log.known(), Known { whole: false, exact: true });
     log.append(&frame(1, Sequence(50), &[(1, Some(1))]), &Progress::default(), None).unwrap();
     log.settle_index().unwrap();
@@ -126,7 +126,7 @@ fn a_log_that_began_later_does_not_claim_to_know_all_keys() {
     drop((log, spool));
     let spool = open(dir.path());
     let log = spool.log(SHARD).unwrap();
-    log.keep_index().unwrap();
+    log.keep_index(Kept::Documents).unwrap();
     assert_eq!((kept(&log).len(), log.known().whole), (1, true));
 }
 
@@ -135,7 +135,7 @@ fn keys_come_in_pages_and_other_shards_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let log = own(&spool, 1);
-    log.keep_index().unwrap();
+    log.keep_index(Kept::Documents).unwrap();
     let changes: Vec<_> = (0..9).map(|key| (key, Some(key))).collect();
     log.append(&frame(1, Sequence(1), &changes), &Progress::default(), None).unwrap();
     let (mut all, mut at) = (Vec::new(), (String::new(), Vec::new()));

@@ -1,0 +1,105 @@
+//! What is done about history that a source has lost.
+
+use bytes::Bytes;
+use tidegate_proto::v1::{Gap, GapKind, GapPolicy, Progress, RecordGap, ShardId, command};
+use tidegate_proto::{Epoch, Sequence};
+
+use crate::clock;
+use crate::config::OnGap;
+use crate::control::{Control, done_or_there};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sources::{Loss, Rows};
+
+/// Records a loss that a source told of, between the batch that ends with `gap.after` and
+/// the next. Fails if the export's file says that an operator has to decide, until one
+/// has: then the source is read no further.
+pub(super) async fn record_loss(
+    control: &Control,
+    gap: Gap,
+    loss: &Loss,
+    (on_gap, rows): (OnGap, Rows),
+) -> Result<()> {
+    tracing::error!(
+        kind = loss.kind.as_str_name(),
+        detail = loss.detail,
+        "the source lost history"
+    );
+    let policy = match on_gap {
+        OnGap::Accept => GapPolicy::Accept,
+        OnGap::Pause => GapPolicy::Pause,
+        OnGap::Resnapshot if rows == Rows::Chunked => GapPolicy::Resnapshot,
+        // It is mended by the source, or stays open.
+        OnGap::Resnapshot => GapPolicy::Unspecified,
+    };
+    let mended = matches!(policy, GapPolicy::Unspecified).then(|| loss.mended.clone());
+    let gap = Gap {
+        kind: loss.kind.into(),
+        detail: loss.detail.clone(),
+        repair: mended.unwrap_or_default(),
+        ..gap
+    };
+    let known = record(control, gap, policy).await?;
+    if policy != GapPolicy::Pause || is_decided(&known) {
+        return Ok(());
+    }
+    let (id, number, detail) = (known.shard.unwrap_or_default(), known.number, &known.detail);
+    let name = control.read(|state| Some(state.export(id.export_id)?.name.clone()));
+    let name = name.unwrap_or_default();
+    let again = match rows {
+        Rows::Chunked => "have its rows read again (--resnapshot), or ",
+        Rows::Streamed => "",
+    };
+    Err(Error::new(
+        ErrorKind::Gone,
+        format!(
+            "gap {number}: {detail}; the export's file says to wait for you: {again}go on without \
+             what was lost (--accept REASON), with `tidegate gap repair {name}/{id} {number}`"
+        ),
+    ))
+}
+
+/// Records a gap, and waits until this node knows of it: what it does next depends on
+/// that. Gives it as it is known, which may be since an earlier reader came by.
+pub(super) async fn record(control: &Control, gap: Gap, policy: GapPolicy) -> Result<Gap> {
+    let mut changed = control.changed();
+    let command = RecordGap { gap: Some(gap.clone()), policy: policy.into() };
+    done_or_there(control.propose(command::Kind::RecordGap(command)).await?)?;
+    let shard: ShardId = gap.shard.unwrap_or_default();
+    loop {
+        changed.borrow_and_update();
+        let known =
+            control.read(|state| state.gaps_of(shard).find(|it| is_same(it, &gap)).cloned());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        if changed.changed().await.is_err() {
+            return Err(Error::new(ErrorKind::Unavailable, "the checkpoint log is closed"));
+        }
+    }
+}
+
+/// The one is the other as it was recorded.
+pub(crate) fn is_same(known: &Gap, gap: &Gap) -> bool {
+    let told =
+        known.kind() != GapKind::SpoolLost || (known.epoch, known.upto) == (gap.epoch, gap.upto);
+    told && (known.kind, &known.detail, &known.progress) == (gap.kind, &gap.detail, &gap.progress)
+}
+
+/// It is mended, or will be, or was accepted.
+fn is_decided(gap: &Gap) -> bool {
+    !gap.repair.is_empty() || gap.round != 0
+}
+
+/// A gap behind the sequence `last`, found in front of a stream position, of which
+/// nothing else is said yet.
+pub(super) fn gap_after(shard: ShardId, epoch: Epoch, last: Sequence, stream: Bytes) -> Gap {
+    Gap {
+        shard: Some(shard),
+        epoch: epoch.0,
+        at_ms: clock::now_ms(),
+        after: last.0,
+        upto: last.0,
+        progress: Some(Progress { stream, ..Progress::default() }),
+        ..Gap::default()
+    }
+}
