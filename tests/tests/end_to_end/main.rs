@@ -9,6 +9,7 @@ mod dynamodb;
 mod failover;
 mod faults;
 mod followed;
+mod majority;
 mod operate;
 mod postgres;
 mod redis;
