@@ -42,7 +42,9 @@ async fn a_majority_with_damaged_logs_refuses_and_is_given_back_what_the_third_k
         }
     }
     stage.write(300..600).await;
-    refused(&stage.cluster.cli(&["export", "pause", EXPORT]), 3, &["no leader"]);
+    let doctor = |it: &Cluster| it.cli(&["doctor"]);
+    stage.cluster.until("the third is alone", |it| !doctor(it).status.success()).await;
+    refused(&doctor(&stage.cluster), 1, &["lease"]);
     assert!(stage.lake(EXPORT) == documents(0..300), "what was delivered is there still");
 
     stage.cluster.kill(0).await;
