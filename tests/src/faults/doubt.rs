@@ -35,7 +35,7 @@ impl Fault for Doubt {
         let done = self.before.done;
         let met = move |it: &Arena| database(it).is_ok_and(|it| it.doubter.doubts().done > done);
         arena.until("an answer to a commit is lost", met).await?;
-        if self.pick % 2 == 0 {
+        if self.pick.is_multiple_of(2) {
             let owner = arena.owner(self.pick)?;
             arena.world.cluster.kill(owner).await;
             self.killed = Some(owner);

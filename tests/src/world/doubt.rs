@@ -61,16 +61,7 @@ impl Doubter {
     pub(super) async fn start(listen: SocketAddr, upstream: SocketAddr) -> Outcome<Self> {
         let listener = TcpListener::bind(listen).await?;
         let shared = Arc::new(Shared::default());
-        let its = Arc::clone(&shared);
-        let task = tokio::spawn(async move {
-            loop {
-                if let Ok((client, _)) = listener.accept().await {
-                    let its = Arc::clone(&its);
-                    // Either side hung up; the other learns it when this ends.
-                    tokio::spawn(async move { drop(forward(client, upstream, &its).await) });
-                }
-            }
-        });
+        let task = tokio::spawn(listen_on(listener, upstream, Arc::clone(&shared)));
         Ok(Self { shared, task })
     }
 
@@ -108,6 +99,16 @@ impl Shared {
         let random = random.as_mut()?;
         let met = random.random_range(0..ONE_IN) == 0;
         met.then(|| if random.random() { Act::Done } else { Act::Lost })
+    }
+}
+
+async fn listen_on(listener: TcpListener, upstream: SocketAddr, shared: Arc<Shared>) {
+    loop {
+        if let Ok((client, _)) = listener.accept().await {
+            let shared = Arc::clone(&shared);
+            // Either side hung up; the other learns it when this ends.
+            tokio::spawn(async move { drop(forward(client, upstream, &shared).await) });
+        }
     }
 }
 
