@@ -6,7 +6,8 @@ use openraft::{AnyError, ErrorSubject, ErrorVerb, StorageError, StorageIOError};
 
 /// What to do about damage.
 pub(crate) const REJOIN: &str = "empty this node's data directory and let it join anew, under \
-                                 another name";
+                                 another name; if a majority of the nodes says this, do not, \
+                                 and see \"When a majority is lost\" in node/ARCHITECTURE.md";
 
 /// Why the store stopped, and what to do about it.
 ///

@@ -64,7 +64,7 @@ impl Default for NodeConfig {
     }
 }
 
-/// Times that decide who is alive. Equal on all nodes.
+/// Times that decide who is alive, and how the log is kept. Equal on all nodes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ClusterConfig {
@@ -81,11 +81,31 @@ pub struct ClusterConfig {
     pub election_ms: u64,
     /// How often checkpoints are gathered into one log entry. Default 20 ms.
     pub tick_ms: u64,
+    /// A shard whose copies in sync are all on nodes that are down waits so long for
+    /// them to come back; then it is read again from its source elsewhere. Default
+    /// 10,000 ms; 1,000 to 3,600,000.
+    pub awaited_ms: u64,
+    /// Log entries after which the state is written to a file of its own and older
+    /// entries go, but for a tenth as many. A node that was away for longer gets that
+    /// file. Default 20,000; 100 to 1,000,000.
+    pub log_entries: u64,
+    /// Bytes of that file sent in one message, each of which may take 30 s. Default
+    /// 3 MiB; 256 B to 16 MiB.
+    pub state_chunk_bytes: u64,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { heartbeat_ms: 100, lease_ms: 700, down_ms: 1000, election_ms: 800, tick_ms: 20 }
+        Self {
+            heartbeat_ms: 100,
+            lease_ms: 700,
+            down_ms: 1000,
+            election_ms: 800,
+            tick_ms: 20,
+            awaited_ms: 10_000,
+            log_entries: 20_000,
+            state_chunk_bytes: 3 << 20,
+        }
     }
 }
 
@@ -112,6 +132,34 @@ impl ClusterConfig {
     #[must_use]
     pub fn tick(&self) -> Duration {
         Duration::from_millis(self.tick_ms)
+    }
+
+    /// [`ClusterConfig::awaited_ms`].
+    #[must_use]
+    pub fn awaited(&self) -> Duration {
+        Duration::from_millis(self.awaited_ms)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |why: String| Err(Error::new(ErrorKind::Config, why));
+        if !(self.heartbeat_ms < self.lease_ms && self.lease_ms < self.down_ms) {
+            return refuse(
+                "[cluster] needs heartbeat-ms < lease-ms < down-ms: a node must stop by itself \
+                 before another may start"
+                    .to_owned(),
+            );
+        }
+        for (key, value, bounds) in [
+            ("awaited-ms", self.awaited_ms, 1_000..=3_600_000),
+            ("log-entries", self.log_entries, 100..=1_000_000),
+            ("state-chunk-bytes", self.state_chunk_bytes, 256..=16 << 20),
+        ] {
+            if !bounds.contains(&value) {
+                let (least, most) = bounds.into_inner();
+                return refuse(format!("[cluster] {key} must be from {least} to {most}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -215,14 +263,7 @@ impl NodeConfig {
         if self.bootstrap && !self.join.is_empty() {
             return refuse("bootstrap starts a new cluster and join enters one: choose".to_owned());
         }
-        let times = &self.cluster;
-        if !(times.heartbeat_ms < times.lease_ms && times.lease_ms < times.down_ms) {
-            return refuse(
-                "[cluster] needs heartbeat-ms < lease-ms < down-ms: a node must stop by itself \
-                 before another may start"
-                    .to_owned(),
-            );
-        }
+        self.cluster.check()?;
         self.limits.check()
     }
 }
@@ -258,6 +299,20 @@ mod tests {
         let cluster = ClusterConfig { lease_ms: 2000, ..ClusterConfig::default() };
         let config = NodeConfig { cluster, ..NodeConfig::default() };
         assert!(config.check().unwrap_err().to_string().contains("lease-ms"));
+    }
+
+    #[test]
+    fn what_is_out_of_its_bounds_is_refused_with_them() {
+        let wrong = |text: &str| {
+            let cluster = toml::from_str(text).unwrap();
+            let config = NodeConfig { cluster, ..NodeConfig::default() };
+            config.check().unwrap_err().to_string()
+        };
+        let awaited = wrong("awaited-ms = 999");
+        assert_eq!(awaited, "[cluster] awaited-ms must be from 1000 to 3600000");
+        assert!(wrong("log-entries = 99").contains("log-entries must be from 100 to"));
+        let chunk = wrong("state-chunk-bytes = 16777217");
+        assert!(chunk.ends_with("from 256 to 16777216"), "{chunk}");
     }
 
     #[test]

@@ -177,8 +177,9 @@ fn raft_settings(times: &ClusterConfig) -> Result<Config> {
         // Followers refuse a new leader for this long after they heard the old one.
         election_timeout_max: times.election_ms + times.election_ms / 5,
         install_snapshot_timeout: 30_000,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(20_000),
-        max_in_snapshot_log_to_keep: 2_000,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(times.log_entries),
+        max_in_snapshot_log_to_keep: times.log_entries / 10,
+        snapshot_max_chunk_size: times.state_chunk_bytes,
         ..Config::default()
     };
     config

@@ -9,7 +9,7 @@ use tidegate_proto::v1::{Assign, MoveShard, Node, NodeState, SetCopies, Shard, S
 use tidegate_raft_store::State;
 use tokio::time::Instant;
 
-use crate::config::ExportSpec;
+use crate::config::{ClusterConfig, ExportSpec};
 use crate::control::Control;
 use crate::placement::arithmetic::{Life, Now, Problem, Site, Writer, balance, place};
 
@@ -17,8 +17,6 @@ use crate::placement::arithmetic::{Life, Now, Problem, Site, Writer, balance, pl
 pub(crate) const ROUND: Duration = Duration::from_secs(1);
 /// Commands proposed at the same time.
 const PROPOSALS_MAX: usize = 512;
-/// How long what a node keeps is waited for after it went down.
-pub(crate) const AWAITED: Duration = Duration::from_secs(10);
 /// A node that has been up this long again gets what runs well elsewhere.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -26,12 +24,13 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// node lives; only while it leads.
 pub async fn run(control: Control) {
     let mut topology = control.topology();
-    let mut planner = Planner::default();
+    let awaited = control.times().awaited();
+    let mut planner = Planner::awaiting(awaited);
     loop {
         // An error means the log is closing.
         let changed = tokio::time::timeout(ROUND, topology.changed()).await.is_ok();
         if !control.leads() {
-            planner = Planner::default();
+            planner = Planner::awaiting(awaited);
             continue;
         }
         if planner.rests && !changed {
@@ -54,8 +53,10 @@ pub async fn run(control: Control) {
 }
 
 /// What the loop remembers from round to round.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Planner {
+    /// How long what a node keeps is waited for after it went down.
+    awaited: Duration,
     /// Since when nodes have been seen down, and up again.
     down: BTreeMap<u64, Instant>,
     back: BTreeMap<u64, Instant>,
@@ -76,7 +77,19 @@ struct Policy {
     sinks: BTreeMap<String, u32>,
 }
 
+impl Default for Planner {
+    fn default() -> Self {
+        Self::awaiting(ClusterConfig::default().awaited())
+    }
+}
+
 impl Planner {
+    /// Remembers nothing yet.
+    fn awaiting(awaited: Duration) -> Self {
+        let (down, back, policies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { awaited, down, back, policies, regions: Vec::new(), rests: false }
+    }
+
     /// The commands that would make the state as placement wants it.
     pub(crate) fn steps(&mut self, state: &State, now: Instant) -> Vec<command::Kind> {
         let nodes: Vec<_> = state.nodes().collect();
@@ -149,7 +162,7 @@ impl Planner {
             return Site { cordoned, region, ..Site::default() };
         }
         let since = *self.down.entry(node.id).or_insert(now);
-        let life = if now - since < AWAITED { Life::Awaited } else { Life::Gone };
+        let life = if now - since < self.awaited { Life::Awaited } else { Life::Gone };
         Site { life, cordoned, fresh: true, region }
     }
 

@@ -101,6 +101,44 @@ fn a_log_goes_on_where_it_was_after_a_restart() {
 }
 
 #[test]
+fn a_torn_tail_costs_only_the_batch_that_was_torn_wherever_it_tore() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 0);
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    log.append(&frame(1, 1, 3), &at("1"), None).unwrap();
+    let synced = wal(dir.path()).1;
+    log.append(&frame(1, 4, 1), &at("2"), None).unwrap();
+    let whole = wal(dir.path()).1;
+    drop((log, spool));
+    for end in synced..=whole {
+        let torn = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), torn.path().join(entry.file_name())).unwrap();
+        }
+        let file = std::fs::OpenOptions::new().write(true).open(wal(torn.path()).0).unwrap();
+        file.set_len(end).unwrap();
+        let spool = open(torn.path(), 0);
+        let log = spool.log(SHARD).unwrap();
+        let (next, position) = if end == whole { (5, &b"2"[..]) } else { (4, &b"1"[..]) };
+        let tail = log.tail();
+        assert_eq!((tail.next, &tail.progress.stream[..]), (Sequence(next), position), "{end}");
+        log.set_stable(Sequence(next - 1));
+        let wanted = [(1, 3), (4, 4)];
+        let read = spans(&log.read(Sequence(0), 1 << 20).unwrap());
+        assert_eq!(read, wanted[..read.len()], "torn after {end} bytes");
+        assert_eq!(read.last().unwrap().1, next - 1, "torn after {end} bytes");
+    }
+}
+
+/// The write-ahead log with something in it, and how long it is.
+fn wal(dir: &Path) -> (std::path::PathBuf, u64) {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let logs = files.filter(|it| it.path().extension().is_some_and(|end| end == "log"));
+    logs.map(|it| (it.path(), it.metadata().unwrap().len())).max_by_key(|it| it.1).unwrap()
+}
+
+#[test]
 fn an_owner_of_an_older_epoch_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 1 << 20);

@@ -46,13 +46,36 @@ fn what_was_written_is_there_after_a_restart() {
     assert_eq!(stored(&Db::open(dir.path()).unwrap()), [0, 1, 2, 3, 4]);
 }
 
+/// A directory with the same files.
+fn copy(dir: &TempDir) -> TempDir {
+    let other = TempDir::new().unwrap();
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), other.path().join(entry.file_name())).unwrap();
+    }
+    other
+}
+
 #[test]
-fn a_torn_tail_costs_only_what_was_torn() {
-    let dir = killed();
-    let path = wal(&dir);
-    let bytes = fs::read(&path).unwrap();
-    fs::write(&path, &bytes[..bytes.len() - 30]).unwrap();
-    assert_eq!(stored(&Db::open(dir.path()).unwrap()), [0, 1, 2, 3]);
+fn a_torn_tail_costs_only_what_was_torn_wherever_it_tore() {
+    let dir = TempDir::new().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    (0..4).for_each(|index| put(&db, index));
+    let synced = fs::metadata(wal(&dir)).unwrap().len();
+    put(&db, 4);
+    let whole = fs::metadata(wal(&dir)).unwrap().len();
+    drop(db);
+    for end in synced..=whole {
+        let torn = copy(&dir);
+        fs::OpenOptions::new().write(true).open(wal(&torn)).unwrap().set_len(end).unwrap();
+        let wanted = if end == whole { &[0, 1, 2, 3, 4][..] } else { &[0, 1, 2, 3] };
+        assert_eq!(stored(&Db::open(torn.path()).unwrap()), wanted, "torn after {end} bytes");
+        if end == synced + 1 {
+            // What follows it now lies behind no damage.
+            put(&Db::open(torn.path()).unwrap(), 5);
+            assert_eq!(stored(&Db::open(torn.path()).unwrap()), [0, 1, 2, 3, 5]);
+        }
+    }
 }
 
 #[test]

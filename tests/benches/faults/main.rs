@@ -76,7 +76,7 @@ fn begin(flags: Flags) -> Outcome<ExitCode> {
             seed,
             nodes: flags.nodes,
             rate: flags.rate,
-            disks: all.iter().any(|kind| kind.needs_disks()),
+            extras: Kind::need(&all),
             binaries: flags.binaries.unwrap_or_else(binaries),
         },
         length: Duration::from_secs_f64(flags.minutes * 60.0),

@@ -12,7 +12,7 @@ use crate::Outcome;
 use crate::cluster::cli_of;
 use crate::feed::Subscriber;
 use crate::oracle::{Generated, Ledger, Memory, Observed, Teller, Watch};
-use crate::world::World;
+use crate::world::{Extras, World};
 
 /// The export of generated changes, and how many shards it has.
 pub(super) const GENERATED: &str = "generated";
@@ -37,8 +37,8 @@ pub struct Scene {
     pub nodes: usize,
     /// Generated changes per second and shard.
     pub rate: u32,
-    /// Whether each node has a disk of its own, as faults of disks need it.
-    pub disks: bool,
+    /// What its faults need.
+    pub extras: Extras,
     /// Where the binaries lie.
     pub binaries: PathBuf,
 }
@@ -97,8 +97,8 @@ impl Arena {
     ///
     /// If something does not start.
     pub async fn start(scene: &Scene) -> Outcome<Self> {
-        let Scene { binaries, nodes, seed, disks, .. } = scene;
-        let world = World::start(binaries, *nodes, *seed, *disks).await?;
+        let Scene { binaries, nodes, seed, extras, .. } = scene;
+        let world = World::start(binaries, *nodes, *seed, extras).await?;
         let config = DatagenConfig {
             seed: scene.seed,
             shards: SHARDS,
@@ -357,12 +357,21 @@ fn generated_source(config: &DatagenConfig) -> String {
     )
 }
 
+/// The names of the sinks of each export.
+pub(super) fn sinks_of(world: &World) -> Vec<&'static str> {
+    let always = ["lake", "jsonl"].into_iter();
+    always.chain(world.database.is_some().then_some("postgres")).collect()
+}
+
 fn sinks(world: &World, export: &str) -> String {
     let folder: &Path = &jsonl_folder(world).join(export);
-    format!(
-        "[[sink]]\nname = \"lake\"\nkind = \"lake\"\ndelay-ms = 2000\n{}\
-         [[sink]]\nname = \"jsonl\"\nkind = \"jsonl\"\npath = \"{}\"\n",
-        world.bucket.table("faults"),
-        folder.display()
-    )
+    let sink = |name: &&str| {
+        let keys = match (*name, &world.database) {
+            ("lake", _) => format!("delay-ms = 2000\n{}", world.bucket.table("faults")),
+            ("postgres", Some(database)) => database.table(),
+            _ => format!("path = \"{}\"\n", folder.display()),
+        };
+        format!("[[sink]]\nname = \"{name}\"\nkind = \"{name}\"\n{keys}")
+    };
+    sinks_of(world).iter().map(sink).collect()
 }

@@ -10,12 +10,18 @@ use rand::rngs::StdRng;
 use super::Fault;
 use super::clock::Clock;
 use super::disk::{BadSync, Full, PowerLoss, Share, Sync};
+use super::doubt::Doubt;
+use super::late::Late;
 use super::member::{Loss, Replaced};
 use super::network::{Cut, Flap, Shape, Spoil};
 use super::pest::Pest;
 use super::process::{Freeze, Kill, Whom};
-use super::sink::{Outage, Trouble};
-use crate::world::Rule;
+use super::sink::{Flawed, Outage, Trouble};
+use super::torn::Torn;
+use crate::world::{Extras, Rule};
+
+/// So that a node that was away has to be sent the state soon, and in many pieces.
+const LITTLE_LOG: &str = "[cluster]\nlog-entries = 500\nstate-chunk-bytes = 256\n";
 
 /// A row of the fault matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,8 +62,12 @@ pub enum Kind {
     F17,
     /// A disk is full.
     F18,
+    /// Nodes die in the middle of a record.
+    F19,
     /// Bits of a node's memory of the cluster flip.
     F20,
+    /// A node that was away for long gets the state in pieces, and is disturbed.
+    F22,
     /// A node is removed and another takes its place.
     F23,
     /// A node comes back without its disk.
@@ -66,13 +76,17 @@ pub enum Kind {
     F25,
     /// The sink is down, slow, busy, or mute.
     F30,
+    /// Nobody knows what became of a commit.
+    F31,
+    /// The object store keeps its promises, and nothing beyond them.
+    F32,
     /// Subscribers stop reading or come with wrong tokens.
     F33,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::F1,
         Self::F2,
         Self::F3,
@@ -91,18 +105,28 @@ impl Kind {
         Self::F16,
         Self::F17,
         Self::F18,
+        Self::F19,
         Self::F20,
+        Self::F22,
         Self::F23,
         Self::F24,
         Self::F25,
         Self::F30,
+        Self::F31,
+        Self::F32,
         Self::F33,
     ];
 
-    /// Whether it needs nodes with disks of their own.
+    /// What a world must have for faults of these kinds.
     #[must_use]
-    pub fn needs_disks(self) -> bool {
-        matches!(self, Self::F4 | Self::F16 | Self::F17 | Self::F18)
+    pub fn need(kinds: &[Self]) -> Extras {
+        let any = |which: &[Self]| kinds.iter().any(|kind| which.contains(kind));
+        let settings = if any(&[Self::F22]) { LITTLE_LOG } else { "" };
+        Extras {
+            settings: settings.to_owned(),
+            disks: any(&[Self::F4, Self::F16, Self::F17, Self::F18]),
+            database: any(&[Self::F31]),
+        }
     }
 
     /// What it is, in a few words.
@@ -127,11 +151,15 @@ impl Kind {
             Self::F16 => "a disk whose syncs take 500 ms",
             Self::F17 => "a sync that fails once",
             Self::F18 => "a disk without room",
+            Self::F19 => "a torn record ends the write-ahead logs of one node or all",
             Self::F20 => "flipped bits in a node's log; another takes its place",
+            Self::F22 => "the state is sent to a late node that is killed or cut off",
             Self::F23 => "a node is replaced under load",
             Self::F24 => "a node with an empty disk under its old name; then replaced",
             Self::F25 => "a clock an hour ahead, then an hour behind",
             Self::F30 => "the sink is down, slow, answers 503 or not at all",
+            Self::F31 => "the answer to a commit, or the commit, is lost",
+            Self::F32 => "the store fails, hides success, refuses wrongly, lists what was",
             Self::F33 => "subscribers stop reading, or resume with wrong tokens",
         }
     }
@@ -180,7 +208,9 @@ impl Kind {
                 Box::new(BadSync::of(Sync::Fails(folder), pick / 2, lasts))
             }
             Self::F18 => Box::new(Full::of(pick, lasts)),
+            Self::F19 => Box::new(Torn::of(pick, random.random())),
             Self::F20 => Box::new(Replaced::of(Loss::Bits, pick)),
+            Self::F22 => Box::new(Late::of(pick, random.random())),
             Self::F23 => Box::new(Replaced::of(Loss::Place, pick)),
             Self::F24 => Box::new(Replaced::of(Loss::Disk, pick)),
             Self::F25 => Box::new(Clock::of(pick, seconds(random, 4, 6))),
@@ -188,6 +218,8 @@ impl Kind {
                 let troubles = [Trouble::Down, Trouble::Slow, Trouble::Busy, Trouble::Mute];
                 Box::new(Outage::of(troubles[pick % troubles.len()], seconds(random, 5, 20)))
             }
+            Self::F31 => Box::new(Doubt::of(pick, seconds(random, 5, 10))),
+            Self::F32 => Box::new(Flawed::of(random.random(), seconds(random, 10, 15))),
             Self::F33 => Box::new(Pest::of(lasts)),
         }
     }

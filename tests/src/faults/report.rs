@@ -12,6 +12,10 @@ use crate::figures::Figures;
 #[must_use]
 pub fn page(plan: &Plan, done: &Done, measured: &str) -> String {
     let Verdict { generated, bank } = done.verdict;
+    let (tables, places) = match plan.scene.extras.database {
+        true => (", to a table in PostgreSQL", "in the table, in the lake"),
+        false => ("", "in the lake"),
+    };
     let (seed, nodes, rate) = (plan.scene.seed, plan.scene.nodes, plan.scene.rate);
     let count = done.rounds.len();
     let memory_mb = done.memory_bytes >> 20;
@@ -19,9 +23,9 @@ pub fn page(plan: &Plan, done: &Done, measured: &str) -> String {
         "# Faults\n\n\
          Made by `make faults SEED={seed}`: {measured}. {nodes} nodes, each in a network of its own;\n\
          six generated shards of {rate} changes a second each and a bank; each goes to a lake on S3, to\n\
-         jsonl files and to a subscriber. {count} faults, all of them shown to have happened. All held:\n\
+         jsonl files{tables} and to a subscriber. {count} faults, all of them shown to have happened. All held:\n\
          {generated} generated changes and {bank} of the bank are each once and in order at the\n\
-         subscriber, in the lake and in the files, and equal to what was made. The largest node held\n\
+         subscriber, {places} and in the files, and equal to what was made. The largest node held\n\
          {memory_mb} MiB.\n\n\
          A stall is the longest time in which nothing came of a shard, from the fault until all was\n\
          well. \"After its end\" counts from the end of the fault until something came of a shard.\n\n\

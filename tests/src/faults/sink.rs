@@ -7,7 +7,7 @@ use tonic::async_trait;
 use super::network::{CUT, sum};
 use super::{Arena, Fault};
 use crate::Outcome;
-use crate::world::{Counts, Mood, Rule, SINK};
+use crate::world::{Counts, Flaw, Mood, Rule, SINK};
 
 /// Bytes per second and direction of a slow bucket.
 const SLOW: u64 = 20_000;
@@ -84,5 +84,48 @@ impl Fault for Outage {
             return Err(format!("no {what}").into());
         }
         Ok(format!("{count} {what}"))
+    }
+}
+
+/// A bucket whose requests fail, succeed in secret, are refused for no reason, break
+/// off, and whose listings are old.
+pub(super) struct Flawed {
+    seed: u64,
+    lasts: Duration,
+    before: [(Flaw, u64); Flaw::ALL.len()],
+}
+
+impl Flawed {
+    pub(super) fn of(seed: u64, lasts: Duration) -> Self {
+        Self { seed, lasts, before: Flaw::ALL.map(|flaw| (flaw, 0)) }
+    }
+}
+
+#[async_trait]
+impl Fault for Flawed {
+    fn lasts(&self) -> Duration {
+        self.lasts
+    }
+
+    async fn inject(&mut self, arena: &mut Arena) -> Outcome<String> {
+        let proxy = &arena.world.bucket.proxy;
+        self.before = proxy.flaws();
+        proxy.set(Mood::Flawed(self.seed));
+        Ok(format!("the bucket has flaws for {:?}", self.lasts))
+    }
+
+    async fn heal(&mut self, arena: &mut Arena) -> Outcome<()> {
+        arena.world.bucket.proxy.set(Mood::Fair);
+        Ok(())
+    }
+
+    async fn proof(&self, arena: &Arena) -> Outcome<String> {
+        let now = arena.world.bucket.proxy.flaws();
+        let pairs = self.before.iter().zip(now);
+        let met: Vec<_> = pairs.map(|((flaw, was), (_, is))| (*flaw, is - was)).collect();
+        match met.iter().find(|(_, count)| *count == 0) {
+            Some((flaw, _)) => Err(format!("no request was {flaw:?}; there were {met:?}").into()),
+            None => Ok(format!("requests met {met:?}")),
+        }
     }
 }

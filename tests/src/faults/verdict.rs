@@ -11,19 +11,19 @@ use tidegate_proto::document::{self, Encoded};
 use tidegate_proto::v1::{Checkpoint, Shard};
 use tokio::time::sleep;
 
-use super::arena::{Arena, BANK, GENERATED, jsonl_folder};
+use super::arena::{Arena, BANK, GENERATED, jsonl_folder, sinks_of};
 use crate::Outcome;
 use crate::feed::Seen;
 use crate::lake::latest;
-use crate::oracle::{Generated, Ledger, Totals, bank_in_lake, generated_in_lake, jsonl};
-
-/// Of each export.
-const SINKS: [&str; 2] = ["lake", "jsonl"];
+use crate::oracle::{
+    Generated, JsonChange, Ledger, Totals, bank_in_lake, generated_in_lake, jsonl, table,
+};
+use crate::world::Database;
 
 /// How much was compared.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Verdict {
-    /// Generated changes, each at its subscriber and in two sinks.
+    /// Generated changes, each at its subscriber and in all sinks.
     pub generated: u64,
     /// Changes of the bank, likewise.
     pub bank: u64,
@@ -38,9 +38,18 @@ struct Rest {
     /// Copied from the bucket.
     lake: PathBuf,
     jsonl: PathBuf,
+    database: Option<Database>,
     /// By sink and shard, what each must have at least.
     wanted: BTreeMap<&'static str, BTreeMap<String, u64>>,
 }
+
+/// What reads a sink that shows its changes as JSON, given the export: `begins_anew`
+/// and `each` are as [`jsonl`] takes them.
+type Read<'a> = &'a dyn Fn(
+    &str,
+    &dyn Fn(&str, u64) -> bool,
+    &mut dyn FnMut(&JsonChange) -> Outcome<()>,
+) -> Outcome<BTreeMap<String, u64>>;
 
 /// Waits until the sinks have all that was fed by now, ends the nodes, and compares.
 pub(super) async fn judge(mut arena: Arena) -> Outcome<Verdict> {
@@ -51,7 +60,8 @@ pub(super) async fn judge(mut arena: Arena) -> Outcome<Verdict> {
             return Err(format!("{gaps} gaps are recorded, and nothing was lost").into());
         }
     }
-    let wanted = SINKS.map(|sink| (sink, delivered(&arena, sink, &fed))).into();
+    let sinks = sinks_of(&arena.world).into_iter();
+    let wanted = sinks.map(|sink| (sink, delivered(&arena, sink, &fed))).collect();
     let Arena { mut world, generated, bank, teller, watch, .. } = arena;
     let accounts = teller.stop().await?;
     drop(watch);
@@ -61,15 +71,15 @@ pub(super) async fn judge(mut arena: Arena) -> Outcome<Verdict> {
     }
     let copied = tempfile::tempdir()?;
     let lake = world.bucket.copy(copied.path(), "faults").await?;
-    let jsonl = jsonl_folder(&world);
+    let (jsonl, database) = (jsonl_folder(&world), world.database.take());
     let (generated, bank) = (generated.finish()?, bank.finish()?);
-    let rest = Rest { generated, bank, accounts, lake, jsonl, wanted };
+    let rest = Rest { generated, bank, accounts, lake, jsonl, database, wanted };
     let verdict = tokio::task::spawn_blocking(move || rest.judge()).await?;
     drop(world);
     verdict
 }
 
-/// Ends the transfers, and waits until both sinks have all of them and whatever else
+/// Ends the transfers, and waits until all sinks have all of them and whatever else
 /// was fed by now. Returns that.
 async fn settle(arena: &mut Arena) -> Outcome<BTreeMap<String, u64>> {
     arena.check()?;
@@ -77,14 +87,14 @@ async fn settle(arena: &mut Arena) -> Outcome<BTreeMap<String, u64>> {
     // The last transfer ends and comes.
     sleep(Duration::from_secs(1)).await;
     let wanted = arena.sequences();
-    let last = wanted.clone();
+    let (last, count) = (wanted.clone(), sinks_of(&arena.world).len());
     arena
-        .until("both sinks have what was fed", move |it| {
+        .until("all sinks have what was fed", move |it| {
             let cluster = it.watch.cluster();
             cluster.shards.iter().all(|shard| {
                 let wanted = shard.spec.as_ref().and_then(|spec| last.get(&spec.name));
                 let has = |at: &&Checkpoint| wanted.is_some_and(|wanted| at.sequence >= *wanted);
-                shard.delivered.values().filter(has).count() == SINKS.len()
+                shard.delivered.values().filter(has).count() == count
             })
         })
         .await?;
@@ -107,19 +117,25 @@ fn delivered(arena: &Arena, sink: &str, fed: &BTreeMap<String, u64>) -> BTreeMap
 
 impl Rest {
     fn judge(&self) -> Outcome<Verdict> {
-        self.bank()?;
-        self.generated()?;
+        self.bank.judge.balanced()?;
+        same("the bank's feed", self.bank.judge.accounts(), &self.accounts)?;
+        same("the bank in the lake", &bank_in_lake(&self.lake, BANK)?, &self.accounts)?;
+        self.generated_in_lake()?;
+        self.sink("jsonl", &|export, anew, each| jsonl(&self.jsonl.join(export), anew, each))?;
+        if let Some(database) = &self.database {
+            self.sink("postgres", &|export, anew, each| {
+                table(&database.server, export, anew, each)
+            })?;
+        }
         let (generated, bank) = (self.generated.judge.changes(), self.bank.judge.changes);
         Ok(Verdict { generated, bank })
     }
 
-    fn bank(&self) -> Outcome<()> {
+    /// Both exports in a sink that shows each change.
+    fn sink(&self, name: &str, read: Read<'_>) -> Outcome<()> {
         let fed = &self.bank.judge;
-        fed.balanced()?;
-        same("the bank's feed", fed.accounts(), &self.accounts)?;
         let mut lines = Ledger::default();
-        let anew = |_: &str, sequence| fed.begins_anew(sequence);
-        let last = jsonl(&self.jsonl.join(BANK), anew, |change| {
+        let last = read(BANK, &|_, sequence| fed.begins_anew(sequence), &mut |change| {
             if fed.begins_anew(change.sequence) {
                 lines.rewind();
             }
@@ -127,20 +143,21 @@ impl Rest {
             lines.take(&key, &change.line["document"])
         })?;
         lines.balanced()?;
-        same("the bank in jsonl", lines.accounts(), &self.accounts)?;
-        same("the bank's sequences in jsonl", &last, &self.bank.sequences())?;
-        same("the bank in the lake", &bank_in_lake(&self.lake, BANK)?, &self.accounts)
+        same(&format!("the bank in {name}"), lines.accounts(), &self.accounts)?;
+        same(&format!("the bank's sequences in {name}"), &last, &self.bank.sequences())?;
+        let judge = &self.generated.judge;
+        let anew = |shard: &str, sequence| judge.begins_anew(shard, sequence);
+        let last = read(GENERATED, &anew, &mut |change| {
+            let checked = change.check(&judge.expected(&change.shard, change.sequence)?);
+            checked.map_err(|why| format!("{name}: {why}").into())
+        })?;
+        self.has_enough(name, &last)
     }
 
-    fn generated(&self) -> Outcome<()> {
+    fn generated_in_lake(&self) -> Outcome<()> {
         let judge = &self.generated.judge;
         let in_lake = generated_in_lake(&self.lake, GENERATED, judge)?;
         self.has_enough("lake", &in_lake)?;
-        let anew = |shard: &str, sequence| judge.begins_anew(shard, sequence);
-        let in_lines = jsonl(&self.jsonl.join(GENERATED), anew, |change| {
-            change.check(&judge.expected(&change.shard, change.sequence)?)
-        })?;
-        self.has_enough("jsonl", &in_lines)?;
         let mut documents = BTreeMap::new();
         for (shard, last) in &in_lake {
             for number in 0..=judge.number_of(shard, *last)? {

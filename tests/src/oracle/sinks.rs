@@ -14,14 +14,15 @@ use super::bank::{Account, Totals};
 use super::generated::Generated;
 use crate::Outcome;
 use crate::lake::{latest, python};
+use crate::postgres::Postgres;
 
 /// Every change in a lake, in order, with what is said of its content.
 const EVERY_CHANGE: &str = "SELECT shard, sequence, operation, hex(key_bytes), \
                             hex(content_hash) FROM lake ORDER BY shard, sequence";
 
-/// A line of the `jsonl` sink.
+/// A change as a line of the `jsonl` sink has it, or a row that has the same fields.
 #[derive(Clone, Debug)]
-pub struct JsonlChange {
+pub struct JsonChange {
     /// Its shard.
     pub shard: String,
     /// The owner that captured it.
@@ -42,7 +43,7 @@ pub struct JsonlChange {
 pub fn jsonl(
     folder: &Path,
     begins_anew: impl Fn(&str, u64) -> bool,
-    mut each: impl FnMut(&JsonlChange) -> Outcome<()>,
+    mut each: impl FnMut(&JsonChange) -> Outcome<()>,
 ) -> Outcome<BTreeMap<String, u64>> {
     let mut last = BTreeMap::new();
     for (position, stem) in positions(folder)? {
@@ -70,7 +71,50 @@ pub fn jsonl(
     Ok(last)
 }
 
-impl JsonlChange {
+/// As [`jsonl`], for the table of an export in a database to which the postgres sink
+/// appends: what is beyond its checkpoint row, or missing before it, is an error too.
+///
+/// # Errors
+///
+/// As [`jsonl`].
+pub fn table(
+    server: &Postgres,
+    export: &str,
+    begins_anew: impl Fn(&str, u64) -> bool,
+    mut each: impl FnMut(&JsonChange) -> Outcome<()>,
+) -> Outcome<BTreeMap<String, u64>> {
+    let mut last = BTreeMap::new();
+    let checkpoints =
+        format!("SELECT id, sequence, shard FROM tidegate_checkpoint WHERE export = '{export}'");
+    for row in server.try_query(&checkpoints)?.lines() {
+        let mut columns = row.splitn(3, '|');
+        let mut column = || columns.next().ok_or("a checkpoint row with less columns");
+        let (id, held, shard) = (column()?, column()?.parse::<u64>()?, column()?);
+        let changes = format!(
+            "SELECT json_build_object('shard', '{shard}', 'epoch', tidegate_epoch, \
+             'sequence', tidegate_sequence, 'operation', tidegate_operation, 'key', key, \
+             'document', document) FROM {export} WHERE tidegate_shard = {id} \
+             ORDER BY tidegate_sequence"
+        );
+        let mut at = (0, 0);
+        for line in server.try_query(&changes)?.lines() {
+            let change = parse(line)?;
+            let anew = begins_anew(shard, change.sequence);
+            at = change
+                .follows(at, anew)
+                .map_err(|why| format!("table {export}: {shard}: {why}"))?;
+            each(&change)?;
+        }
+        if at.0 != held {
+            let end = at.0;
+            return Err(format!("{shard}: rows end at {end}, the checkpoint says {held}").into());
+        }
+        last.insert(shard.to_owned(), held);
+    }
+    Ok(last)
+}
+
+impl JsonChange {
     /// Its sequence and epoch, if it may stand behind these.
     fn follows(&self, (sequence, epoch): (u64, u64), anew: bool) -> Result<(u64, u64), String> {
         let own = (self.sequence, self.epoch);
@@ -104,7 +148,7 @@ impl JsonlChange {
         if same {
             return Ok(());
         }
-        Err(format!("jsonl: {} sequence {} is not what was made", self.shard, self.sequence).into())
+        Err(format!("{} sequence {} is not what was made", self.shard, self.sequence).into())
     }
 }
 
@@ -205,12 +249,12 @@ fn files(folder: &Path, stem: &str) -> Outcome<BTreeMap<u64, PathBuf>> {
     Ok(found)
 }
 
-fn parse(line: &str) -> Outcome<JsonlChange> {
+fn parse(line: &str) -> Outcome<JsonChange> {
     let line: Value = serde_json::from_str(line)?;
     let number = |name: &str| line[name].as_u64().ok_or_else(|| format!("a line without {name}"));
     let (epoch, sequence) = (number("epoch")?, number("sequence")?);
     let shard = line["shard"].as_str().ok_or("a line without shard")?.to_owned();
-    Ok(JsonlChange { shard, epoch, sequence, line })
+    Ok(JsonChange { shard, epoch, sequence, line })
 }
 
 fn hex(bytes: &[u8]) -> String {

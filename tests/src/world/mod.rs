@@ -12,7 +12,10 @@
 //! [`is_alone`] and [`run_alone`].
 
 mod bucket;
+mod database;
 mod disk;
+mod doubt;
+mod flaws;
 mod namespace;
 mod proxy;
 mod switch;
@@ -22,7 +25,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use bucket::Bucket;
+pub use database::Database;
 pub use disk::Disk;
+pub use doubt::{Doubter, Doubts};
+pub use flaws::Flaw;
 pub use namespace::{is_alone, run_alone};
 pub use proxy::{Mood, Proxy};
 pub use switch::{Counts, Departures, Host, Link, Rule, Switch};
@@ -44,6 +50,17 @@ pub const SINK: Host = Host(101);
 const PORT: u16 = 7400;
 const METRICS_PORT: u16 = 7500;
 
+/// What a world has that not every test needs.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Each node keeps its data on a disk of its own.
+    pub disks: bool,
+    /// There is a PostgreSQL database beside the bucket.
+    pub database: bool,
+    /// The text of a node file.
+    pub settings: String,
+}
+
 /// A cluster, a document store and a bucket. Dropping it ends all of them.
 #[derive(Debug)]
 pub struct World {
@@ -53,6 +70,8 @@ pub struct World {
     pub documents: Arc<Documents>,
     /// The bucket.
     pub bucket: Bucket,
+    /// The database, if there is one.
+    pub database: Option<Database>,
     /// What joins them.
     pub wires: Arc<Wires>,
     /// Of each node; none if nodes keep their data where the cluster does.
@@ -70,8 +89,8 @@ pub fn node(number: usize) -> Host {
 }
 
 impl World {
-    /// Starts `size` nodes of the binaries in a folder, and what they need; with
-    /// `disks`, each keeps its data on a disk of its own.
+    /// Starts `size` nodes of the binaries in a folder, and what they need. What is
+    /// drawn follows from `seed`.
     ///
     /// # Errors
     ///
@@ -79,13 +98,12 @@ impl World {
     ///
     /// # Panics
     ///
-    /// If the nodes or the store do not come up.
-    pub async fn start(binaries: &Path, size: usize, seed: u64, disks: bool) -> Outcome<Self> {
-        Self::start_in_regions(binaries, &vec!["local"; size], (seed, disks), "").await
+    /// If the nodes, the store or the database do not come up.
+    pub async fn start(binaries: &Path, size: usize, seed: u64, extras: &Extras) -> Outcome<Self> {
+        Self::start_in_regions(binaries, &vec!["local"; size], seed, extras).await
     }
 
-    /// As [`World::start`], with one node in each of `regions` and the text of a
-    /// node file.
+    /// As [`World::start`], with one node in each of `regions`.
     ///
     /// # Errors
     ///
@@ -97,8 +115,8 @@ impl World {
     pub async fn start_in_regions(
         binaries: &Path,
         regions: &[&str],
-        (seed, disks): (u64, bool),
-        settings: &str,
+        seed: u64,
+        extras: &Extras,
     ) -> Outcome<Self> {
         let size = regions.len();
         namespace::sweep()?;
@@ -125,15 +143,29 @@ impl World {
             place.flags.push(format!("--region={region}"));
         }
         let folder = tempfile::tempdir()?;
-        let disks = match disks {
+        let disks = match extras.disks {
             true => furnish(&mut places, folder.path())?,
             false => Vec::new(),
         };
         let bucket = Bucket::start().await?;
+        let database = match extras.database {
+            true => Some(Database::start().await?),
+            false => None,
+        };
         let documents = Arc::new(Documents::start_at(binaries, &source).await);
-        let cluster = Cluster::start_at(binaries, places, settings).await;
+        let cluster = Cluster::start_at(binaries, places, &extras.settings).await;
         let _namespaces = namespaces;
-        Ok(Self { cluster, documents, bucket, wires, disks, _folder: folder, _namespaces, size })
+        Ok(Self {
+            cluster,
+            documents,
+            bucket,
+            database,
+            wires,
+            disks,
+            _folder: folder,
+            _namespaces,
+            size,
+        })
     }
 
     /// How many nodes there are.

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::flaws::{Flaw, Flaws};
 use crate::Outcome;
 
 /// Bytes of a request's head that are read before it is refused.
@@ -26,23 +27,32 @@ pub enum Mood {
     /// Passes requests on and hangs up instead of answering: done or not, the
     /// caller cannot know.
     Mute,
+    /// Does to single requests what a [`Flaw`] says, drawn from this seed.
+    Flawed(u64),
 }
 
 /// A proxy of TCP connections that speaks as much HTTP as it needs for 503.
 #[derive(Debug)]
 pub struct Proxy {
     mood: watch::Sender<Mood>,
-    spoiled: Arc<AtomicU64>,
+    done: Arc<Done>,
     task: JoinHandle<()>,
+}
+
+/// What it has done to requests so far.
+#[derive(Debug, Default)]
+struct Done {
+    spoiled: AtomicU64,
+    flaws: Flaws,
 }
 
 impl Proxy {
     pub(super) async fn start(listen: SocketAddr, upstream: SocketAddr) -> Outcome<Self> {
         let listener = TcpListener::bind(listen).await?;
         let (mood, moods) = watch::channel(Mood::Fair);
-        let spoiled = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(listen_on(listener, upstream, moods, Arc::clone(&spoiled)));
-        Ok(Self { mood, spoiled, task })
+        let done = Arc::new(Done::default());
+        let task = tokio::spawn(listen_on(listener, upstream, moods, Arc::clone(&done)));
+        Ok(Self { mood, done, task })
     }
 
     /// From now on it does this.
@@ -53,7 +63,13 @@ impl Proxy {
     /// How many requests it has refused or not answered so far.
     #[must_use]
     pub fn spoiled(&self) -> u64 {
-        self.spoiled.load(Ordering::Relaxed)
+        self.done.spoiled.load(Ordering::Relaxed)
+    }
+
+    /// How many requests each flaw has befallen so far.
+    #[must_use]
+    pub fn flaws(&self) -> [(Flaw, u64); Flaw::ALL.len()] {
+        self.done.flaws.counts()
     }
 }
 
@@ -67,11 +83,11 @@ async fn listen_on(
     listener: TcpListener,
     upstream: SocketAddr,
     moods: watch::Receiver<Mood>,
-    spoiled: Arc<AtomicU64>,
+    done: Arc<Done>,
 ) {
     loop {
         if let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(serve(client, upstream, moods.clone(), Arc::clone(&spoiled)));
+            tokio::spawn(serve(client, upstream, moods.clone(), Arc::clone(&done)));
         }
     }
 }
@@ -81,14 +97,15 @@ async fn serve(
     mut client: TcpStream,
     upstream: SocketAddr,
     mut moods: watch::Receiver<Mood>,
-    spoiled: Arc<AtomicU64>,
+    counts: Arc<Done>,
 ) {
     let mood = *moods.borrow_and_update();
     let work = async {
         let done = match mood {
             Mood::Fair => fair(&mut client, upstream).await,
-            Mood::Busy => busy(&mut client, &spoiled).await,
-            Mood::Mute => mute(&mut client, upstream, &spoiled).await,
+            Mood::Busy => busy(&mut client, &counts.spoiled).await,
+            Mood::Mute => mute(&mut client, upstream, &counts.spoiled).await,
+            Mood::Flawed(seed) => counts.flaws.serve(&mut client, upstream, seed).await,
         };
         // Either side hung up; the other learns it when this ends.
         drop(done);

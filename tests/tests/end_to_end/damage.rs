@@ -158,7 +158,7 @@ fn voters(cluster: &Cluster) -> usize {
 
 /// Turns over bytes all through the files of `folder` with this extension, but
 /// for the first and last 4 KiB; says how many files that were.
-fn spoil(folder: &Path, extension: &str) -> usize {
+pub(crate) fn spoil(folder: &Path, extension: &str) -> usize {
     const MARGIN: usize = 4096;
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut spoiled = 0;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_tests::cluster::{alone, binaries};
 use tidegate_tests::faults::{Kind, Plan, Scene, run};
-use tidegate_tests::world::{is_alone, run_alone};
+use tidegate_tests::world::{Extras, is_alone, run_alone};
 
 /// Its own name, to run it again.
 const NAME: &str = "faults::owners_and_leaders_die_freeze_and_part_and_every_change_comes_once";
@@ -22,7 +22,13 @@ async fn owners_and_leaders_die_freeze_and_part_and_every_change_comes_once() {
         return;
     }
     let plan = Plan {
-        scene: Scene { seed: 20_261_121, nodes: 3, rate: 300, disks: false, binaries: binaries() },
+        scene: Scene {
+            seed: 20_261_121,
+            nodes: 3,
+            rate: 300,
+            extras: Extras::default(),
+            binaries: binaries(),
+        },
         length: Duration::from_secs(1),
         kinds: vec![Kind::F1, Kind::F2, Kind::F5, Kind::F7, Kind::F9],
         say: |_| {},

@@ -10,6 +10,7 @@ mod failover;
 mod faults;
 mod followed;
 mod gaps;
+mod majority;
 mod operate;
 mod postgres;
 mod redis;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_tests::cluster::{Cluster, alone, binaries};
-use tidegate_tests::world::{Link, Rule, World, is_alone, node, run_alone};
+use tidegate_tests::world::{Extras, Link, Rule, World, is_alone, node, run_alone};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -37,7 +37,8 @@ async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
         return;
     }
     let regions = ["here", "there", "beyond"];
-    let started = World::start_in_regions(&binaries(), &regions, (7, false), SETTINGS).await;
+    let extras = Extras { settings: SETTINGS.to_owned(), ..Extras::default() };
+    let started = World::start_in_regions(&binaries(), &regions, 7, &extras).await;
     let mut world = started.unwrap();
     let far = Rule { delay: Duration::from_millis(40), loss_percent: 1.0, ..Rule::default() };
     world.wires.set(&world.between_nodes(), far);
