@@ -14,7 +14,7 @@ use crate::decimal::DIGITS_MAX;
 type Result<T> = std::result::Result<T, DocumentError>;
 
 /// A value, with what is in it still to be read.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Node<'a> {
     /// There, but nothing.
     Null,
@@ -63,7 +63,7 @@ pub struct Members<'a> {
 }
 
 /// A value within another.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
     /// What it is.
     pub node: Node<'a>,

@@ -39,7 +39,7 @@ pub(super) struct Documents {
 
 enum Body {
     Plain(BinaryBuilder),
-    Shredded(Cell),
+    Shredded(Box<Cell>),
 }
 
 /// A dictionary, and where it has the fields with columns.
@@ -55,7 +55,7 @@ impl Documents {
     pub(super) fn new(shape: Option<&DataType>, rows: usize) -> Result<Self, ArrowError> {
         let mut objects = Vec::new();
         let body = match shape {
-            Some(shape) => Body::Shredded(Cell::new(shape, &mut objects)?),
+            Some(shape) => Body::Shredded(Box::new(Cell::new(shape, &mut objects)?)),
             None => Body::Plain(BinaryBuilder::with_capacity(rows, 0)),
         };
         let metadata = BinaryBuilder::with_capacity(rows, 0);
@@ -82,7 +82,7 @@ impl Documents {
                 values.append_value(value);
             }
             Body::Shredded(cell) => {
-                cell.push(&mut reader, &Member { node, bytes: value }, names)?
+                cell.push(&mut reader, &Member { node, bytes: value }, names)?;
             }
         }
         reader.finish()?;
@@ -168,21 +168,23 @@ enum Typed {
 
 impl Typed {
     fn new(data_type: &DataType, objects: &mut Vec<Vec<String>>) -> Result<Self, ArrowError> {
-        Ok(match data_type {
-            DataType::Boolean => Self::Bool(BooleanBuilder::new()),
-            DataType::Int64 => Self::Int(Int64Builder::new()),
-            DataType::Decimal128(precision, scale) => {
-                Self::Decimal(Decimals::new(*precision, *scale)?)
-            }
-            DataType::Float64 => Self::Double(Float64Builder::new()),
-            DataType::Utf8 => Self::Text(StringBuilder::new()),
-            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-                let times = TimestampMicrosecondBuilder::new();
-                Self::Time(times.with_timezone_opt(zone.clone()))
-            }
-            DataType::Struct(fields) => Self::Object(Object::new(fields, objects)?),
-            other => {
-                let what = format!("no field of a document gets a column of type {other}");
+        if let DataType::Struct(fields) = data_type {
+            return Ok(Self::Object(Object::new(fields, objects)?));
+        }
+        if let DataType::Decimal128(precision, scale) = data_type {
+            return Ok(Self::Decimal(Decimals::new(*precision, *scale)?));
+        }
+        if let DataType::Timestamp(TimeUnit::Microsecond, zone) = data_type {
+            let times = TimestampMicrosecondBuilder::new();
+            return Ok(Self::Time(times.with_timezone_opt(zone.clone())));
+        }
+        Ok(match () {
+            () if *data_type == DataType::Boolean => Self::Bool(BooleanBuilder::new()),
+            () if *data_type == DataType::Int64 => Self::Int(Int64Builder::new()),
+            () if *data_type == DataType::Float64 => Self::Double(Float64Builder::new()),
+            () if *data_type == DataType::Utf8 => Self::Text(StringBuilder::new()),
+            () => {
+                let what = format!("no field of a document gets a column of type {data_type}");
                 return Err(ArrowError::InvalidArgumentError(what));
             }
         })

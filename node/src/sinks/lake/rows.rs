@@ -78,23 +78,8 @@ impl Rows {
     pub(super) fn profile(&self) -> Result<Profile> {
         let mut profile = Profile::default();
         for lent in &self.lent {
-            // Documents mostly have the dictionary of the one before.
-            let mut last: Option<(u32, Dictionary<'_>)> = None;
-            for row in &lent.rows {
-                let change = &lent.batch.changes[*row];
-                if change.document.is_empty() {
-                    continue;
-                }
-                let bad = |_| bad_document(lent.first + *row as u64);
-                let names = match last {
-                    Some((number, names)) if number == change.dictionary => names,
-                    _ => Dictionary::parse(dictionary(&lent.batch, change.dictionary)?)
-                        .map_err(bad)?,
-                };
-                last = Some((change.dictionary, names));
-                if !profile.look(names, &change.document).map_err(bad)? {
-                    return Ok(profile);
-                }
+            if !lent.look(&mut profile)? {
+                break;
             }
         }
         Ok(profile)
@@ -110,6 +95,27 @@ impl Rows {
             }
         }
         columns.finish().map_err(encoding)
+    }
+}
+
+impl Lent {
+    /// Shows the documents to `profile`; `false` once it has seen enough.
+    fn look(&self, profile: &mut Profile) -> Result<bool> {
+        // Documents mostly have the dictionary of the one before.
+        let mut last: Option<(u32, Dictionary<'_>)> = None;
+        let changes = self.rows.iter().map(|row| (*row, &self.batch.changes[*row]));
+        for (row, change) in changes.filter(|(_, change)| !change.document.is_empty()) {
+            let bad = |_| bad_document(self.first + row as u64);
+            let names = match last {
+                Some((number, names)) if number == change.dictionary => names,
+                _ => Dictionary::parse(dictionary(&self.batch, change.dictionary)?).map_err(bad)?,
+            };
+            last = Some((change.dictionary, names));
+            if !profile.look(names, &change.document).map_err(bad)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
