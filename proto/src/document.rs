@@ -8,6 +8,7 @@
 
 mod base64;
 mod decode;
+mod dictionary;
 mod encode;
 mod json;
 mod parse;
@@ -23,11 +24,12 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::decimal::Decimal;
 
 pub use decode::decode;
+pub use dictionary::Dictionary;
 pub use encode::{encode, push_object_head};
 pub use json::write_json;
 pub(crate) use json::{write_binary, write_string};
 pub use parse::parse_json;
-pub use reader::{Dictionary, Member, Members, Node, Reader};
+pub use reader::{Member, Members, Node, Reader};
 
 /// Bytes a document may have encoded, dictionary and value together.
 pub const BYTES_MAX: usize = 16 << 20;

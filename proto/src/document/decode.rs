@@ -1,6 +1,7 @@
 //! From Variant bytes to a [`Value`].
 
-use super::reader::{Dictionary, Members, Node, Reader};
+use super::dictionary::Dictionary;
+use super::reader::{Members, Node, Reader};
 use super::{DocumentError, Value};
 
 /// The document that Variant metadata and value hold, all of it checked. Fields

@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use super::reader::{Dictionary, Members, Node, Reader};
+use super::dictionary::Dictionary;
+use super::reader::{Members, Node, Reader};
 use super::{DocumentError, base64, tags, time};
 use crate::decimal::Decimal;
 
