@@ -1,13 +1,14 @@
 //! Documents: typed values and their one encoding as Parquet Variant.
 //!
 //! [`encode`] is canonical: equal documents give equal bytes, whatever the order
-//! of their fields or the way their numbers were written. [`decode`] and
-//! [`write_json`] take any sound Variant of the types of [`Value`], and never
-//! panic on bytes that are none. What JSON or Variant have no type for travels
+//! of their fields or the way their numbers were written. [`decode`],
+//! [`write_json`] and the [`Reader`] below them take any sound Variant of the
+//! types of [`Value`], and never panic on bytes that are none. What JSON or Variant have no type for travels
 //! as [`tags`] say.
 
 mod base64;
 mod decode;
+mod dictionary;
 mod encode;
 mod json;
 mod parse;
@@ -23,10 +24,12 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::decimal::Decimal;
 
 pub use decode::decode;
-pub use encode::encode;
+pub use dictionary::Dictionary;
+pub use encode::{encode, push_object_head};
 pub use json::write_json;
 pub(crate) use json::{write_binary, write_string};
 pub use parse::parse_json;
+pub use reader::{Member, Members, Node, Reader};
 
 /// Bytes a document may have encoded, dictionary and value together.
 pub const BYTES_MAX: usize = 16 << 20;

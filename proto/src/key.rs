@@ -18,6 +18,7 @@
 //! Keys of equal types order as their parts do; a key comes before one that has
 //! further parts. Layout and hash are fixed for ever: stored data rests on them.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -41,6 +42,7 @@ const BELOW_ZERO: u8 = 1;
 const ZERO: u8 = 2;
 const ABOVE_ZERO: u8 = 3;
 
+const CUT: KeyError = KeyError::Corrupt("it ends early");
 const END: u8 = 0;
 /// Behind a 0 that is not the end. Above every tag, so that a string with a 0
 /// comes after the same string without, whatever part follows.
@@ -118,12 +120,9 @@ impl Key {
 
     /// What the key consists of, all of it checked.
     pub fn parts(&self) -> Result<Vec<KeyPart>, KeyError> {
-        if self.0.len() > KEY_BYTES_MAX {
-            return Err(KeyError::TooLong { bytes: self.0.len() });
-        }
-        let (mut parts, mut rest) = (Vec::new(), &self.0[..]);
+        let (mut parts, mut rest) = (Vec::new(), bounded(&self.0)?);
         while !rest.is_empty() {
-            parts.push(take_part(&mut rest)?);
+            parts.push(take_part(&mut rest)?.into_owned());
         }
         Ok(parts)
     }
@@ -136,21 +135,14 @@ impl Key {
 
     /// Appends the key as JSON: its part, or an array if it has several or none.
     /// Bytes as [`tags::BINARY`](crate::document::tags::BINARY).
+    /// On error `out` is as it was.
     pub fn write_json(&self, out: &mut Vec<u8>) -> Result<(), KeyError> {
-        let parts = self.parts()?;
-        if let [part] = parts.as_slice() {
-            write_part(part, out);
-            return Ok(());
+        let start = out.len();
+        let written = write_parts(&self.0, out);
+        if written.is_err() {
+            out.truncate(start);
         }
-        out.push(b'[');
-        for (index, part) in parts.iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            write_part(part, out);
-        }
-        out.push(b']');
-        Ok(())
+        written
     }
 }
 
@@ -247,39 +239,74 @@ fn push_number(number: &Decimal, out: &mut Vec<u8>) -> Result<(), KeyError> {
     Ok(())
 }
 
-fn take_part(rest: &mut &[u8]) -> Result<KeyPart, KeyError> {
+/// A part as it stands in a key; lends what it can.
+enum Part<'a> {
+    Null,
+    Bool(bool),
+    Number { unscaled: i128, scale: i16 },
+    Bytes(Cow<'a, [u8]>),
+    String(Cow<'a, str>),
+}
+
+impl Part<'_> {
+    fn into_owned(self) -> KeyPart {
+        match self {
+            Self::Null => KeyPart::Null,
+            Self::Bool(truth) => KeyPart::Bool(truth),
+            Self::Number { unscaled, scale } => KeyPart::Number { unscaled, scale },
+            Self::Bytes(bytes) => KeyPart::Bytes(bytes.into_owned()),
+            Self::String(text) => KeyPart::String(text.into_owned()),
+        }
+    }
+}
+
+fn bounded(key: &[u8]) -> Result<&[u8], KeyError> {
+    let fits = key.len() <= KEY_BYTES_MAX;
+    fits.then_some(key).ok_or(KeyError::TooLong { bytes: key.len() })
+}
+
+fn take_part<'a>(rest: &mut &'a [u8]) -> Result<Part<'a>, KeyError> {
     Ok(match take_byte(rest)? {
-        NULL => KeyPart::Null,
-        FALSE => KeyPart::Bool(false),
-        TRUE => KeyPart::Bool(true),
+        NULL => Part::Null,
+        FALSE => Part::Bool(false),
+        TRUE => Part::Bool(true),
         NUMBER => take_number(rest)?,
-        BYTES => KeyPart::Bytes(take_escaped(rest)?),
+        BYTES => Part::Bytes(take_escaped(rest)?),
         STRING => {
-            let text = String::from_utf8(take_escaped(rest)?);
-            KeyPart::String(text.map_err(|_| KeyError::Corrupt("text is not UTF-8"))?)
+            let text = match take_escaped(rest)? {
+                Cow::Borrowed(bytes) => str::from_utf8(bytes).ok().map(Cow::Borrowed),
+                Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+            };
+            Part::String(text.ok_or(KeyError::Corrupt("text is not UTF-8"))?)
         }
         _ => return Err(KeyError::Corrupt("a part is of no known type")),
     })
 }
 
-fn take_escaped(rest: &mut &[u8]) -> Result<Vec<u8>, KeyError> {
-    let mut bytes = Vec::new();
+/// Nearly always there is nothing escaped, and the bytes can be lent.
+fn take_escaped<'a>(rest: &mut &'a [u8]) -> Result<Cow<'a, [u8]>, KeyError> {
+    let mut bytes = Cow::Borrowed(&[][..]);
     loop {
-        let byte = take_byte(rest)?;
-        if byte == END {
-            if rest.first() != Some(&ESCAPED) {
-                return Ok(bytes);
-            }
-            *rest = &rest[1..];
+        let end = rest.iter().position(|byte| *byte == END).ok_or(CUT)?;
+        let (piece, behind) = rest.split_at(end);
+        if bytes.is_empty() {
+            bytes = Cow::Borrowed(piece);
+        } else {
+            bytes.to_mut().extend_from_slice(piece);
         }
-        bytes.push(byte);
+        *rest = &behind[1..];
+        if rest.first() != Some(&ESCAPED) {
+            return Ok(bytes);
+        }
+        *rest = &rest[1..];
+        bytes.to_mut().push(END);
     }
 }
 
-fn take_number(rest: &mut &[u8]) -> Result<KeyPart, KeyError> {
+fn take_number<'a>(rest: &mut &[u8]) -> Result<Part<'a>, KeyError> {
     let wrong = KeyError::Corrupt("a number is not as numbers are written");
     let mask = match take_byte(rest)? {
-        ZERO => return Ok(KeyPart::Number { unscaled: 0, scale: 0 }),
+        ZERO => return Ok(Part::Number { unscaled: 0, scale: 0 }),
         BELOW_ZERO => 0xff,
         ABOVE_ZERO => 0,
         _ => return Err(wrong),
@@ -301,25 +328,41 @@ fn take_number(rest: &mut &[u8]) -> Result<KeyPart, KeyError> {
     if number.power() != i32::from(power) || digits.len() != trimmed.next_multiple_of(2) {
         return Err(wrong);
     }
-    Ok(KeyPart::Number { unscaled, scale })
+    Ok(Part::Number { unscaled, scale })
 }
 
 fn take_byte(rest: &mut &[u8]) -> Result<u8, KeyError> {
-    let (byte, behind) = rest.split_first().ok_or(KeyError::Corrupt("it ends early"))?;
+    let (byte, behind) = rest.split_first().ok_or(CUT)?;
     *rest = behind;
     Ok(*byte)
 }
 
-fn write_part(part: &KeyPart, out: &mut Vec<u8>) {
+fn write_parts(key: &[u8], out: &mut Vec<u8>) -> Result<(), KeyError> {
+    let (start, mut rest) = (out.len(), bounded(key)?);
+    let mut count = 0;
+    while !rest.is_empty() {
+        out.push(if count == 0 { b'[' } else { b',' });
+        write_part(&take_part(&mut rest)?, out);
+        count += 1;
+    }
+    match count {
+        0 => out.extend_from_slice(b"[]"),
+        1 => drop(out.remove(start)),
+        _ => out.push(b']'),
+    }
+    Ok(())
+}
+
+fn write_part(part: &Part<'_>, out: &mut Vec<u8>) {
     match part {
-        KeyPart::Null => out.extend_from_slice(b"null"),
-        KeyPart::Bool(truth) => out.extend_from_slice(truth.to_string().as_bytes()),
-        KeyPart::Number { unscaled, scale } => {
+        Part::Null => out.extend_from_slice(b"null"),
+        Part::Bool(truth) => out.extend_from_slice(truth.to_string().as_bytes()),
+        Part::Number { unscaled, scale } => {
             let number = Decimal::from_parts(*unscaled, *scale).to_string();
             out.extend_from_slice(number.as_bytes());
         }
-        KeyPart::Bytes(bytes) => write_binary(bytes, out),
-        KeyPart::String(text) => write_string(text, out),
+        Part::Bytes(bytes) => write_binary(bytes, out),
+        Part::String(text) => write_string(text, out),
     }
 }
 

@@ -171,7 +171,8 @@ impl Writer<'_> {
         let end_width = width(ends.last().copied().unwrap_or(0));
         let mut head = vec![(u8::from(wide) << 2 | (end_width - 1)) << 2 | 3];
         push_number(&mut head, ends.len(), if wide { 4 } else { 1 });
-        self.finish(start, head, &ends);
+        push_ends(&ends, &mut head);
+        self.out.splice(start..start, head);
         Ok(())
     }
 
@@ -191,28 +192,34 @@ impl Writer<'_> {
             self.write(field)?;
             ends.push(self.out.len() - start);
         }
-        let wide = ids.len() > usize::from(u8::MAX);
-        let id_width = width(ids.last().copied().unwrap_or(0));
-        let end_width = width(ends.last().copied().unwrap_or(0));
-        let shape = u8::from(wide) << 4 | (id_width - 1) << 2 | (end_width - 1);
-        let mut head = vec![shape << 2 | 2];
-        push_number(&mut head, ids.len(), if wide { 4 } else { 1 });
-        for id in ids {
-            push_number(&mut head, id, id_width);
-        }
-        self.finish(start, head, &ends);
+        let mut head = Vec::new();
+        push_object_head(&ids, &ends, &mut head);
+        self.out.splice(start..start, head);
         Ok(())
     }
+}
 
-    /// Puts the head of an array or object, with where its values end, before
-    /// the values, which begin at `start`.
-    fn finish(&mut self, start: usize, mut head: Vec<u8>, ends: &[usize]) {
-        let width = width(ends.last().copied().unwrap_or(0));
-        push_number(&mut head, 0, width);
-        for end in ends {
-            push_number(&mut head, *end, width);
-        }
-        self.out.splice(start..start, head);
+/// Appends what an object has before its values: the numbers of its fields'
+/// names, in the order of the names, and where each value ends, counted from
+/// the first one's start.
+pub fn push_object_head(ids: &[usize], ends: &[usize], out: &mut Vec<u8>) {
+    let wide = ids.len() > usize::from(u8::MAX);
+    let id_width = width(ids.iter().copied().max().unwrap_or(0));
+    let end_width = width(ends.last().copied().unwrap_or(0));
+    let shape = u8::from(wide) << 4 | (id_width - 1) << 2 | (end_width - 1);
+    out.push(shape << 2 | 2);
+    push_number(out, ids.len(), if wide { 4 } else { 1 });
+    for id in ids {
+        push_number(out, *id, id_width);
+    }
+    push_ends(ends, out);
+}
+
+fn push_ends(ends: &[usize], out: &mut Vec<u8>) {
+    let width = width(ends.last().copied().unwrap_or(0));
+    push_number(out, 0, width);
+    for end in ends {
+        push_number(out, *end, width);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use super::dictionary::Dictionary;
 use super::reader::{Members, Node, Reader};
 use super::{DocumentError, base64, tags, time};
 use crate::decimal::Decimal;
@@ -12,7 +13,8 @@ use crate::decimal::Decimal;
 /// number of the same size. On error `out` is as it was.
 pub fn write_json(dictionary: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), DocumentError> {
     let start = out.len();
-    let written = Reader::open(dictionary, value).and_then(|(mut reader, node)| {
+    let written = Dictionary::parse(dictionary).and_then(|dictionary| {
+        let (mut reader, node) = Reader::open(dictionary, value)?;
         write(&mut reader, node, out)?;
         reader.finish()
     });
@@ -47,6 +49,7 @@ fn write<'a>(
         Node::Decimal { unscaled, scale } => {
             push(out, format_args!("{}", Decimal::from_parts(unscaled, i16::from(scale))));
         }
+        Node::Float(number) => write_double(f64::from(number), out),
         Node::Double(number) => write_double(number, out),
         Node::String(text) => write_string(text, out),
         Node::Binary(bytes) => write_binary(bytes, out),
@@ -67,7 +70,7 @@ fn write_array<'a>(
         if index > 0 {
             out.push(b',');
         }
-        let node = reader.member(members, index)?;
+        let node = reader.member(members, index)?.node;
         write(reader, node, out)?;
     }
     out.push(b']');
@@ -91,7 +94,7 @@ fn write_object<'a>(
             write_string(name, out);
         }
         out.push(b':');
-        let node = reader.member(members, index)?;
+        let node = reader.member(members, index)?.node;
         write(reader, node, out)?;
     }
     out.push(b'}');

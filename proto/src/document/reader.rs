@@ -5,6 +5,7 @@
 //! is exponential in their size. Here no byte is read twice: every value is
 //! charged for its bytes, and in the end they have to come out even.
 
+use super::dictionary::{Dictionary, UNNAMED, number};
 use super::{BYTES_MAX, DEPTH_MAX, DocumentError, NAMES_BYTES_MAX, TIMESTAMP_MICROS};
 use crate::decimal::DIGITS_MAX;
 
@@ -12,31 +13,67 @@ use crate::decimal::DIGITS_MAX;
 type Result<T> = std::result::Result<T, DocumentError>;
 
 /// A value, with what is in it still to be read.
-pub(super) enum Node<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Node<'a> {
+    /// There, but nothing.
     Null,
+    /// True or false.
     Bool(bool),
+    /// An integer of any width.
     Int(i64),
-    Decimal { unscaled: i128, scale: u8 },
+    /// `unscaled × 10^-scale`, as it was written.
+    Decimal {
+        /// All digits.
+        unscaled: i128,
+        /// How many of them stand behind the point.
+        scale: u8,
+    },
+    /// A number of 32 bits; no encoding of ours has it.
+    Float(f32),
+    /// A number of 64 bits.
     Double(f64),
+    /// Text.
     String(&'a str),
+    /// Bytes.
     Binary(&'a [u8]),
+    /// Microseconds since 1970, within [`TIMESTAMP_MICROS`].
     TimestampMicros(i64),
+    /// Values in order.
     Array(Members<'a>),
+    /// Values with names.
     Object(Members<'a>),
 }
 
-/// What an array or object holds: `read` one after the other by the reader.
-pub(super) struct Members<'a> {
+/// What an array or object holds: read one after the other by the reader.
+#[derive(Clone, Copy, Debug)]
+pub struct Members<'a> {
     /// How many there are.
-    pub(super) count: usize,
+    pub count: usize,
+    /// The whole array or object.
+    bytes: &'a [u8],
     depth: usize,
-    ids: Numbers<'a>,
-    starts: Numbers<'a>,
-    values: &'a [u8],
+    /// Where in `bytes` the numbers of the names begin, where each value starts,
+    /// and the values; how wide the numbers are.
+    ids: usize,
+    starts: usize,
+    values: usize,
+    id_width: u8,
+    start_width: u8,
 }
 
-/// Reads one document.
-pub(super) struct Reader<'a> {
+/// A value within another.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// What it is.
+    pub node: Node<'a>,
+    /// Its encoding. Sound only once all that is in it was read.
+    pub bytes: &'a [u8],
+}
+
+/// Reads one document. Its values are checked as they are asked for, so the
+/// whole is known to be sound when all were, and [`Reader::finish`] says so.
+#[derive(Debug)]
+pub struct Reader<'a> {
     dictionary: Dictionary<'a>,
     /// Bytes of the value that no value has been charged for.
     left: usize,
@@ -45,61 +82,112 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader, and the document itself.
-    pub(super) fn open(dictionary: &'a [u8], value: &'a [u8]) -> Result<(Self, Node<'a>)> {
-        let bytes = dictionary.len() + value.len();
+    pub fn open(dictionary: Dictionary<'a>, value: &'a [u8]) -> Result<(Self, Node<'a>)> {
+        let bytes = dictionary.length + value.len();
         if bytes > BYTES_MAX {
             return Err(DocumentError::TooLarge { bytes });
         }
-        let dictionary = Dictionary::parse(dictionary)?;
         let mut reader = Self { dictionary, left: value.len(), names_left: NAMES_BYTES_MAX };
         let node = reader.node(value, 1)?;
         Ok((reader, node))
     }
 
     /// The member at `index`; each is to be asked for once, in order.
-    pub(super) fn member(&mut self, members: &Members<'a>, index: usize) -> Result<Node<'a>> {
-        let start = members.starts.get(index)?;
-        let bytes = members.values.get(start..).ok_or(BEYOND)?;
-        self.node(bytes, members.depth + 1)
+    #[inline]
+    pub fn member(&mut self, members: &Members<'a>, index: usize) -> Result<Member<'a>> {
+        let bytes = members.from(index)?;
+        let left = self.left;
+        let node = self.node(bytes, members.depth + 1)?;
+        let mut length = left - self.left;
+        if let Node::Array(inner) | Node::Object(inner) = &node {
+            length = inner.bytes.len();
+        }
+        Ok(Member { node, bytes: &bytes[..length] })
     }
 
-    /// The name of the field at `index`, which has to stand behind the name of
-    /// the field before it.
-    pub(super) fn name(&mut self, members: &Members<'a>, index: usize) -> Result<&'a str> {
-        let name = self.dictionary.name(members.ids.get(index)?)?;
-        if index > 0 && self.dictionary.name(members.ids.get(index - 1)?)? >= name {
+    /// Where the dictionary has the name of the field at `index`, which has to
+    /// stand behind the name of the field before it.
+    #[inline]
+    pub fn id(&self, members: &Members<'a>, index: usize) -> Result<usize> {
+        let id = members.id(index)?;
+        if id >= self.dictionary.count {
+            return Err(UNNAMED);
+        }
+        if index > 0 && !self.dictionary.is_before(members.id(index - 1)?, id)? {
             return Err(DocumentError::Corrupt("an object's fields are not in order"));
         }
+        Ok(id)
+    }
+
+    /// The name of the field at `index`, under the same condition.
+    pub fn name(&mut self, members: &Members<'a>, index: usize) -> Result<&'a str> {
+        let name = self.dictionary.name(self.id(members, index)?)?;
         self.names_left =
             self.names_left.checked_sub(name.len()).ok_or(DocumentError::TooManyNames)?;
         Ok(name)
     }
 
+    /// Reads all that is in `node`, only to have it checked.
+    pub fn check(&mut self, node: &Node<'a>) -> Result<()> {
+        let (Node::Array(members) | Node::Object(members)) = node else { return Ok(()) };
+        self.check_members(members)
+    }
+
+    /// The encoding of the member at `index`, after all of it was checked.
+    pub fn skip(&mut self, members: &Members<'a>, index: usize) -> Result<&'a [u8]> {
+        let bytes = members.from(index)?;
+        let length = self.pass(bytes, members.depth + 1)?;
+        Ok(&bytes[..length])
+    }
+
+    fn check_members(&mut self, members: &Members<'a>) -> Result<()> {
+        for index in 0..members.count {
+            if members.id_width > 0 {
+                self.id(members, index)?;
+            }
+            self.pass(members.from(index)?, members.depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the value that `bytes` begin with; says how long it is. Makes no
+    /// nodes of members: to move them costs more than to read them.
+    fn pass(&mut self, bytes: &'a [u8], depth: usize) -> Result<usize> {
+        let left = self.left;
+        if let Node::Array(members) | Node::Object(members) = &self.node(bytes, depth)? {
+            self.check_members(members)?;
+            return Ok(members.bytes.len());
+        }
+        Ok(left - self.left)
+    }
+
     /// To be called when all values have been read.
-    pub(super) fn finish(&self) -> Result<()> {
+    pub fn finish(&self) -> Result<()> {
         match self.left {
             0 => Ok(()),
             _ => Err(DocumentError::Corrupt("there are bytes that belong to no value")),
         }
     }
 
+    #[inline(always)]
     fn node(&mut self, bytes: &'a [u8], depth: usize) -> Result<Node<'a>> {
-        let (head, rest) = bytes.split_first().ok_or(CUT)?;
-        self.charge(1)?;
+        let Some((head, rest)) = bytes.split_first() else { return Err(CUT) };
         let shape = head >> 2;
-        match head & 3 {
-            0 => self.primitive(shape, rest),
+        Ok(match head & 3 {
+            0 => {
+                self.charge(1)?;
+                self.primitive(shape, rest)?
+            }
             1 => {
-                let text = self.take(rest, usize::from(shape))?;
-                Ok(Node::String(utf8(text)?))
+                self.charge(1)?;
+                Node::String(utf8(self.take(rest, usize::from(shape))?)?)
             }
             2 => {
                 let id_width = (shape >> 2 & 3) + 1;
-                let members = self.members(rest, depth, (shape >> 4 & 1, id_width, shape & 3))?;
-                Ok(Node::Object(members))
+                Node::Object(self.members(bytes, depth, (shape >> 4 & 1, id_width, shape & 3))?)
             }
-            _ => Ok(Node::Array(self.members(rest, depth, (shape >> 2 & 1, 0, shape & 3))?)),
-        }
+            _ => Node::Array(self.members(bytes, depth, (shape >> 2 & 1, 0, shape & 3))?),
+        })
     }
 
     /// `shape`: whether the count is wide, bytes per id, bytes per start less one.
@@ -107,20 +195,22 @@ impl<'a> Reader<'a> {
         &mut self,
         bytes: &'a [u8],
         depth: usize,
-        shape: (u8, u8, u8),
+        (wide, id_width, start_width): (u8, u8, u8),
     ) -> Result<Members<'a>> {
         if depth >= DEPTH_MAX {
             return Err(DocumentError::TooDeep);
         }
-        let (wide, id_width, start_width) = shape;
-        let count_width = if wide == 1 { 4 } else { 1 };
-        let (count, rest) = Numbers::split(bytes, 1, count_width)?;
-        let count = count.get(0)?;
-        let (ids, rest) = Numbers::split(rest, count, id_width)?;
-        let (starts, values) = Numbers::split(rest, count + 1, start_width + 1)?;
-        self.charge(bytes.len() - values.len())?;
-        let values = values.get(..starts.get(count)?).ok_or(BEYOND)?;
-        Ok(Members { count, depth, ids, starts, values })
+        let (start_width, count_width) = (start_width + 1, if wide == 1 { 4 } else { 1 });
+        let count = number(bytes, 1, count_width).ok_or(CUT)?;
+        let ids = 1 + usize::from(count_width);
+        let starts = count.checked_mul(id_width.into()).and_then(|length| length.checked_add(ids));
+        let ends = count.checked_add(1).and_then(|ends| ends.checked_mul(start_width.into()));
+        let values = starts.zip(ends).and_then(|(starts, ends)| starts.checked_add(ends));
+        let (starts, values) = starts.zip(values).ok_or(CUT)?;
+        self.charge(values)?;
+        let end = number(bytes, values - usize::from(start_width), start_width).ok_or(CUT)?;
+        let bytes = bytes.get(..values + end).ok_or(BEYOND)?;
+        Ok(Members { count, bytes, depth, ids, starts, values, id_width, start_width })
     }
 
     fn primitive(&mut self, kind: u8, bytes: &'a [u8]) -> Result<Node<'a>> {
@@ -135,7 +225,7 @@ impl<'a> Reader<'a> {
             7 => Node::Double(f64::from_le_bytes(self.array(bytes)?)),
             8..=10 => self.decimal(kind, bytes)?,
             12 => timestamp(i64::from_le_bytes(self.array(bytes)?))?,
-            14 => Node::Double(f64::from(f32::from_le_bytes(self.array(bytes)?))),
+            14 => Node::Float(f32::from_le_bytes(self.array(bytes)?)),
             15 => Node::Binary(self.long(bytes)?),
             16 => Node::String(utf8(self.long(bytes)?)?),
             11 => return Err(DocumentError::Type("date")),
@@ -162,98 +252,61 @@ impl<'a> Reader<'a> {
     }
 
     fn long(&mut self, bytes: &'a [u8]) -> Result<&'a [u8]> {
-        let (length, rest) = Numbers::split(bytes, 1, 4)?;
+        let length = number(bytes, 0, 4).ok_or(CUT)?;
         self.charge(4)?;
-        self.take(rest, length.get(0)?)
+        self.take(&bytes[4..], length)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self, bytes: &'a [u8]) -> Result<[u8; N]> {
         self.charge(N)?;
-        bytes.first_chunk().copied().ok_or(CUT)
+        let Some(taken) = bytes.first_chunk() else { return Err(CUT) };
+        Ok(*taken)
     }
 
+    #[inline]
     fn take(&mut self, bytes: &'a [u8], count: usize) -> Result<&'a [u8]> {
         self.charge(count)?;
-        bytes.get(..count).ok_or(CUT)
+        let Some(taken) = bytes.get(..count) else { return Err(CUT) };
+        Ok(taken)
     }
 
+    #[inline]
     fn charge(&mut self, bytes: usize) -> Result<()> {
-        let short = DocumentError::Corrupt("two values share bytes");
-        self.left = self.left.checked_sub(bytes).ok_or(short)?;
+        if bytes > self.left {
+            return Err(DocumentError::Corrupt("two values share bytes"));
+        }
+        self.left -= bytes;
         Ok(())
     }
 }
 
-/// Variant metadata, all of whose names are sound.
-struct Dictionary<'a> {
-    ends: Numbers<'a>,
-    names: &'a [u8],
-}
-
-impl<'a> Dictionary<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let (head, rest) = bytes.split_first().ok_or(CUT)?;
-        if head & 0x0f != 1 {
-            return Err(DocumentError::Corrupt("the dictionary is not of version 1"));
-        }
-        let width = (head >> 6) + 1;
-        let (count, rest) = Numbers::split(rest, 1, width)?;
-        let count = count.get(0)?;
-        let (ends, names) = Numbers::split(rest, count + 1, width)?;
-        if ends.get(0)? != 0 || ends.get(count)? != names.len() {
-            return Err(DocumentError::Corrupt("the dictionary's names do not fill it"));
-        }
-        let dictionary = Self { ends, names };
-        let sorted = head & 0x10 != 0;
-        let mut before = None;
-        for id in 0..count {
-            let name = Some(dictionary.name(id)?);
-            if sorted && before >= name {
-                return Err(DocumentError::Corrupt("the dictionary is not in order"));
-            }
-            before = name;
-        }
-        Ok(dictionary)
+impl<'a> Members<'a> {
+    #[inline]
+    fn id(&self, index: usize) -> Result<usize> {
+        let at = self.ids + index * usize::from(self.id_width);
+        let id = number(&self.bytes[..self.starts], at, self.id_width);
+        if let Some(id) = id { Ok(id) } else { Err(BEYOND) }
     }
 
-    fn name(&self, id: usize) -> Result<&'a str> {
-        let unknown = DocumentError::Corrupt("a field has a name that is not in the dictionary");
-        let range = self.ends.get(id)?..self.ends.get(id + 1).map_err(|_| unknown)?;
-        utf8(self.names.get(range).ok_or(BEYOND)?)
+    /// The bytes from the value at `index` on.
+    #[inline]
+    fn from(&self, index: usize) -> Result<&'a [u8]> {
+        let at = self.starts + index * usize::from(self.start_width);
+        let start = number(&self.bytes[..self.values], at, self.start_width);
+        let bytes = start.and_then(|start| self.bytes.get(self.values + start..));
+        if let Some(bytes) = bytes { Ok(bytes) } else { Err(BEYOND) }
     }
 }
 
-/// Numbers of one width, one behind the other, little endian.
-struct Numbers<'a> {
-    bytes: &'a [u8],
-    width: usize,
-}
-
-impl<'a> Numbers<'a> {
-    /// Splits off the first `count` numbers of `width` bytes.
-    fn split(bytes: &'a [u8], count: usize, width: u8) -> Result<(Self, &'a [u8])> {
-        let width = usize::from(width);
-        let length = count.checked_mul(width).ok_or(CUT)?;
-        let (bytes, rest) = bytes.split_at_checked(length).ok_or(CUT)?;
-        Ok((Self { bytes, width }, rest))
-    }
-
-    fn get(&self, index: usize) -> Result<usize> {
-        let start = index.checked_mul(self.width).ok_or(BEYOND)?;
-        let bytes = self.bytes.get(start..).and_then(|bytes| bytes.get(..self.width));
-        let bytes = bytes.ok_or(BEYOND)?;
-        Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
-    }
-}
-
-const CUT: DocumentError = DocumentError::Corrupt("it ends early");
-const BEYOND: DocumentError = DocumentError::Corrupt("it points outside of itself");
+pub(super) const CUT: DocumentError = DocumentError::Corrupt("it ends early");
+pub(super) const BEYOND: DocumentError = DocumentError::Corrupt("it points outside of itself");
 
 fn timestamp<'a>(micros: i64) -> Result<Node<'a>> {
     let known = TIMESTAMP_MICROS.contains(&micros);
     if known { Ok(Node::TimestampMicros(micros)) } else { Err(DocumentError::Timestamp) }
 }
 
-fn utf8(bytes: &[u8]) -> Result<&str> {
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str> {
     str::from_utf8(bytes).map_err(|_| DocumentError::Corrupt("text is not UTF-8"))
 }

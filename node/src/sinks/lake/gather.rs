@@ -1,12 +1,11 @@
 //! What the sink holds between two commits.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_proto::v1::{Change, ChangeBatch, Operation, Progress};
+use tidegate_proto::v1::{Operation, Progress};
 
-use super::encode::{Encoded, FileEncoder, FileSettings, Row};
+use super::encode::{Encoded, FileEncoder, FileSettings};
 use super::manifest::{DataFile, FORMAT, Kind, Manifest, Skipped, progress_hex};
 use super::names;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +24,7 @@ pub(super) struct Gathering {
     next: u64,
     /// One for each collection, in the order they came.
     files: Vec<(String, FileEncoder)>,
-    operations: BTreeMap<&'static str, u64>,
+    operations: Vec<(&'static str, u64)>,
     bytes: u64,
     progress: Option<Arc<Progress>>,
 }
@@ -55,7 +54,7 @@ impl Gathering {
             skipped: None,
             next: committed + 1,
             files: Vec::new(),
-            operations: BTreeMap::new(),
+            operations: Vec::new(),
             bytes: 0,
             progress: None,
         }
@@ -96,10 +95,11 @@ impl Gathering {
             batch.batch.collections.iter().map(|collection| self.file(collection)).collect();
         let foreign = || corrupt("a change names a collection that its batch does not have");
         let next = self.next;
-        for (change, sequence) in changes.iter().zip(first..).filter(|(_, at)| *at >= next) {
-            let file = usize::try_from(change.collection).ok();
-            let file = file.and_then(|number| files.get(number)).ok_or_else(foreign)?;
-            self.push(batch, change, (sequence, *file))?;
+        let known = usize::try_from(next - first).unwrap_or(usize::MAX);
+        for (row, change) in changes.iter().enumerate().skip(known) {
+            let file = *files.get(change.collection as usize).ok_or_else(foreign)?;
+            self.count(change.operation())?;
+            self.files[file].1.push(batch, row)?;
         }
         self.files.retain(|(_, file)| !file.is_empty());
         self.next = last + 1;
@@ -117,28 +117,14 @@ impl Gathering {
         })
     }
 
-    fn push(
-        &mut self,
-        batch: &SinkBatch,
-        change: &Change,
-        (sequence, file): (u64, usize),
-    ) -> Result<()> {
-        let decoded = &batch.batch;
-        let operation = operation_name(change.operation())?;
-        *self.operations.entry(operation).or_default() += 1;
-        self.files[file].1.push(Row {
-            epoch: batch.frame.epoch().0,
-            sequence,
-            operation,
-            key: change.key.clone(),
-            document: variant(decoded, change.dictionary, &change.document)?,
-            before: variant(decoded, change.before_dictionary, &change.before)?,
-            committed_ms: change.committed_ms,
-            captured_ms: decoded.captured_ms,
-            // The clock is that of the frame's first change, wherever `batch` begins.
-            clock: decoded.clock + (sequence - batch.frame.first().0),
-            content_hash: change.content_hash.clone(),
-        })
+    fn count(&mut self, operation: Operation) -> Result<()> {
+        let name = operation_name(operation)?;
+        // Few, and mostly the same as the one before.
+        match self.operations.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => self.operations.push((name, 1)),
+        }
+        Ok(())
     }
 
     /// Moves progress on; it is committed with the next changes.
@@ -192,17 +178,6 @@ fn data_file(path: &str, collection: String, file: &Encoded) -> DataFile {
         from: file.from,
         to: file.to,
     }
-}
-
-fn variant(batch: &ChangeBatch, dictionary: u32, value: &Bytes) -> Result<Option<(Bytes, Bytes)>> {
-    if value.is_empty() {
-        return Ok(None);
-    }
-    let dictionary = usize::try_from(dictionary).ok();
-    let metadata = dictionary
-        .and_then(|index| batch.dictionaries.get(index))
-        .ok_or_else(|| corrupt("a change names a dictionary that its batch does not have"))?;
-    Ok(Some((metadata.clone(), value.clone())))
 }
 
 /// The word for an operation in everything a sink writes.

@@ -3,19 +3,22 @@
 //! Data files first, then one manifest that names them, written only if no
 //! other has its place: that is the commit. Readers follow the manifests, so a
 //! file without one does not exist. [`chain`] keeps owners apart, [`gather`]
-//! and [`encode`] make the files, [`shred`] gives fields their columns,
-//! [`sweep`] deletes what was never committed.
+//! and [`encode`] make the files out of [`rows`], [`shred`] says which fields of
+//! documents get columns and [`columns`] fills them, [`sweep`] deletes what was
+//! never committed.
 //!
 //! Memory: the rows of one row group and the packed bytes of those before it,
 //! for each collection; all of it together below `target-file-bytes`.
 
 mod chain;
 mod client;
+mod columns;
 mod config;
 mod encode;
 mod gather;
 mod manifest;
 mod names;
+mod rows;
 mod shred;
 mod sweep;
 

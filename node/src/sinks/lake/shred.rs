@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use parquet_variant::Variant;
+use tidegate_proto::document::{Dictionary, DocumentError, Members, Node, Reader};
 
 /// Files with fewer documents stay plain: columns would cost more than they save.
 const ROWS_MIN: u32 = 256;
@@ -53,17 +53,20 @@ struct Shape {
 
 impl Profile {
     /// Looks at one more document; `false` once enough were seen.
-    pub(super) fn look(&mut self, document: &Variant<'_, '_>) -> bool {
+    pub(super) fn look(
+        &mut self,
+        dictionary: Dictionary<'_>,
+        value: &[u8],
+    ) -> Result<bool, DocumentError> {
         if self.rows == ROWS_MAX {
-            return false;
+            return Ok(false);
         }
         self.rows += 1;
-        if let Variant::Object(object) = document {
-            for (name, value) in object.iter() {
-                note(&mut self.fields, name, &value, true);
-            }
+        let (mut reader, node) = Reader::open(dictionary, value)?;
+        if let Node::Object(members) = node {
+            note(&mut self.fields, &mut reader, &members, true)?;
         }
-        true
+        Ok(true)
     }
 
     /// The fields to shred; `None` to leave the file plain.
@@ -74,57 +77,46 @@ impl Profile {
     }
 }
 
-fn note(
+fn note<'a>(
     fields: &mut BTreeMap<String, Shape>,
-    name: &str,
-    value: &Variant<'_, '_>,
+    reader: &mut Reader<'a>,
+    members: &Members<'a>,
     outermost: bool,
-) {
-    if !fields.contains_key(name) {
-        let most = if outermost { NAMES_MAX } else { INNER_NAMES_MAX };
-        if fields.len() == most || name.is_empty() {
-            return;
+) -> Result<(), DocumentError> {
+    for index in 0..members.count {
+        let name = reader.name(members, index)?;
+        let node = reader.member(members, index)?.node;
+        if !fields.contains_key(name) {
+            let most = if outermost { NAMES_MAX } else { INNER_NAMES_MAX };
+            if fields.len() == most || name.is_empty() {
+                continue;
+            }
+            fields.insert(name.to_owned(), Shape::default());
         }
-        fields.insert(name.to_owned(), Shape::default());
-    }
-    let Some(shape) = fields.get_mut(name) else { return };
-    shape.look(value);
-    if let (Variant::Object(object), true) = (value, outermost) {
-        for (name, value) in object.iter() {
-            note(&mut shape.fields, name, &value, false);
+        let Some(shape) = fields.get_mut(name) else { continue };
+        shape.look(&node);
+        if let (Node::Object(members), true) = (&node, outermost) {
+            note(&mut shape.fields, reader, members, false)?;
         }
     }
+    Ok(())
 }
 
 impl Shape {
-    fn look(&mut self, value: &Variant<'_, '_>) {
+    fn look(&mut self, node: &Node<'_>) {
         // A null is not of any type, and speaks against none.
-        self.values += u32::from(*value != Variant::Null);
-        match value {
-            Variant::BooleanTrue | Variant::BooleanFalse => self.booleans += 1,
-            Variant::Int8(n) => self.integer(i64::from(*n)),
-            Variant::Int16(n) => self.integer(i64::from(*n)),
-            Variant::Int32(n) => self.integer(i64::from(*n)),
-            Variant::Int64(n) => self.integer(*n),
-            Variant::Decimal4(n) => self.decimal(i128::from(n.integer()), n.scale()),
-            Variant::Decimal8(n) => self.decimal(i128::from(n.integer()), n.scale()),
-            Variant::Decimal16(n) => self.decimal(n.integer(), n.scale()),
-            Variant::Double(_) => self.doubles += 1,
-            Variant::String(_) | Variant::ShortString(_) => self.strings += 1,
-            Variant::TimestampMicros(_) => self.times += 1,
-            Variant::Object(_) => self.objects += 1,
+        self.values += u32::from(!matches!(node, Node::Null));
+        match node {
+            Node::Bool(_) => self.booleans += 1,
+            Node::Int(whole) => self.integer(*whole),
+            Node::Decimal { unscaled, scale } => self.decimal(*unscaled, *scale),
+            Node::Double(_) => self.doubles += 1,
+            Node::String(_) => self.strings += 1,
+            Node::TimestampMicros(_) => self.times += 1,
+            Node::Object(_) => self.objects += 1,
             // Rare in what stores hold, or without a column's shape: they stay
             // in the document.
-            Variant::Null
-            | Variant::Date(_)
-            | Variant::TimestampNtzMicros(_)
-            | Variant::TimestampNanos(_)
-            | Variant::TimestampNtzNanos(_)
-            | Variant::Float(_)
-            | Variant::Binary(_)
-            | Variant::Time(_)
-            | Variant::Uuid(_)
-            | Variant::List(_) => {}
+            Node::Null | Node::Float(_) | Node::Binary(_) | Node::Array(_) => {}
         }
     }
 
@@ -208,7 +200,7 @@ fn digits_of(value: i128) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use parquet_variant::{VariantBuilder, VariantDecimal4};
+    use parquet::variant::{Variant, VariantBuilder, VariantDecimal4};
 
     use super::*;
 
@@ -219,7 +211,7 @@ mod tests {
             let mut builder = VariantBuilder::new();
             builder.new_object().with_field("f", value(row)).finish();
             let (metadata, value) = builder.finish();
-            profile.look(&Variant::new(&metadata, &value));
+            profile.look(Dictionary::parse(&metadata).unwrap(), &value).unwrap();
         }
         profile.schema()
     }
@@ -273,7 +265,7 @@ mod tests {
             object.insert("id", 2);
             object.finish();
             let (metadata, value) = builder.finish();
-            profile.look(&Variant::new(&metadata, &value));
+            profile.look(Dictionary::parse(&metadata).unwrap(), &value).unwrap();
         }
         let Some(DataType::Struct(fields)) = profile.schema() else {
             panic!("fields are shredded")

@@ -1,6 +1,7 @@
 //! The lake on a local folder: the contract, and what is its own.
 
 mod s3;
+mod shredding;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array as _, AsArray as _, StructArray};
 use arrow::datatypes::UInt64Type;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet_variant_compute::{VariantArray, unshred_variant};
+use parquet::variant::{VariantArray, unshred_variant};
 use tidegate_proto::v1::{Operation, Rewound};
 use tidegate_proto::{BatchBuilder, Draft, Epoch, Key, KeyPart, Value, document};
 
