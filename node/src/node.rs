@@ -42,8 +42,7 @@ pub struct Node {
     spool: Arc<Spool>,
     supervisor: SupervisorHandle,
     tasks: Tasks,
-    /// Ends with the node.
-    _work: WorkThreads,
+    work: WorkThreads,
     address: SocketAddr,
 }
 
@@ -98,7 +97,7 @@ impl Node {
         spawn_loops(&tasks, &means);
         let supervisor = SupervisorHandle::start(means).await?;
         tracing::info!(node = %control.node(), %address, "started");
-        Ok(Self { control, checkpointer, spool, supervisor, tasks, _work: work, address })
+        Ok(Self { control, checkpointer, spool, supervisor, tasks, work, address })
     }
 
     /// The address of the gRPC endpoint.
@@ -117,6 +116,7 @@ impl Node {
         let synced = drained && self.spool.sync().await.is_ok();
         self.control.shutdown(synced).await;
         self.tasks.stop(Duration::from_secs(2)).await;
+        self.work.stop(Duration::from_secs(2)).await;
         tracing::info!("stopped");
     }
 }

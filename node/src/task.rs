@@ -81,6 +81,16 @@ impl WorkThreads {
         Ok(Self(Some(runtime?)))
     }
 
+    /// Ends what still runs there, and waits as long as this for it. A thread that is
+    /// in RocksDB while the process takes itself apart would bring it down.
+    pub async fn stop(mut self, most: Duration) {
+        let Some(runtime) = self.0.take() else { return };
+        let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(most)).await;
+        if let Err(error) = ended {
+            tracing::warn!(error = %error, "wait for the threads that do the work");
+        }
+    }
+
     /// Where to spawn such work.
     #[must_use]
     pub fn handle(&self) -> Handle {

@@ -85,7 +85,8 @@ pub(super) async fn run(
     let reporter = means.checkpointer.reporter(id, terms.epoch);
     let pace = Pace::new(terms.rate.map_or(0, |rate| rate.changes));
     let gaps = (job.spec.snapshot.on_gap, job.source.traits().rows);
-    let mut reader = Reader { means, log, reporter, epoch: terms.epoch, merge, pace, gaps };
+    let held = terms.snapshot == Wanted::Paused;
+    let mut reader = Reader { means, log, reporter, epoch: terms.epoch, merge, pace, gaps, held };
     let _helpers = reader.start_helpers();
     reader.capture(&mut *stream, chunks, &mut stop).await
 }
@@ -183,6 +184,8 @@ struct Reader {
     pace: Pace,
     /// What is done about losses, and how the source's rows come.
     gaps: (OnGap, Rows),
+    /// The snapshot stands still.
+    held: bool,
 }
 
 impl Reader {
@@ -206,7 +209,7 @@ impl Reader {
         let mut idle = IDLE;
         let mut headroom_due = Instant::now();
         while !*stop.borrow() && !self.captured_to_the_end() {
-            let busy = chunks.is_some() || self.merge.held() > 0 || self.merge.is_sweeping();
+            let busy = chunks.is_some() || self.merge.held() > 0 || self.is_sweeping();
             let wait = if busy { BUSY } else { idle };
             let read = tokio::select! {
                 read = self.take_stream(stream, &mut out, wait) => Some(read?),
@@ -223,7 +226,7 @@ impl Reader {
                 chunks = None;
             }
             self.merge.release(|seen| stream.passed(seen))?;
-            if self.merge.is_sweeping() {
+            if self.is_sweeping() {
                 self.sweep().await?;
             }
             self.tell_headroom(&mut headroom_due, stream);
@@ -244,6 +247,10 @@ impl Reader {
         }
         self.finish(&mut safe).await;
         Ok(())
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.merge.is_sweeping() && !self.held
     }
 
     /// Deletes some of what the snapshot did not find. A log that does not know all keys
