@@ -24,7 +24,7 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub struct Documents {
     endpoint: String,
     client: DocumentsClient<Channel>,
-    _server: Child,
+    server: Child,
     _folder: tempfile::TempDir,
 }
 
@@ -61,11 +61,16 @@ impl Documents {
                 let client = client
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(MESSAGE_BYTES_MAX);
-                return Self { endpoint, client, _server: server, _folder: folder };
+                return Self { endpoint, client, server, _folder: folder };
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("the document store did not open {address} within half a minute");
+    }
+
+    /// Ends it; its documents are gone.
+    pub async fn end(mut self) {
+        drop(self.server.kill().await);
     }
 
     /// For `endpoint` in a `[source]` table.

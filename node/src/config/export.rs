@@ -63,19 +63,18 @@ pub struct SnapshotConfig {
     pub chunks_in_flight: usize,
     /// Rows per second and shard; 0, the default, for no limit.
     pub rows_per_second: u32,
-    /// `resnapshot` (the default), `pause` or `accept`.
-    pub on_gap: OnGap,
+    /// `resnapshot`, `pause` or `accept`; see [`SnapshotConfig::on_gap`].
+    on_gap: Option<OnGap>,
     /// What a later snapshot does not find any more is deleted. For that the spool keeps
     /// every key. Default false.
     pub sweep: bool,
 }
 
 /// What is done when the source has lost history that was not read yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnGap {
     /// The shard's rows are read again, while its stream goes on.
-    #[default]
     Resnapshot,
     /// The shard stands still until an operator decides.
     Pause,
@@ -96,8 +95,20 @@ pub enum SnapshotMode {
 
 impl Default for SnapshotConfig {
     fn default() -> Self {
-        let (mode, on_gap) = (SnapshotMode::Initial, OnGap::Resnapshot);
-        Self { mode, chunks_in_flight: 2, rows_per_second: 0, on_gap, sweep: false }
+        let mode = SnapshotMode::Initial;
+        Self { mode, chunks_in_flight: 2, rows_per_second: 0, on_gap: None, sweep: false }
+    }
+}
+
+impl SnapshotConfig {
+    /// What is done about a gap. If the file does not say: rows are read again, unless it
+    /// wants none.
+    #[must_use]
+    pub fn on_gap(&self) -> OnGap {
+        self.on_gap.unwrap_or(match self.mode {
+            SnapshotMode::Initial => OnGap::Resnapshot,
+            SnapshotMode::Never => OnGap::Accept,
+        })
     }
 }
 
@@ -251,6 +262,17 @@ mod tests {
         let sinks = ExportSpec::parse(GOOD).unwrap().sinks().unwrap();
         assert_eq!((sinks[0].name.as_str(), sinks[0].kind.as_str()), ("lake", "lake"));
         assert_eq!(sinks[0].table.len(), 1, "only the connector's own keys are left");
+    }
+
+    #[test]
+    fn rows_are_read_again_after_a_gap_unless_none_are_wanted() {
+        let on_gap = |text: &str| {
+            let text = format!("{GOOD}\n[snapshot]\n{text}");
+            ExportSpec::parse(&text).unwrap().snapshot.on_gap()
+        };
+        assert_eq!(on_gap(""), OnGap::Resnapshot);
+        assert_eq!(on_gap("mode = \"never\""), OnGap::Accept);
+        assert_eq!(on_gap("mode = \"never\"\non-gap = \"pause\""), OnGap::Pause);
     }
 
     #[test]

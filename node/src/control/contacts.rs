@@ -61,6 +61,11 @@ impl Contacts {
         self.led.is_some_and(|led| now.duration_since(led) >= patience)
     }
 
+    /// A leader has called this node within `patience`.
+    pub(crate) fn hears_leader(&self, now: Instant, patience: Duration) -> bool {
+        self.led.is_some_and(|led| now.duration_since(led) < patience)
+    }
+
     /// `node` was there once, and is gone or has not answered for `patience`.
     pub(crate) fn absent(&self, node: NodeId, now: Instant, patience: Duration) -> bool {
         let contact = self.nodes.get(&node);

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::join_all;
 use rand::Rng as _;
 use tidegate_proto::NodeId;
-use tidegate_proto::v1::{NodeState, PingRequest};
+use tidegate_proto::v1::{NodeState, PingRequest, PingResponse};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
@@ -54,8 +55,8 @@ async fn probe(control: Control, node: NodeId, address: String) {
     let mut hurry = 0;
     loop {
         match timeout(control.times().down(), ping(&control, &address)).await {
-            Ok(Ok(run)) => {
-                control.contacts().heard(node, run, Instant::now());
+            Ok(Ok(answer)) => {
+                control.contacts().heard(node, answer.run, Instant::now());
                 hurry = HURRIES;
                 tokio::time::sleep(every).await;
                 continue;
@@ -76,12 +77,12 @@ async fn probe(control: Control, node: NodeId, address: String) {
     }
 }
 
-/// The other's run; an error says whether nobody listens there.
-async fn ping(control: &Control, address: &str) -> Result<u64, bool> {
+/// What the other answers; an error says whether nobody listens there.
+async fn ping(control: &Control, address: &str) -> Result<PingResponse, bool> {
     let mut client = control.peers().raft(address).map_err(|_| false)?;
     let request = PingRequest { cluster_id: control.identity().cluster_id.clone() };
     match client.ping(request).await {
-        Ok(answer) => Ok(answer.into_inner().run),
+        Ok(answer) => Ok(answer.into_inner()),
         Err(status) => Err(is_refusal(&status)),
     }
 }
@@ -121,6 +122,11 @@ async fn stand(control: &Control, gone: NodeId) {
         if !led || !absent || !majority || !voters.contains(&me) {
             return;
         }
+        let ended = control.contacts().gone(gone).is_some();
+        if !ended && !others_miss(control, &voters, gone).await {
+            tokio::time::sleep(TURN).await;
+            continue;
+        }
         let before_us = voters.iter().filter(|id| **id < control.node() && **id != gone).count();
         let turn = f64::from(u32::try_from(before_us).unwrap_or(0));
         let jitter = rand::rng().random_range(0.0..0.3);
@@ -135,4 +141,17 @@ async fn stand(control: &Control, gone: NodeId) {
         }
         tokio::time::sleep(TURN * 3).await;
     }
+}
+
+/// A majority of the voters, this node one of them, hears no leader. Who has only lost
+/// its own sight of it could win no election, and would disturb those who follow it.
+async fn others_miss(control: &Control, voters: &[NodeId], gone: NodeId) -> bool {
+    let others = voters.iter().filter(|id| **id != control.node() && **id != gone);
+    let addresses: Vec<_> = control
+        .read(|state| others.filter_map(|id| Some(state.node(id.0)?.address.clone())).collect());
+    let patience = control.times().heartbeat() * 3;
+    let asked = addresses.iter().map(|address| timeout(patience, ping(control, address)));
+    let answers = join_all(asked).await;
+    let miss = answers.iter().filter(|answer| matches!(answer, Ok(Ok(answer)) if !answer.led));
+    2 * (1 + miss.count()) > voters.len()
 }

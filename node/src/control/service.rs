@@ -113,7 +113,9 @@ impl Raft for RaftService {
 
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
         self.same_cluster(&request.into_inner().cluster_id)?;
-        Ok(Response::new(PingResponse { node: self.0.node().0, run: self.0.run() }))
+        let patience = self.0.times().lease();
+        let led = self.0.leads() || self.0.contacts().hears_leader(Instant::now(), patience);
+        Ok(Response::new(PingResponse { node: self.0.node().0, run: self.0.run(), led }))
     }
 
     async fn heartbeat(

@@ -1,7 +1,6 @@
 //! What is done about history that a source has lost.
 
-use bytes::Bytes;
-use tidegate_proto::v1::{Gap, GapKind, GapPolicy, Progress, RecordGap, ShardId, command};
+use tidegate_proto::v1::{Gap, GapKind, GapPolicy, RecordGap, ShardId, command};
 use tidegate_proto::{Epoch, Sequence};
 
 use crate::clock;
@@ -50,7 +49,7 @@ pub(super) async fn record_loss(
         Rows::Streamed => "",
     };
     Err(Error::new(
-        ErrorKind::Gone,
+        ErrorKind::Config,
         format!(
             "gap {number}: {detail}; the export's file says to wait for you: {again}go on without \
              what was lost (--accept REASON), with `tidegate gap repair {name}/{id} {number}`"
@@ -82,7 +81,7 @@ pub(super) async fn record(control: &Control, gap: Gap, policy: GapPolicy) -> Re
 pub(crate) fn is_same(known: &Gap, gap: &Gap) -> bool {
     let told =
         known.kind() != GapKind::SpoolLost || (known.epoch, known.upto) == (gap.epoch, gap.upto);
-    told && (known.kind, &known.detail, &known.progress) == (gap.kind, &gap.detail, &gap.progress)
+    told && (known.kind, &known.detail) == (gap.kind, &gap.detail)
 }
 
 /// It is mended, or will be, or was accepted.
@@ -90,16 +89,14 @@ fn is_decided(gap: &Gap) -> bool {
     !gap.repair.is_empty() || gap.round != 0
 }
 
-/// A gap behind the sequence `last`, found in front of a stream position, of which
-/// nothing else is said yet.
-pub(super) fn gap_after(shard: ShardId, epoch: Epoch, last: Sequence, stream: Bytes) -> Gap {
+/// A gap behind the sequence `last`, of which nothing else is said yet.
+pub(super) fn gap_after(shard: ShardId, epoch: Epoch, last: Sequence) -> Gap {
     Gap {
         shard: Some(shard),
         epoch: epoch.0,
         at_ms: clock::now_ms(),
         after: last.0,
         upto: last.0,
-        progress: Some(Progress { stream, ..Progress::default() }),
         ..Gap::default()
     }
 }

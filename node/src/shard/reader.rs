@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::{
-    Anchor as AnchorCommand, Progress, Shard, ShardId, ShardSpec, SnapshotState, command,
+    Anchor as AnchorCommand, GapKind, Progress, Shard, ShardId, ShardSpec, SnapshotState, command,
 };
 use tidegate_proto::{BatchBuilder, Epoch, Sequence};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::Reporter;
 use crate::config::{OnGap, SnapshotMode};
@@ -26,7 +27,7 @@ use crate::shard::pace::Pace;
 use crate::shard::restart::restart;
 use crate::shard::role::{Terms, Wanted};
 use crate::shard::rounds;
-use crate::sources::{Anchor, ChangeStream, Rows};
+use crate::sources::{Anchor, ChangeStream, Loss, Rows};
 use crate::spool::ShardLog;
 
 /// How long the stream waits for a change when nothing else is to be done; twice
@@ -75,8 +76,6 @@ pub(super) async fn run(
     let spec = shard.spec.clone().unwrap_or_default();
     tracing::info!(next = %log.next(), "capturing");
 
-    let captured = Arc::new(Documents(Arc::clone(&log)));
-    let mut stream = job.source.stream_from(&spec, &merge.progress().stream, captured).await?;
     let rows = terms.rate.map_or(job.spec.snapshot.rows_per_second, |rate| rate.rows);
     let chunks = (merge.copying() && terms.snapshot == Wanted::Running).then(|| {
         let pace = Pace::new(rows);
@@ -84,11 +83,19 @@ pub(super) async fn run(
     });
     let reporter = means.checkpointer.reporter(id, terms.epoch);
     let pace = Pace::new(terms.rate.map_or(0, |rate| rate.changes));
-    let gaps = (job.spec.snapshot.on_gap, job.source.traits().rows);
+    let gaps = (job.spec.snapshot.on_gap(), job.source.traits().rows);
     let held = terms.snapshot == Wanted::Paused;
-    let mut reader = Reader { means, log, reporter, epoch: terms.epoch, merge, pace, gaps, held };
+    let epoch = terms.epoch;
+    let mut reader = Reader { means, log, reporter, epoch, merge, pace, gaps, held, gone: false };
     let _helpers = reader.start_helpers();
-    reader.capture(&mut *stream, chunks, &mut stop).await
+    let outcome = match reader.open(&job, &spec).await {
+        Ok(mut stream) => reader.capture(&mut *stream, chunks, &mut stop).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Err(error) if reader.gone => reader.pass_loss(&job, &spec, &error).await,
+        outcome => outcome,
+    }
 }
 
 fn owner(job: &Job, shard: &Shard, terms: &Terms) -> Owner {
@@ -186,6 +193,8 @@ struct Reader {
     gaps: (OnGap, Rows),
     /// The snapshot stands still.
     held: bool,
+    /// The source no longer has what follows.
+    gone: bool,
 }
 
 impl Reader {
@@ -196,6 +205,39 @@ impl Reader {
         let (control, log) = (self.means.control.clone(), Arc::clone(&self.log));
         let copies = tokio::spawn(in_sync::keep(control, log, self.epoch));
         [AbortOnDrop(reports.abort_handle()), AbortOnDrop(copies.abort_handle())]
+    }
+
+    /// The stream from where the log ends.
+    async fn open(&mut self, job: &Job, spec: &ShardSpec) -> Result<Box<dyn ChangeStream>> {
+        let captured = Arc::new(Documents(Arc::clone(&self.log)));
+        let position = &self.merge.progress().stream;
+        let opened = job.source.stream_from(spec, position, captured).await;
+        opened.map_err(|error| self.note_gone(error))
+    }
+
+    fn note_gone(&mut self, error: Error) -> Error {
+        self.gone = error.kind() == ErrorKind::Gone && self.gaps.1 == Rows::Chunked;
+        error
+    }
+
+    /// Records that what follows is lost, and moves to where the source is now: whoever
+    /// starts next goes on there.
+    async fn pass_loss(&mut self, job: &Job, spec: &ShardSpec, error: &Error) -> Result<()> {
+        tracing::error!(error = %error, "the stream cannot go on from where it was captured");
+        let now = job.source.anchor(spec).await?;
+        let position = xxh3_64(&self.merge.progress().stream);
+        let detail = format!("the source no longer has what follows position {position:016x}");
+        let loss = Loss { kind: GapKind::Trimmed, detail, mended: String::new() };
+        self.record(&loss).await?;
+        self.merge.skip_to(now.position)?;
+        // Whoever starts next begins where the cluster knows us to be.
+        self.finish(&mut self.log.safe()).await;
+        Err(Error::new(ErrorKind::Unavailable, "the stream goes on behind a gap"))
+    }
+
+    async fn record(&self, loss: &Loss) -> Result<()> {
+        let gap = gap_after(self.log.shard(), self.epoch, self.log.last());
+        record_loss(&self.means.control, gap, loss, self.gaps).await
     }
 
     async fn capture(
@@ -314,11 +356,10 @@ impl Reader {
         }
         let bytes = self.pace.portion((out.len(), out.bytes()), self.means.limits.batch_bytes);
         out.clear();
-        let read = stream.read(out, bytes, wait).await?;
+        let read = stream.read(out, bytes, wait).await;
+        let read = read.map_err(|error| self.note_gone(error))?;
         for loss in &read.losses {
-            let position = self.merge.progress().stream.clone();
-            let gap = gap_after(self.log.shard(), self.epoch, self.log.last(), position);
-            record_loss(&self.means.control, gap, loss, self.gaps).await?;
+            self.record(loss).await?;
         }
         self.merge.take_stream(out, read)
     }

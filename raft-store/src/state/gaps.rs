@@ -102,5 +102,5 @@ fn is_repeat(known: &Gap, gap: &Gap) -> bool {
     if gap.kind() == GapKind::SpoolLost {
         return *known == Gap { number: known.number, at_ms: known.at_ms, ..gap.clone() };
     }
-    (known.kind, &known.detail, &known.progress) == (gap.kind, &gap.detail, &gap.progress)
+    (known.kind, &known.detail) == (gap.kind, &gap.detail)
 }

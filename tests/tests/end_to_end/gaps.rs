@@ -5,9 +5,11 @@ use std::path::Path;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{StreamSpecification, StreamViewType};
 use serde_json::Value;
-use tidegate_tests::cluster::{Cluster, alone};
+use tidegate_tests::cluster::{Cluster, alone, binaries};
+use tidegate_tests::documents::Documents;
 use tidegate_tests::dynamodb_local::DynamoDbLocal;
 use tidegate_tests::lake;
+use tidegate_tests::place::Place;
 
 use crate::dynamodb::{self, TABLE};
 use crate::stage::{Stage, refused};
@@ -113,6 +115,35 @@ async fn mended(cluster: &Cluster, number: usize) {
     let text = format!("by snapshot {number}");
     let done = |it: &Cluster| gaps(it).len() >= number && repair_of(it, number).contains(&text);
     cluster.until("the gap is mended", done).await;
+}
+
+/// METHOD: a document store is lost with its disk and made anew, with other documents:
+/// nothing of its log goes on. The lake ends as the new store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_made_anew_is_read_anew_and_what_it_lacks_is_deleted() {
+    let _alone = alone().await;
+    let (place, cluster) = (Place::on_loopback(), Cluster::start(2).await);
+    let documents = Documents::start_at(&binaries(), &place).await;
+    let stage = Stage { cluster, documents };
+    stage.write(0..200).await;
+    let spec = stage.spec(EXPORT, 300);
+    stage.cluster.apply(&format!("{spec}[snapshot]\nsweep = true\n"));
+    stage.delivered(EXPORT, 0..200).await;
+    stage.write(200..210).await;
+    stage.delivered(EXPORT, 0..210).await;
+
+    let Stage { cluster, documents } = stage;
+    documents.end().await;
+    let documents = Documents::start_at(&binaries(), &place).await;
+    let stage = Stage { cluster, documents };
+    stage.write(150..300).await;
+    let held = crate::stage::documents(150..300);
+    stage.cluster.until("the lake is the new store", |_| stage.lake(EXPORT) == held).await;
+    let gaps = stage.cluster.json(&["gap", "list", EXPORT])["gaps"].as_array().cloned().unwrap();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert!(gaps[0]["repair"].to_string().contains("was deleted"), "{gaps:?}");
+    stage.write(300..310).await;
+    stage.delivered(EXPORT, 150..310).await;
 }
 
 /// METHOD: all rows are read again, then those of some keys; then slowly, held, gone on

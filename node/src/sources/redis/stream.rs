@@ -101,7 +101,7 @@ impl RedisStream {
                 match at {
                     Some(at) if at.id == then.id => lost(GapKind::Trimmed, trimmed(at), REREAD),
                     Some(at) => lost(GapKind::Recreated, recreated(at, &then), REREAD),
-                    None if !known.whole => lost(GapKind::Trimmed, PARTIAL.to_owned(), ""),
+                    None if !known.whole => lost(GapKind::Trimmed, partial(&position), ""),
                     None => {}
                 }
                 (Phase::Resync(Resync::begin(then, &*captured)?), Position::Anew)
@@ -137,6 +137,13 @@ impl RedisStream {
 
 const PARTIAL: &str = "this node's copy of the spool lacks older keys: what was deleted while the \
                        shard changed its owner may stay at sinks; everything else was read anew";
+
+fn partial(position: &Position) -> String {
+    match position {
+        Position::At(at) => format!("{PARTIAL} (byte {})", at.bytes),
+        Position::Anew => PARTIAL.to_owned(),
+    }
+}
 
 /// How any other loss is mended.
 const REREAD: &str = "everything is read anew and compared, deletes included";
