@@ -286,6 +286,16 @@ impl Cluster {
         self.json(&["shard", "list", export])["shards"].as_array().cloned().unwrap_or_default()
     }
 
+    /// The recorded gaps of an export.
+    ///
+    /// # Panics
+    ///
+    /// If they cannot be had.
+    #[must_use]
+    pub fn gaps(&self, export: &str) -> Vec<Value> {
+        self.json(&["gap", "list", export])["gaps"].as_array().cloned().expect("a list of gaps")
+    }
+
     /// The number of the node that reads most shards of an export.
     ///
     /// # Panics

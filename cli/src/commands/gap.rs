@@ -2,10 +2,10 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use tidegate_proto::v1::{RepairGapRequest, Shard};
+use tidegate_proto::v1::RepairGapRequest;
 
 use crate::cluster::Cluster;
-use crate::commands::shard::export_and_shard;
+use crate::commands::shard::{export_and_shard, find};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Format};
 use crate::table::{self, Rows};
@@ -34,8 +34,8 @@ pub(crate) enum GapCommand {
   tidegate gap repair orders/5/0 2 --resnapshot     read the shard's rows again
   tidegate gap repair orders/5/0 2 --accept \"the table was emptied that day anyway\"
 
-Rows that disappeared from the source while its history was lost are not found by
-reading rows again.")]
+What disappeared from the source while its history was lost is found by reading rows
+again only if the export's file says `sweep = true` under [snapshot].")]
     Repair {
         /// The shard: EXPORT/SHARD
         #[arg(value_parser = export_and_shard)]
@@ -60,9 +60,7 @@ struct GapsView {
 pub(crate) async fn run(command: GapCommand, mut cluster: Cluster, format: Format) -> Result<()> {
     match command {
         GapCommand::List { export } => {
-            let gaps = cluster.gaps(export.as_deref().unwrap_or_default()).await?;
-            let names = Names::from(&cluster.status().await?);
-            let gaps = gaps.iter().map(|gap| GapView::new(gap, &names)).collect();
+            let gaps = views(&mut cluster, export.as_deref().unwrap_or_default()).await?;
             output::show(format, &GapsView { gaps }, |it| table(&it.gaps))
         }
         GapCommand::Show { shard, number } => {
@@ -85,22 +83,21 @@ async fn one(
     (export, shard): (String, String),
     number: u64,
 ) -> Result<GapView> {
-    let names = Names::from(&cluster.status().await?);
-    let shards = cluster.shards(&export).await?.shards;
-    let named = |it: &&Shard| {
-        let spec = it.spec.as_ref();
-        spec.is_some_and(|spec| spec.name == shard)
-            || it.id.unwrap_or_default().to_string() == shard
-    };
-    let id = shards.iter().find(named).and_then(|it| it.id);
-    let gaps = cluster.gaps(&export).await?;
-    let gap = gaps.iter().find(|it| id.is_some() && it.shard == id && it.number == number);
-    gap.map(|gap| GapView::new(gap, &names)).ok_or_else(|| {
+    let (found, _) = find(cluster, &export, &shard).await?;
+    let gaps = views(cluster, &export).await?;
+    let gap = gaps.into_iter().find(|it| it.shard == found.id && it.number == number);
+    gap.ok_or_else(|| {
         Failure::refused(format!(
             "shard \"{shard}\" of export \"{export}\" has no gap {number}; see: tidegate gap list \
              {export}"
         ))
     })
+}
+
+async fn views(cluster: &mut Cluster, export: &str) -> Result<Vec<GapView>> {
+    let gaps = cluster.gaps(export).await?;
+    let names = Names::from(&cluster.status().await?);
+    Ok(gaps.iter().map(|gap| GapView::new(gap, &names)).collect())
 }
 
 fn detail(gap: &GapView) -> String {

@@ -122,14 +122,7 @@ pub(crate) async fn run(command: ShardCommand, mut cluster: Cluster, format: For
             output::show(format, &view, |it| table(&it.shards))
         }
         ShardCommand::Show { export, shard } => {
-            let view = view(&mut cluster, &export).await?;
-            let now_ms = view.now_ms;
-            let found = view.shards.into_iter().find(|it| it.name == shard || it.id == shard);
-            let found = found.ok_or_else(|| {
-                Failure::refused(format!(
-                    "export \"{export}\" has no shard \"{shard}\"; see: tidegate shard list {export}"
-                ))
-            })?;
+            let (found, now_ms) = find(&mut cluster, &export, &shard).await?;
             output::show(format, &found, |it| detail(it, now_ms))
         }
         ShardCommand::Move { shard: (export, shard), reader, writers } => {
@@ -196,6 +189,22 @@ fn told(step: StepView, format: Format) -> Result<StepView> {
         output::line(&format!("{after:>9}  epoch {}  {}", step.epoch, step.step))?;
     }
     Ok(step)
+}
+
+/// A shard by its name or number, and when the node that answered looked.
+pub(super) async fn find(
+    cluster: &mut Cluster,
+    export: &str,
+    shard: &str,
+) -> Result<(ShardView, i64)> {
+    let view = view(cluster, export).await?;
+    let found = view.shards.into_iter().find(|it| it.name == shard || it.id == shard);
+    let found = found.ok_or_else(|| {
+        Failure::refused(format!(
+            "export \"{export}\" has no shard \"{shard}\"; see: tidegate shard list {export}"
+        ))
+    })?;
+    Ok((found, view.now_ms))
 }
 
 async fn view(cluster: &mut Cluster, export: &str) -> Result<ShardsView> {

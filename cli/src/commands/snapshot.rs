@@ -36,8 +36,8 @@ pub(crate) enum SnapshotCommand {
     /// Read an export's rows again, while its stream goes on
     ///
     /// Every row that is read reaches sinks and feeds as a snapshot row, in order with
-    /// the changes of its key. Rows that are gone from the source are not found by that.
-    /// The snapshot before must be complete.
+    /// the changes of its key. What is gone from the source is deleted if the export's
+    /// file says `sweep = true`. The snapshot before must be complete.
     #[command(after_help = "Examples:
   tidegate snapshot start orders
   tidegate snapshot start orders --shard orders/0 --keys order-17

@@ -1,11 +1,13 @@
 //! Checks an export file and says what applying it would change.
 
+use std::sync::Arc;
+
 use tidegate_proto::v1::{Check, Export, ExportPut, PlanResponse, PlanStep, SinkRef};
 
 use crate::config::ExportSpec;
 use crate::error::Result;
 use crate::sinks;
-use crate::sources::{self, SourceConfig};
+use crate::sources::{self, Source, SourceConfig};
 
 /// An export file that can be applied, as a command.
 pub(super) fn command(text: &str, replaces: u64) -> Result<ExportPut> {
@@ -34,6 +36,11 @@ pub(super) async fn plan(text: &str, present: Option<Export>) -> Result<PlanResp
         steps: steps(&wanted, present.as_ref()),
         checks: checks(text).await?,
     })
+}
+
+/// The source of an export file.
+pub(super) async fn source(text: &str) -> Result<Arc<dyn Source>> {
+    sources::open(&SourceConfig::parse(&ExportSpec::parse(text)?)?).await
 }
 
 /// Tests source and sinks of an export file.

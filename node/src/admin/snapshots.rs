@@ -1,16 +1,16 @@
 //! What operators ask of snapshots and of gaps, as commands.
 
 use tidegate_proto::v1::{
-    RepairGap, RepairGapRequest, ShardId, SnapshotCancel, SnapshotPause, SnapshotStart,
+    RepairGap, RepairGapRequest, SnapshotCancel, SnapshotPause, SnapshotStart,
     StartSnapshotRequest, command,
 };
 use tidegate_raft_store::State;
 use tonic::Status;
 
 use crate::admin::names;
-use crate::config::ExportSpec;
+use crate::admin::plan;
 use crate::control::{Control, status};
-use crate::sources::{self, Rows, SourceConfig};
+use crate::sources::Rows;
 
 /// The longest reason for accepting a gap, in bytes.
 const REASON_BYTES_MAX: usize = 512;
@@ -26,7 +26,7 @@ pub(super) async fn start(
         let of = names::export(state, &export)?;
         let shards = match &shard[..] {
             "" => Vec::new(),
-            name => vec![index(names::shard(state, of, name)?.id)],
+            name => vec![names::shard(state, of, name)?.id.unwrap_or_default().index],
         };
         Ok(command::Kind::SnapshotStart(SnapshotStart { export_id: of.id, shards, scope }))
     })
@@ -68,10 +68,7 @@ pub(super) async fn repair(
 
 async fn rereads(control: &Control, export: &str) -> Result<(), Status> {
     let text = control.read(|state| names::export(state, export).map(|it| it.spec.clone()))?;
-    let spec = ExportSpec::parse(&text).map_err(|error| status(&error))?;
-    let config = SourceConfig::parse(&spec).map_err(|error| status(&error))?;
-    let source = sources::open(&config).await.map_err(|error| status(&error))?;
-    let traits = source.traits();
+    let traits = plan::source(&text).await.map_err(|error| status(&error))?.traits();
     if traits.rows == Rows::Chunked {
         return Ok(());
     }
@@ -80,8 +77,4 @@ async fn rereads(control: &Control, export: &str) -> Result<(), Status> {
         "{kind} is not read row by row: whenever it cannot go on, it is read anew as a whole and \
          compared; a gap that was not mended by that can only be accepted"
     )))
-}
-
-fn index(shard: Option<ShardId>) -> u32 {
-    shard.unwrap_or_default().index
 }

@@ -7,12 +7,10 @@ use tidegate_raft_store::State;
 use tonic::Status;
 
 use crate::admin::names;
+use crate::admin::plan::source;
 use crate::admin::steps::{Steps, entry, propose, until};
-use crate::config::ExportSpec;
 use crate::control::Control;
 use crate::control::status;
-use crate::error::Result;
-use crate::sources::{self, SourceConfig};
 
 /// A split with its names looked up.
 #[derive(Debug)]
@@ -45,7 +43,8 @@ pub(super) async fn carry_out(
     let tell = async |step: String, epoch: u64| {
         steps.tell(|after_us| SplitShardResponse { step, after_us, epoch }).await;
     };
-    let children = halves(&plan).await.map_err(|error| status(&error))?;
+    let source = source(&plan.file).await.map_err(|error| status(&error))?;
+    let children = source.split(&plan.spec).map_err(|error| status(&error))?;
     let names: Vec<String> = children.iter().map(|child| child.name.clone()).collect();
     let (id, epoch) = (plan.id, plan.epoch);
     let command = SplitShard { shard: Some(id), epoch, children: children.into() };
@@ -68,11 +67,6 @@ pub(super) async fn carry_out(
     let epoch = entry(control, id)?.epoch;
     tell("every sink has all of it; its children are delivered".to_owned(), epoch).await;
     Ok(())
-}
-
-async fn halves(plan: &Split) -> Result<[ShardSpec; 2]> {
-    let file = ExportSpec::parse(&plan.file)?;
-    sources::open(&SourceConfig::parse(&file)?).await?.split(&plan.spec)
 }
 
 fn child(control: &Control, parent: ShardId, name: &str) -> Result<ShardId, Status> {

@@ -58,7 +58,7 @@ impl Contacts {
 
     /// No leader has called this node for `patience`, though one did before.
     pub(crate) fn leader_silent(&self, now: Instant, patience: Duration) -> bool {
-        self.led.is_some_and(|led| now.duration_since(led) >= patience)
+        self.led.is_some() && !self.hears_leader(now, patience)
     }
 
     /// A leader has called this node within `patience`.

@@ -18,6 +18,7 @@ mod network;
 mod peers;
 mod probe;
 mod service;
+mod until;
 
 pub(crate) use handle::done_or_there;
 pub use handle::{Control, Leadership};

@@ -1,20 +1,21 @@
 //! What is done about history that a source has lost.
 
-use tidegate_proto::v1::{Gap, GapKind, GapPolicy, RecordGap, ShardId, command};
-use tidegate_proto::{Epoch, Sequence};
+use tidegate_proto::Epoch;
+use tidegate_proto::v1::{Gap, GapKind, GapPolicy, RecordGap, command};
 
 use crate::clock;
 use crate::config::OnGap;
 use crate::control::{Control, done_or_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::{Loss, Rows};
+use crate::spool::ShardLog;
 
-/// Records a loss that a source told of, between the batch that ends with `gap.after` and
-/// the next. Fails if the export's file says that an operator has to decide, until one
-/// has: then the source is read no further.
+/// Records a loss that a source told of, between the end of the log and what comes next.
+/// Fails if the export's file says that an operator has to decide, until one has: then
+/// the source is read no further.
 pub(super) async fn record_loss(
     control: &Control,
-    gap: Gap,
+    (log, epoch): (&ShardLog, Epoch),
     loss: &Loss,
     (on_gap, rows): (OnGap, Rows),
 ) -> Result<()> {
@@ -23,19 +24,24 @@ pub(super) async fn record_loss(
         detail = loss.detail,
         "the source lost history"
     );
-    let policy = match on_gap {
-        OnGap::Accept => GapPolicy::Accept,
-        OnGap::Pause => GapPolicy::Pause,
-        OnGap::Resnapshot if rows == Rows::Chunked => GapPolicy::Resnapshot,
+    let (policy, repair) = match (on_gap, rows) {
+        (OnGap::Accept, _) => (GapPolicy::Accept, ""),
+        (OnGap::Pause, _) => (GapPolicy::Pause, ""),
+        (OnGap::Resnapshot, Rows::Chunked) => (GapPolicy::Resnapshot, ""),
         // It is mended by the source, or stays open.
-        OnGap::Resnapshot => GapPolicy::Unspecified,
+        (OnGap::Resnapshot, Rows::Streamed) => (GapPolicy::Unspecified, &loss.mended[..]),
     };
-    let mended = matches!(policy, GapPolicy::Unspecified).then(|| loss.mended.clone());
+    let last = log.last().0;
     let gap = Gap {
+        shard: Some(log.shard()),
+        epoch: epoch.0,
         kind: loss.kind.into(),
         detail: loss.detail.clone(),
-        repair: mended.unwrap_or_default(),
-        ..gap
+        repair: repair.to_owned(),
+        at_ms: clock::now_ms(),
+        after: last,
+        upto: last,
+        ..Gap::default()
     };
     let known = record(control, gap, policy).await?;
     if policy != GapPolicy::Pause || is_decided(&known) {
@@ -60,21 +66,10 @@ pub(super) async fn record_loss(
 /// Records a gap, and waits until this node knows of it: what it does next depends on
 /// that. Gives it as it is known, which may be since an earlier reader came by.
 pub(super) async fn record(control: &Control, gap: Gap, policy: GapPolicy) -> Result<Gap> {
-    let mut changed = control.changed();
     let command = RecordGap { gap: Some(gap.clone()), policy: policy.into() };
     done_or_there(control.propose(command::Kind::RecordGap(command)).await?)?;
-    let shard: ShardId = gap.shard.unwrap_or_default();
-    loop {
-        changed.borrow_and_update();
-        let known =
-            control.read(|state| state.gaps_of(shard).find(|it| is_same(it, &gap)).cloned());
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        if changed.changed().await.is_err() {
-            return Err(Error::new(ErrorKind::Unavailable, "the checkpoint log is closed"));
-        }
-    }
+    let shard = gap.shard.unwrap_or_default();
+    control.until(|state| state.gaps_of(shard).find(|it| is_same(it, &gap)).cloned()).await
 }
 
 /// The one is the other as it was recorded.
@@ -87,16 +82,4 @@ pub(crate) fn is_same(known: &Gap, gap: &Gap) -> bool {
 /// It is mended, or will be, or was accepted.
 fn is_decided(gap: &Gap) -> bool {
     !gap.repair.is_empty() || gap.round != 0
-}
-
-/// A gap behind the sequence `last`, of which nothing else is said yet.
-pub(super) fn gap_after(shard: ShardId, epoch: Epoch, last: Sequence) -> Gap {
-    Gap {
-        shard: Some(shard),
-        epoch: epoch.0,
-        at_ms: clock::now_ms(),
-        after: last.0,
-        upto: last.0,
-        ..Gap::default()
-    }
 }

@@ -217,12 +217,8 @@ impl Merge {
         Ok(())
     }
 
-    /// Nothing more is deleted: the snapshot is complete as it is.
-    pub(super) fn forgo_sweep(&mut self) -> Result<()> {
-        self.complete()
-    }
-
-    fn complete(&mut self) -> Result<()> {
+    /// All rows are captured, and nothing more is deleted.
+    pub(super) fn complete(&mut self) -> Result<()> {
         self.sweep = None;
         tracing::info!("the snapshot is complete");
         let complete = SnapshotState::Complete.into();

@@ -21,7 +21,7 @@ use crate::shard::chunks::Chunks;
 use crate::shard::exports::Job;
 use crate::shard::in_sync;
 use crate::shard::index::Documents;
-use crate::shard::losses::{gap_after, record_loss};
+use crate::shard::losses::record_loss;
 use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::pace::Pace;
 use crate::shard::restart::restart;
@@ -64,8 +64,14 @@ pub(super) async fn run(
     if due {
         shard = rounds::begin(&means, &job, shard, &terms).await?;
     }
-    let begins = due.then_some(terms.round);
-    let owner = Owner { begins, ..owner(&job, &shard, &terms) };
+    let owner = Owner {
+        export: job.name.clone(),
+        epoch: terms.epoch,
+        chunks: shard.chunks,
+        scope: shard.scope.clone().unwrap_or_default(),
+        begins: due.then_some(terms.round),
+        sweeps: shard.sweeps,
+    };
     let mut merge = Merge::begin(restarted, owner, Arc::clone(&means.clock))?;
     if canceled {
         merge.cancel(terms.round)?;
@@ -98,22 +104,10 @@ pub(super) async fn run(
     }
 }
 
-fn owner(job: &Job, shard: &Shard, terms: &Terms) -> Owner {
-    Owner {
-        export: job.name.clone(),
-        epoch: terms.epoch,
-        chunks: shard.chunks,
-        scope: shard.scope.clone().unwrap_or_default(),
-        begins: None,
-        sweeps: shard.sweeps,
-    }
-}
-
 /// The shard with its anchor committed, now or long ago.
 async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<Shard> {
-    let look = || means.control.read(|state| state.shard(id).cloned());
     let gone = || Error::new(ErrorKind::Fenced, "the shard was deleted");
-    let shard = look().ok_or_else(gone)?;
+    let shard = means.control.read(|state| state.shard(id).cloned()).ok_or_else(gone)?;
     if shard.anchor.is_some() {
         return Ok(shard);
     }
@@ -133,18 +127,13 @@ async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<S
         chunks: if wanted { anchor.chunks } else { 0 },
         rows_estimated: anchor.rows_estimated,
     };
-    let mut changed = means.control.changed();
     let outcome = means.control.propose(command::Kind::Anchor(command)).await?;
     done_or_there(outcome)?;
-    // This node may apply it a moment later than the leader.
-    loop {
-        changed.borrow_and_update();
-        let shard = look().ok_or_else(gone)?;
-        if shard.anchor.is_some() {
-            return Ok(shard);
-        }
-        drop(changed.changed().await);
-    }
+    let known = means.control.until(|state| {
+        let shard = state.shard(id);
+        shard.is_none_or(|it| it.anchor.is_some()).then(|| shard.cloned())
+    });
+    known.await?.ok_or_else(gone)
 }
 
 /// Ends a shard that is split. Once that is recorded its children begin there, so
@@ -236,8 +225,7 @@ impl Reader {
     }
 
     async fn record(&self, loss: &Loss) -> Result<()> {
-        let gap = gap_after(self.log.shard(), self.epoch, self.log.last());
-        record_loss(&self.means.control, gap, loss, self.gaps).await
+        record_loss(&self.means.control, (&self.log, self.epoch), loss, self.gaps).await
     }
 
     async fn capture(
@@ -304,7 +292,7 @@ impl Reader {
         tracing::warn!("this node's copy of the spool lacks older keys: nothing is swept");
         let id = self.log.shard();
         rounds::forgo_sweep(&self.means.control, id, self.epoch).await?;
-        self.merge.forgo_sweep()
+        self.merge.complete()
     }
 
     /// Reports how long the source keeps what follows, if it is time for that.

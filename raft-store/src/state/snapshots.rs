@@ -17,9 +17,8 @@ fn progress(shard: &Shard) -> Option<&Progress> {
 
 /// Rows of the snapshot asked for last are to come yet.
 pub(super) fn has_rows_to_come(shard: &Shard) -> bool {
-    let Some(progress) = progress(shard) else { return !shard.canceled };
-    let begun = progress.round >= shard.round;
-    !shard.canceled && (!begun || progress.snapshot() == SnapshotState::Running)
+    let over = |it: &Progress| it.round >= shard.round && it.snapshot() != SnapshotState::Running;
+    !shard.canceled && !progress(shard).is_some_and(over)
 }
 
 /// Asks for another snapshot, of all rows; gives its round. One that is under way is

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
 use tidegate_tests::cluster::{Cluster, alone};
 
 use crate::stage::{Stage, documents, refused};
@@ -50,8 +49,8 @@ async fn a_corrupt_spool_record_stops_its_shard_until_the_spool_is_emptied() {
     restart(&mut stage, |node| std::fs::remove_dir_all(node.join("spool")).unwrap()).await;
     assert!(!failure(&stage.cluster).is_empty(), "it waits for an operator");
     assert!(stage.cluster.cli(&["export", "resume", EXPORT]).status.success());
-    stage.cluster.until("the loss is recorded", |it| !gaps(it).is_empty()).await;
-    assert_eq!(gaps(&stage.cluster)[0]["kind"], "spool-lost");
+    stage.cluster.until("the loss is recorded", |it| !it.gaps(EXPORT).is_empty()).await;
+    assert_eq!(stage.cluster.gaps(EXPORT)[0]["kind"], "spool-lost");
     stage.cluster.apply(&stage.spec(EXPORT, SOON));
     stage.delivered(EXPORT, 0..3_000).await;
     assert_eq!(failure(&stage.cluster), "");
@@ -126,7 +125,7 @@ async fn a_full_disk_stops_capture_and_nothing_else_until_there_is_room() {
     std::fs::remove_file(&ballast).unwrap();
     stage.delivered(EXPORT, 0..600).await;
     assert!(stage.cluster.cli(&["doctor"]).status.success());
-    assert!(gaps(&stage.cluster).is_empty(), "nothing was lost");
+    assert!(stage.cluster.gaps(EXPORT).is_empty(), "nothing was lost");
 }
 
 fn free_bytes(folder: &Path) -> u64 {
@@ -143,11 +142,6 @@ fn captured(cluster: &Cluster) -> u64 {
 fn failure(cluster: &Cluster) -> String {
     let shards = cluster.shards(EXPORT);
     shards.first().and_then(|shard| shard["failure"].as_str()).unwrap_or_default().to_owned()
-}
-
-fn gaps(cluster: &Cluster) -> Vec<Value> {
-    let gaps = cluster.json(&["gap", "list", EXPORT]);
-    gaps["gaps"].as_array().cloned().unwrap_or_default()
 }
 
 fn voters(cluster: &Cluster) -> usize {

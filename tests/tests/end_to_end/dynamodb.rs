@@ -21,6 +21,8 @@ use tidegate_tests::cluster::{Cluster, alone};
 use tidegate_tests::dynamodb_local::DynamoDbLocal;
 use tidegate_tests::lake;
 
+use crate::followed::changes;
+
 pub(crate) const TABLE: &str = "items";
 const ITEMS: u32 = 50_000;
 const WRITERS: u32 = 20;
@@ -87,7 +89,7 @@ async fn a_table_arrives_whole_although_its_owner_is_killed() {
     drop(follower);
     compare("feed", &expected, &feed(&followed));
     // The owner's spool is lost with it, the source's history is not.
-    let gaps = cluster.json(&["gap", "list", TABLE])["gaps"].as_array().cloned().unwrap();
+    let gaps = cluster.gaps(TABLE);
     assert!(gaps.iter().all(|gap| gap["kind"] == "spool-lost"), "{gaps:?}");
 }
 
@@ -318,12 +320,9 @@ fn value(attribute: &AttributeValue) -> Value {
 /// The latest of each key in the feed; within an epoch a key's versions only
 /// grow. A line still being written is left out.
 fn feed(followed: &Path) -> BTreeMap<String, Value> {
-    let text = std::fs::read_to_string(followed).unwrap();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut state = BTreeMap::new();
     let mut versions: HashMap<(String, u64), u64> = HashMap::new();
-    for line in whole.lines() {
-        let change: Value = serde_json::from_str(line).unwrap();
+    for change in changes(followed) {
         let key = change["key"].to_string();
         if change["operation"] == "delete" {
             state.remove(&key);

@@ -5,14 +5,18 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// The sequences each shard's subscriber got, in the order they came. A line
-/// still being written is left out.
-pub(crate) fn sequences(followed: &Path) -> BTreeMap<String, Vec<u64>> {
+/// The changes a subscriber got, in the order they came. A line still being written
+/// is left out.
+pub(crate) fn changes(followed: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(followed).unwrap();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The sequences each shard's subscriber got, in the order they came.
+pub(crate) fn sequences(followed: &Path) -> BTreeMap<String, Vec<u64>> {
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for line in whole.lines() {
-        let change: Value = serde_json::from_str(line).unwrap();
+    for change in changes(followed) {
         let sequence = change["sequence"].as_u64().unwrap();
         seen.entry(change["shard"].to_string()).or_default().push(sequence);
     }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{StreamSpecification, StreamViewType};
-use serde_json::Value;
 use tidegate_tests::cluster::{Cluster, alone, binaries};
 use tidegate_tests::documents::Documents;
 use tidegate_tests::dynamodb_local::DynamoDbLocal;
@@ -12,6 +11,7 @@ use tidegate_tests::lake;
 use tidegate_tests::place::Place;
 
 use crate::dynamodb::{self, TABLE};
+use crate::followed::changes;
 use crate::stage::{Stage, refused};
 
 const ITEMS: u32 = 200;
@@ -36,7 +36,7 @@ async fn what_no_stream_had_is_found_by_reading_the_table_again() {
     lose(&client, 0..20, false).await;
     resumed(&cluster, |it| failure(it).contains("gap 1")).await;
     assert!(failure(&cluster).contains("--resnapshot"), "{}", failure(&cluster));
-    assert_eq!(gaps(&cluster)[0]["repair"], "");
+    assert_eq!(cluster.gaps(TABLE)[0]["repair"], "");
     let place = format!("{TABLE}/{}", cluster.shards(TABLE)[0]["id"].as_str().unwrap());
     let wrong = cluster.cli(&["gap", "repair", &place, "2", "--resnapshot"]);
     refused(&wrong, 3, &["no gap 2"]);
@@ -49,12 +49,12 @@ async fn what_no_stream_had_is_found_by_reading_the_table_again() {
     // From now on it knows the keys, so it finds out what is gone, too.
     cluster.apply(&format!("{spec}sweep = true\n"));
     lose(&client, 50..90, true).await;
-    resumed(&cluster, |it| gaps(it).len() > 1).await;
+    resumed(&cluster, |it| it.gaps(TABLE).len() > 1).await;
     mended(&cluster, 2).await;
     in_lake(&cluster, &client).await;
-    assert!(repair_of(&cluster, 1).contains("may still be at sinks"), "{:?}", gaps(&cluster));
-    assert!(repair_of(&cluster, 2).contains("was deleted"), "{:?}", gaps(&cluster));
-    assert_eq!(gaps(&cluster).len(), 2, "{:?}", gaps(&cluster));
+    assert!(repair_of(&cluster, 1).contains("may still be at sinks"), "{:?}", cluster.gaps(TABLE));
+    assert!(repair_of(&cluster, 2).contains("was deleted"), "{:?}", cluster.gaps(TABLE));
+    assert_eq!(cluster.gaps(TABLE).len(), 2, "{:?}", cluster.gaps(TABLE));
 }
 
 async fn put(client: &Client, numbers: std::ops::Range<u32>, version: u32) {
@@ -99,7 +99,7 @@ async fn in_lake(cluster: &Cluster, client: &Client) {
 }
 
 fn repair_of(cluster: &Cluster, number: usize) -> String {
-    gaps(cluster)[number - 1]["repair"].as_str().unwrap_or_default().to_owned()
+    cluster.gaps(TABLE)[number - 1]["repair"].as_str().unwrap_or_default().to_owned()
 }
 
 fn does(cluster: &Cluster, arguments: &[&str]) {
@@ -107,13 +107,10 @@ fn does(cluster: &Cluster, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn gaps(cluster: &Cluster) -> Vec<Value> {
-    cluster.json(&["gap", "list", TABLE])["gaps"].as_array().cloned().unwrap()
-}
-
 async fn mended(cluster: &Cluster, number: usize) {
     let text = format!("by snapshot {number}");
-    let done = |it: &Cluster| gaps(it).len() >= number && repair_of(it, number).contains(&text);
+    let done =
+        |it: &Cluster| it.gaps(TABLE).len() >= number && repair_of(it, number).contains(&text);
     cluster.until("the gap is mended", done).await;
 }
 
@@ -139,7 +136,7 @@ async fn a_store_that_was_made_anew_is_read_anew_and_what_it_lacks_is_deleted() 
     stage.write(150..300).await;
     let held = crate::stage::documents(150..300);
     stage.cluster.until("the lake is the new store", |_| stage.lake(EXPORT) == held).await;
-    let gaps = stage.cluster.json(&["gap", "list", EXPORT])["gaps"].as_array().cloned().unwrap();
+    let gaps = stage.cluster.gaps(EXPORT);
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     assert!(gaps[0]["repair"].to_string().contains("was deleted"), "{gaps:?}");
     stage.write(300..310).await;
@@ -192,10 +189,7 @@ async fn rows_are_read_again_when_an_operator_asks() {
 
 /// Snapshot rows that a feed has brought.
 fn rows(followed: &Path) -> usize {
-    let text = std::fs::read_to_string(followed).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let operation = |line: &str| serde_json::from_str::<Value>(line).unwrap()["operation"].clone();
-    whole.lines().filter(|line| operation(line) == "snapshot").count()
+    changes(followed).iter().filter(|change| change["operation"] == "snapshot").count()
 }
 
 fn state(cluster: &Cluster) -> String {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidegate_tests::cluster::{Cluster, alone, binary};
 use tokio::runtime::Handle;
 
-use crate::followed::sequences;
+use crate::followed::{changes, sequences};
 use crate::stage::{COLLECTION, Stage};
 
 const EXPORT: &str = "operated";
@@ -79,11 +79,8 @@ fn split(stage: &Stage, place: &str, versions: RangeInclusive<u64>) -> Output {
 }
 
 fn versions(followed: &Path) -> BTreeMap<String, Vec<u64>> {
-    let text = std::fs::read_to_string(followed).unwrap();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for line in whole.lines() {
-        let change: Value = serde_json::from_str(line).unwrap();
+    for change in changes(followed) {
         let version = change["document"]["version"].as_u64().unwrap();
         seen.entry(change["key"].to_string()).or_default().push(version);
     }

@@ -67,7 +67,7 @@ async fn a_redis_arrives_whole_although_its_owner_and_itself_are_killed() {
     client.say("CLIENT KILL TYPE replica").await;
     let before = captured(&cluster);
     cluster.until("it goes on where it was cut", |it| captured(it) > before + 1_000).await;
-    assert_eq!(gaps(&cluster), [] as [Value; 0], "so far nothing was lost");
+    assert_eq!(cluster.gaps(EXPORT), [] as [Value; 0], "so far nothing was lost");
 
     stop.store(true, Ordering::Relaxed);
     writing.await.unwrap();
@@ -86,13 +86,9 @@ async fn a_redis_arrives_whole_although_its_owner_and_itself_are_killed() {
     };
     cluster.until("what Redis lost is deleted", swept).await;
     compare(&held(&mut client).await, &in_lake(&cluster));
-    let gaps = gaps(&cluster);
+    let gaps = cluster.gaps(EXPORT);
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     assert_eq!(gaps[0]["kind"], "recreated", "{gaps:?}");
-}
-
-fn gaps(cluster: &Cluster) -> Vec<Value> {
-    cluster.json(&["gap", "list", EXPORT])["gaps"].as_array().cloned().unwrap()
 }
 
 async fn write(mut client: RedisClient, stop: Arc<AtomicBool>) {

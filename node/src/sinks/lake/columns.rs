@@ -167,23 +167,21 @@ enum Typed {
 }
 
 impl Typed {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "Arrow has many types; shapes have these")]
     fn new(data_type: &DataType, objects: &mut Vec<Vec<String>>) -> Result<Self, ArrowError> {
-        if let DataType::Struct(fields) = data_type {
-            return Ok(Self::Object(Object::new(fields, objects)?));
-        }
-        if let DataType::Decimal128(precision, scale) = data_type {
-            return Ok(Self::Decimal(Decimals::new(*precision, *scale)?));
-        }
-        if let DataType::Timestamp(TimeUnit::Microsecond, zone) = data_type {
-            let times = TimestampMicrosecondBuilder::new();
-            return Ok(Self::Time(times.with_timezone_opt(zone.clone())));
-        }
-        Ok(match () {
-            () if *data_type == DataType::Boolean => Self::Bool(BooleanBuilder::new()),
-            () if *data_type == DataType::Int64 => Self::Int(Int64Builder::new()),
-            () if *data_type == DataType::Float64 => Self::Double(Float64Builder::new()),
-            () if *data_type == DataType::Utf8 => Self::Text(StringBuilder::new()),
-            () => {
+        Ok(match data_type {
+            DataType::Boolean => Self::Bool(BooleanBuilder::new()),
+            DataType::Int64 => Self::Int(Int64Builder::new()),
+            DataType::Float64 => Self::Double(Float64Builder::new()),
+            DataType::Utf8 => Self::Text(StringBuilder::new()),
+            DataType::Decimal128(precision, scale) => {
+                Self::Decimal(Decimals::new(*precision, *scale)?)
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+                Self::Time(TimestampMicrosecondBuilder::new().with_timezone_opt(zone.clone()))
+            }
+            DataType::Struct(fields) => Self::Object(Object::new(fields, objects)?),
+            _ => {
                 let what = format!("no field of a document gets a column of type {data_type}");
                 return Err(ArrowError::InvalidArgumentError(what));
             }
