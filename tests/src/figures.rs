@@ -44,6 +44,12 @@ impl Figures {
         self.0.last().copied()
     }
 
+    /// `35 of 36`: how many do not exceed `most`.
+    #[must_use]
+    pub fn within(&self, most: f64) -> String {
+        format!("{} of {}", self.0.iter().filter(|time| **time <= most).count(), self.0.len())
+    }
+
     /// `p50 210 ms, p99 480 ms, worst 500 ms of 36`.
     #[must_use]
     pub fn line(&self) -> String {

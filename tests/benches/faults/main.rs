@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use tidegate_tests::Outcome;
 use tidegate_tests::cluster::binaries;
-use tidegate_tests::faults::{Kind, Plan, Scene, Violation, page, run};
+use tidegate_tests::faults::{Kind, Plan, Run, Runs, Scene, Violation, run};
 use tidegate_tests::world::{is_alone, run_alone};
 
 /// Does to a cluster what can go wrong, and checks what comes out.
@@ -34,7 +34,7 @@ struct Flags {
     /// Folder of the binaries; beside this one by default
     #[arg(long, env = "TIDEGATE_BIN")]
     binaries: Option<PathBuf>,
-    /// Where the table goes
+    /// Where the table goes; what it is made of goes beside it, as JSON
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/bench/faults.md"))]
     into: PathBuf,
     /// Date and commit, for the table
@@ -86,7 +86,8 @@ fn begin(flags: Flags) -> Outcome<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match runtime.block_on(run(&plan)) {
         Ok(done) => {
-            let page = page(&plan, &done, &flags.measured);
+            let done = Run::new(&plan, done, &flags.measured);
+            let page = Runs::add(done, &flags.into.with_extension("json"))?.page();
             say(&format!("\n{page}"));
             std::fs::write(&flags.into, page)?;
             Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_node::sources::datagen::DatagenConfig;
+use tidegate_proto::v1::Shard;
 use tokio::time::{Instant, sleep};
 
 use crate::Outcome;
@@ -141,7 +142,7 @@ impl Arena {
     #[must_use]
     pub fn before(&self) -> Before {
         let cluster = self.watch.cluster();
-        let place = |shard: &tidegate_proto::v1::Shard| {
+        let place = |shard: &Shard| {
             let name = shard.spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default();
             (name, (shard.epoch, number_of(cluster.name_of(shard.reader))))
         };
@@ -280,11 +281,11 @@ impl Arena {
         Ok(())
     }
 
-    /// From now on what was lost with all copies may come again.
-    pub fn allow_rewinds(&self) {
-        self.generated.allow_rewinds();
-        self.bank.allow_rewinds();
-        self.watch.allow_rewinds();
+    /// Whether what was lost with all copies may come again from now on.
+    pub fn set_may_rewind(&self, may: bool) {
+        self.generated.set_may_rewind(may);
+        self.bank.set_may_rewind(may);
+        self.watch.set_may_rewind(may);
     }
 
     /// The last sequence each subscriber has of each shard.
@@ -315,7 +316,7 @@ impl Arena {
 
     fn lost(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
         let cluster = self.watch.cluster();
-        let shard = |it: &tidegate_proto::v1::Shard| {
+        let shard = |it: &Shard| {
             let name = it.spec.as_ref().map_or("", |spec| spec.name.as_str());
             let (epoch, reader) = (it.epoch, cluster.name_of(it.reader));
             format!(

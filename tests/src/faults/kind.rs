@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 
 use super::Fault;
 use super::clock::Clock;
@@ -23,8 +24,17 @@ use crate::world::{Extras, Rule};
 /// So that a node that was away has to be sent the state soon, and in many pieces.
 const LITTLE_LOG: &str = "[cluster]\nlog-entries = 500\nstate-chunk-bytes = 256\n";
 
+/// How soon all is to be well again, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal {
+    /// A shard's longest stall, from when the fault began.
+    Stall(f64),
+    /// From when the fault ended: nothing need come while it lasts.
+    AfterItsEnd(f64),
+}
+
 /// A row of the fault matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// A shard's owner is killed.
     F1,
@@ -161,6 +171,30 @@ impl Kind {
             Self::F31 => "the answer to a commit, or the commit, is lost",
             Self::F32 => "the store fails, hides success, refuses wrongly, lists what was",
             Self::F33 => "subscribers stop reading, or resume with wrong tokens",
+        }
+    }
+
+    /// How soon all is to be well again; `None` where nothing is said of it.
+    #[must_use]
+    pub fn goal(self) -> Option<Goal> {
+        match self {
+            Self::F1 => Some(Goal::Stall(1500.0)),
+            Self::F2 | Self::F5 | Self::F6 | Self::F7 | Self::F9 | Self::F17 => {
+                Some(Goal::Stall(3000.0))
+            }
+            Self::F8 | Self::F10 | Self::F22 | Self::F23 => Some(Goal::Stall(5000.0)),
+            Self::F11 | Self::F16 => Some(Goal::Stall(10_000.0)),
+            Self::F3 | Self::F4 | Self::F12 | Self::F18 => Some(Goal::AfterItsEnd(5000.0)),
+            Self::F19 | Self::F30 => Some(Goal::AfterItsEnd(2000.0)),
+            Self::F13
+            | Self::F14
+            | Self::F15
+            | Self::F20
+            | Self::F24
+            | Self::F25
+            | Self::F31
+            | Self::F32
+            | Self::F33 => None,
         }
     }
 

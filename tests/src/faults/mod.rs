@@ -34,8 +34,8 @@ use tonic::async_trait;
 
 use crate::Outcome;
 pub use arena::{Arena, Before, Scene};
-pub use kind::Kind;
-pub use report::page;
+pub use kind::{Goal, Kind};
+pub use report::{Run, Runs};
 pub use run::{Done, Plan, Round, Violation, run};
 pub use verdict::Verdict;
 

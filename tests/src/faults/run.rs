@@ -6,11 +6,12 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::arena::{Arena, Scene};
 use super::kind::Kind;
-use super::verdict::{Verdict, judge};
+use super::verdict::{Verdict, judge, table_has_all};
 use crate::Outcome;
 
 /// What is run.
@@ -27,7 +28,7 @@ pub struct Plan {
 }
 
 /// One fault that came and went.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Round {
     /// Which.
     pub kind: Kind,
@@ -39,7 +40,7 @@ pub struct Round {
 }
 
 /// A run in which everything held.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
     /// Its faults, in order.
     pub rounds: Vec<Round>,
@@ -118,9 +119,8 @@ async fn one(
     fault: &mut dyn super::Fault,
     history: &mut Vec<String>,
 ) -> Outcome<(Round, String)> {
-    if fault.may_rewind() {
-        arena.allow_rewinds();
-    }
+    arena.set_may_rewind(fault.may_rewind());
+    let gaps = arena.watch.cluster().gaps.len();
     history.push(format!("{kind} {}: begins", kind.what()));
     arena.generated.begin_round();
     arena.bank.begin_round();
@@ -139,6 +139,11 @@ async fn one(
     let fresh = arena.fresh().await?;
     let proof = fault.proof(arena).await;
     let proof = proof.map_err(|why| format!("{kind} was not exercised: {why}"))?;
+    table_has_all(arena)?;
+    if !fault.may_rewind() && arena.watch.cluster().gaps.len() > gaps {
+        return Err("a gap is recorded, and nothing was lost".into());
+    }
+    arena.set_may_rewind(false);
     let gaps = arena.generated.gaps().into_iter().chain(arena.bank.gaps());
     let stalls_ms: Vec<_> = gaps.map(|(_, gap)| gap.as_secs_f64() * 1000.0).collect();
     let resumed_ms: Vec<_> = resumed.into_values().collect();

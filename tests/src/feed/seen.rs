@@ -51,8 +51,8 @@ impl<J: Judge> Seen<J> {
         Self { lanes: BTreeMap::new(), token: Bytes::new(), judge, may_rewind: false }
     }
 
-    pub(super) fn allow_rewinds(&mut self) {
-        self.may_rewind = true;
+    pub(super) fn set_may_rewind(&mut self, may: bool) {
+        self.may_rewind = may;
     }
 
     /// Takes what came `at` that moment. Fails on a change that is missing, comes

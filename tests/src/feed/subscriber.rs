@@ -111,10 +111,10 @@ impl<J: Judge> Subscriber<J> {
         self.shared.node.load(Ordering::Relaxed)
     }
 
-    /// Changes that were lost with all copies may come again from now on, in
+    /// Whether changes that were lost with all copies may come again from now on, in
     /// batches that say so.
-    pub fn allow_rewinds(&self) {
-        self.shared.seen().allow_rewinds();
+    pub fn set_may_rewind(&self, may: bool) {
+        self.shared.seen().set_may_rewind(may);
     }
 
     /// When something of each shard came last.

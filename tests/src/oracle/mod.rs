@@ -10,5 +10,5 @@ mod watch;
 pub use bank::{ACCOUNTS, Account, Ledger, Teller, Totals};
 pub use generated::Generated;
 pub use memory::Memory;
-pub use sinks::{JsonChange, bank_in_lake, generated_in_lake, jsonl, table};
+pub use sinks::{JsonChange, bank_in_lake, generated_in_lake, jsonl, table, table_checkpoints};
 pub use watch::{Checkpoints, Cluster as Observed, Watch};

@@ -114,6 +114,21 @@ pub fn table(
     Ok(last)
 }
 
+/// How far the postgres sink's checkpoint rows are, by shard of an export.
+///
+/// # Errors
+///
+/// If the database does not answer.
+pub fn table_checkpoints(server: &Postgres, export: &str) -> Outcome<BTreeMap<String, u64>> {
+    let all = format!("SELECT sequence, shard FROM tidegate_checkpoint WHERE export = '{export}'");
+    let rows = server.try_query(&all)?;
+    let row = |line: &str| {
+        let (sequence, shard) = line.split_once('|').ok_or("a checkpoint row with less columns")?;
+        Ok((shard.to_owned(), sequence.parse()?))
+    };
+    rows.lines().map(row).collect()
+}
+
 impl JsonChange {
     /// Its sequence and epoch, if it may stand behind these.
     fn follows(&self, (sequence, epoch): (u64, u64), anew: bool) -> Result<(u64, u64), String> {

@@ -92,10 +92,11 @@ impl Checkpoints {
         for (sink, sequence) in captured.chain(delivered) {
             let of = (node, name.clone(), sink.to_owned());
             let furthest = self.furthest.entry(of).or_default();
-            if sequence < *furthest && !self.may_rewind {
+            // What a sink has it keeps, whatever became of the spool.
+            if sequence < *furthest && !(self.may_rewind && sink.is_empty()) {
                 return Err(format!("{name}: \"{sink}\" went from {furthest} back to {sequence}"));
             }
-            *furthest = (*furthest).max(sequence);
+            *furthest = sequence;
         }
         Ok(())
     }
@@ -163,9 +164,10 @@ impl Watch {
         self.shared.last.get(node).map(|last| locked(last).clone()).unwrap_or_default()
     }
 
-    /// Checkpoints may go back from now on: all copies of a spool were lost.
-    pub fn allow_rewinds(&self) {
-        locked(&self.shared.checkpoints).may_rewind = true;
+    /// Whether what was captured may go back from now on: all copies of a spool may be
+    /// lost.
+    pub fn set_may_rewind(&self, may: bool) {
+        locked(&self.shared.checkpoints).may_rewind = may;
     }
 
     /// The furthest any node has shown that a sink has of a shard, `EXPORT/NAME`.
@@ -282,6 +284,8 @@ mod tests {
         assert!(back.contains("went from 5 back to 4"), "{back}");
         let epoch = checkpoints.look(0, &shard(1, 1, 5)).unwrap_err();
         assert!(epoch.contains("epoch 1 came after 2"), "{epoch}");
+        checkpoints.may_rewind = true;
+        checkpoints.look(0, &shard(2, 1, 4)).unwrap();
         let owner = checkpoints.look(1, &shard(2, 3, 5)).unwrap_err();
         assert!(owner.contains("epoch 2 is owned by 1 and 3"), "{owner}");
     }
