@@ -75,9 +75,9 @@ pub struct ClusterConfig {
     pub lease_ms: u64,
     /// A node not heard this long is declared down. Default 1000 ms.
     pub down_ms: u64,
-    /// Raft's election timeout: a follower stands for election when it has not
-    /// heard the leader for about twice this; at once if its process is gone.
-    /// Default 800 ms.
+    /// Raft's election timeout: a follower that has not heard the leader for 1.2 times
+    /// this stands for election if a majority has not heard it either; at once if its
+    /// process is gone. Default 800 ms.
     pub election_ms: u64,
     /// How often checkpoints are gathered into one log entry. Default 20 ms.
     pub tick_ms: u64,
@@ -120,6 +120,12 @@ impl ClusterConfig {
     #[must_use]
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
+    }
+
+    /// After so many milliseconds without a word of its leader a follower elects another.
+    #[must_use]
+    pub fn silence_ms(&self) -> u64 {
+        self.election_ms + self.election_ms / 5
     }
 
     /// [`ClusterConfig::down_ms`].

@@ -18,10 +18,8 @@ const REFUSALS: u32 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Contacts {
     nodes: BTreeMap<NodeId, Contact>,
-    /// When a leader last called this node.
-    led: Option<Instant>,
-    /// This node stands for election in the place of a leader that is gone.
-    standing: bool,
+    /// Who last called this node as its leader, and when.
+    led: Option<(NodeId, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,48 +49,20 @@ impl Contacts {
         contact.map(|contact| contact.run)
     }
 
-    /// The leader called this node.
-    pub(crate) fn led(&mut self, now: Instant) {
-        self.led = Some(now);
+    /// `leader` called this node.
+    pub(crate) fn led(&mut self, leader: NodeId, now: Instant) {
+        self.led = Some((leader, now));
     }
 
-    /// No leader has called this node for `patience`, though one did before.
-    pub(crate) fn leader_silent(&self, now: Instant, patience: Duration) -> bool {
-        self.led.is_some() && !self.hears_leader(now, patience)
+    /// No leader calls this node: none has for `patience`, or the process of the one
+    /// that did is gone.
+    pub(crate) fn misses_leader(&self, now: Instant, patience: Duration) -> bool {
+        self.lost_leader() || self.led.is_none_or(|(_, at)| now.duration_since(at) >= patience)
     }
 
-    /// A leader has called this node within `patience`.
-    pub(crate) fn hears_leader(&self, now: Instant, patience: Duration) -> bool {
-        self.led.is_some_and(|led| now.duration_since(led) < patience)
-    }
-
-    /// `node` was there once, and is gone or has not answered for `patience`.
-    pub(crate) fn absent(&self, node: NodeId, now: Instant, patience: Duration) -> bool {
-        let contact = self.nodes.get(&node);
-        contact.is_some_and(|contact| {
-            contact.refusals >= REFUSALS || now.duration_since(contact.heard) >= patience
-        })
-    }
-
-    /// With `me`, a majority of `voters` is there: who cannot hear one can win no
-    /// election, and only disturbs those who can.
-    pub(crate) fn has_majority(
-        &self,
-        voters: &[NodeId],
-        me: NodeId,
-        (now, patience): (Instant, Duration),
-    ) -> bool {
-        let there = |node: &&NodeId| **node == me || self.is_there(**node, now, patience);
-        2 * voters.iter().filter(there).count() > voters.len()
-    }
-
-    fn is_there(&self, node: NodeId, now: Instant, patience: Duration) -> bool {
-        self.nodes.contains_key(&node) && !self.absent(node, now, patience)
-    }
-
-    /// Begins to stand for election, or ends it; false if nothing changed.
-    pub(crate) fn set_standing(&mut self, standing: bool) -> bool {
-        std::mem::replace(&mut self.standing, standing) != standing
+    /// The process of the leader that last called this node is gone.
+    pub(crate) fn lost_leader(&self) -> bool {
+        self.led.is_some_and(|(leader, _)| self.gone(leader).is_some())
     }
 
     /// When `node` last answered.
@@ -121,21 +91,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_answer_is_absent_and_a_leader_that_calls_is_not_silent() {
+    fn a_leader_is_missed_when_it_is_silent_or_gone_and_not_before() {
         let mut contacts = Contacts::default();
-        let (node, start, patience) = (NodeId(3), Instant::now(), Duration::from_secs(1));
-        assert!(!contacts.absent(node, start, patience), "it was never there");
-        assert!(!contacts.leader_silent(start + patience, patience), "there was none");
-        contacts.heard(node, 7, start);
-        contacts.led(start);
-        assert!(!contacts.absent(node, start + patience / 2, patience));
-        assert!(contacts.absent(node, start + patience, patience));
-        assert!(contacts.leader_silent(start + patience, patience));
-        contacts.led(start + patience);
-        assert!(!contacts.leader_silent(start + patience, patience));
-        let voters = [NodeId(1), NodeId(2), node];
-        let majority = |contacts: &Contacts, at| contacts.has_majority(&voters, NodeId(1), at);
-        assert!(majority(&contacts, (start, patience)));
-        assert!(!majority(&contacts, (start + patience, patience)), "it is alone");
+        let (leader, start, patience) = (NodeId(3), Instant::now(), Duration::from_secs(1));
+        assert!(contacts.misses_leader(start, patience), "there never was one");
+        contacts.heard(leader, 7, start);
+        contacts.led(leader, start);
+        assert!(!contacts.misses_leader(start + patience / 2, patience));
+        assert!(contacts.misses_leader(start + patience, patience));
+        assert!(!contacts.lost_leader(), "it is silent, and may be there");
+        contacts.refused(leader);
+        contacts.refused(leader);
+        assert!(contacts.lost_leader() && contacts.misses_leader(start, patience));
+        contacts.led(NodeId(4), start);
+        assert!(!contacts.misses_leader(start, patience), "another leads");
     }
 }

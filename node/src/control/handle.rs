@@ -8,11 +8,10 @@ use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::{
-    Command, HeartbeatRequest, HeartbeatResponse, NodeState, NodeUp, Outcome, ProposeRequest,
-    RefusedKind, command, outcome,
+    Command, HeartbeatResponse, NodeState, NodeUp, Outcome, RefusedKind, command, outcome,
 };
 use tidegate_raft_store::{Proposal, State, StateHandle, TypeConfig};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::clock;
@@ -23,13 +22,13 @@ use crate::control::gather::{self, Gather};
 use crate::control::identity::Identity;
 use crate::control::lease::Lease;
 use crate::control::liveness::Liveness;
-use crate::control::peers::{Peers, explain};
+use crate::control::peers::Peers;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The version of the commands this build proposes.
 const COMMAND_VERSION: u32 = 1;
 /// How long a proposal may take before its outcome counts as unknown.
-const PROPOSE_WAIT: Duration = Duration::from_secs(10);
+pub(super) const PROPOSE_WAIT: Duration = Duration::from_secs(10);
 
 /// Proposes, reads, and holds the lease. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -49,8 +48,8 @@ pub(super) struct Shared {
     pub(super) boot: Boot,
     pub(super) liveness: Mutex<Liveness>,
     pub(super) contacts: Mutex<Contacts>,
-    /// Woken when another node's process turns out to be gone.
-    pub(super) suspicion: Notify,
+    /// Moves when another node's process turns out to be gone.
+    pub(super) suspicions: watch::Sender<u64>,
     pub(super) lease: Lease,
 }
 
@@ -210,19 +209,6 @@ impl Control {
         self.write_here(&command(kind)).await.map(|(_, outcome)| outcome)
     }
 
-    pub(super) async fn propose_command(&self, command: Command) -> Result<Outcome> {
-        if self.leads() {
-            return self.write_here(&command).await.map(|(_, outcome)| outcome);
-        }
-        let address = self.leader_address()?;
-        let mut client = self.0.peers.raft(&address)?;
-        let cluster_id = self.identity().cluster_id.clone();
-        let request = ProposeRequest { cluster_id, command: Some(command) };
-        let answer = timeout(PROPOSE_WAIT, client.propose(request)).await.map_err(|_| late())?;
-        let answer = answer.map_err(|status| explain(&address, "propose", &status))?.into_inner();
-        answer.outcome.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the leader sent no outcome"))
-    }
-
     /// Writes to the log as the leader; refused at once if this node is not it.
     pub(super) async fn write_here(&self, command: &Command) -> Result<(u64, Outcome)> {
         let written = async {
@@ -249,17 +235,6 @@ impl Control {
                 Err(Error::new(ErrorKind::Corrupt, why).because(error))
             }
         }
-    }
-
-    /// Sends a heartbeat to the leader.
-    pub(super) async fn heartbeat(&self, request: HeartbeatRequest) -> Result<HeartbeatResponse> {
-        if self.leads() {
-            return self.hear(self.node(), request.run);
-        }
-        let address = self.leader_address()?;
-        let mut client = self.0.peers.raft(&address)?;
-        let answer = client.heartbeat(request).await;
-        Ok(answer.map_err(|status| explain(&address, "heartbeat", &status))?.into_inner())
     }
 
     /// Takes a heartbeat as the leader. A leader that a quorum no longer
@@ -302,8 +277,14 @@ impl Control {
         self.0.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn suspicion(&self) -> &Notify {
-        &self.0.suspicion
+    /// Another node's process is gone.
+    pub(super) fn suspect(&self) {
+        self.0.suspicions.send_modify(|count| *count += 1);
+    }
+
+    /// Moves with each [`Control::suspect`].
+    pub(super) fn suspicions(&self) -> watch::Receiver<u64> {
+        self.0.suspicions.subscribe()
     }
 
     /// Leaves the group's work to the others and closes the log. All that this
@@ -330,16 +311,6 @@ impl Control {
         let since = metrics.millis_since_quorum_ack;
         let caught_up = applied == Some(metrics.current_term);
         since.filter(|ms| caught_up && *ms < self.0.times.lease_ms)
-    }
-
-    fn leader_address(&self) -> Result<String> {
-        let metrics = self.0.raft.metrics();
-        let metrics = metrics.borrow();
-        let leader = metrics.current_leader.ok_or_else(|| {
-            no_leader("the cluster has no leader right now: a majority of its nodes must be up")
-        })?;
-        let member = metrics.membership_config.membership().get_node(&leader);
-        member.map(|peer| peer.address.clone()).ok_or_else(|| no_leader("the leader is not known"))
     }
 }
 
@@ -382,10 +353,10 @@ pub(crate) fn counts_as_up(state: &State, node: NodeId, run: u64) -> bool {
     state.node(node.0).is_some_and(|it| it.run == run && it.state() == NodeState::Up)
 }
 
-fn no_leader(why: &str) -> Error {
+pub(super) fn no_leader(why: &str) -> Error {
     Error::new(ErrorKind::Unavailable, why)
 }
 
-fn late() -> Error {
-    Error::new(ErrorKind::Unknown, "the proposal was not answered in time; it may yet be applied")
+pub(super) fn late() -> Error {
+    Error::new(ErrorKind::Unknown, "the leader did not answer the proposal; it may yet be applied")
 }

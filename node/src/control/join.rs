@@ -13,6 +13,7 @@ use crate::config::ClusterConfig;
 use crate::config::NodeConfig;
 use crate::control::boot::Boot;
 use crate::control::broken;
+use crate::control::elections;
 use crate::control::gather::{self, Gather};
 use crate::control::handle::{Control, Shared};
 use crate::control::identity::Identity;
@@ -113,11 +114,12 @@ impl Control {
             boot,
             liveness: std::sync::Mutex::default(),
             contacts: std::sync::Mutex::default(),
-            suspicion: tokio::sync::Notify::new(),
+            suspicions: tokio::sync::watch::Sender::default(),
             lease,
         });
         tasks.spawn("proposals", gather::keep(control.clone(), queue));
         tasks.spawn("broken log", broken::watch(control.clone()));
+        tasks.spawn("elections", elections::keep(control.clone()));
         if config.bootstrap && control.node() == FIRST {
             control.found(config).await?;
         }
@@ -175,7 +177,9 @@ fn raft_settings(times: &ClusterConfig) -> Result<Config> {
         heartbeat_interval: (times.election_ms / 8).max(50),
         election_timeout_min: times.election_ms,
         // Followers refuse a new leader for this long after they heard the old one.
-        election_timeout_max: times.election_ms + times.election_ms / 5,
+        election_timeout_max: times.silence_ms(),
+        // See `elections`.
+        enable_elect: false,
         install_snapshot_timeout: 30_000,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(times.log_entries),
         max_in_snapshot_log_to_keep: times.log_entries / 10,

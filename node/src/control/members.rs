@@ -21,11 +21,11 @@ const LAG_MAX: u64 = 100;
 pub(super) async fn keep(control: Control) {
     let mut ticks = tokio::time::interval(control.times().heartbeat());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut leader_before = None;
+    let (mut leader_before, mut suspicions) = (None, control.suspicions());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = control.suspicion().notified() => {}
+            _ = suspicions.changed() => {}
         }
         if !control.leads() {
             leader_before = control.leadership().leader.or(leader_before);

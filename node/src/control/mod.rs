@@ -7,10 +7,12 @@
 mod boot;
 mod broken;
 pub(crate) mod contacts;
+pub(crate) mod elections;
 mod gather;
 pub(crate) mod handle;
 mod identity;
 mod join;
+mod leader;
 pub(crate) mod lease;
 pub(crate) mod liveness;
 pub(crate) mod members;

@@ -1,6 +1,8 @@
 //! Consensus calls from other nodes, and proposals on their way to the leader.
 
+use openraft::Vote;
 use openraft::error::RaftError;
+use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_proto::NodeId;
@@ -9,6 +11,7 @@ use tidegate_proto::v1::{
     HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, PingRequest, PingResponse,
     ProposeRequest, ProposeResponse, RaftMessage,
 };
+use tidegate_raft_store::TypeConfig;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -52,6 +55,11 @@ impl RaftService {
             .map_err(|error| Status::invalid_argument(format!("not a consensus message: {error}")))
     }
 
+    fn led_by(&self, vote: &Vote<u64>) {
+        let leader = vote.leader_id().voted_for();
+        self.0.contacts().led(NodeId(leader.unwrap_or_default()), Instant::now());
+    }
+
     fn close<T: Serialize>(&self, answer: &T) -> Result<Response<RaftMessage>, Status> {
         let body = postcard::to_stdvec(answer)
             .map_err(|error| Status::internal(format!("encode a consensus answer: {error}")))?;
@@ -71,8 +79,8 @@ impl Raft for RaftService {
         &self,
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
-        let request = self.open(request.get_ref())?;
-        self.0.contacts().led(Instant::now());
+        let request: AppendEntriesRequest<TypeConfig> = self.open(request.get_ref())?;
+        self.led_by(&request.vote);
         let answer = self.0.raft().append_entries(request).await;
         self.close(&stop_if_fatal(answer)?)
     }
@@ -83,12 +91,20 @@ impl Raft for RaftService {
         self.close(&stop_if_fatal(answer)?)
     }
 
-    async fn install_snapshot(
+    async fn pre_vote(
         &self,
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         let request = self.open(request.get_ref())?;
-        self.0.contacts().led(Instant::now());
+        self.close(&self.0.would_vote(&request))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let request: InstallSnapshotRequest<TypeConfig> = self.open(request.get_ref())?;
+        self.led_by(&request.vote);
         let answer = self.0.raft().install_snapshot(request).await;
         self.close(&stop_if_fatal(answer)?)
     }
@@ -113,9 +129,7 @@ impl Raft for RaftService {
 
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
         self.same_cluster(&request.into_inner().cluster_id)?;
-        let patience = self.0.times().lease();
-        let led = self.0.leads() || self.0.contacts().hears_leader(Instant::now(), patience);
-        Ok(Response::new(PingResponse { node: self.0.node().0, run: self.0.run(), led }))
+        Ok(Response::new(PingResponse { node: self.0.node().0, run: self.0.run() }))
     }
 
     async fn heartbeat(

@@ -5,11 +5,11 @@ use rand::Rng as _;
 use super::event::{Event, MS, Machine, Message, Micros};
 use super::world::World;
 
-/// Followers refuse another leader for so long after they heard one (openraft's
-/// `election_timeout_max`, as `control/join.rs` sets it).
+/// Followers refuse another leader for so long after they heard one, and stand for
+/// election thereafter (`ClusterConfig::silence_ms`).
 const LEASE: Micros = 960 * MS;
-/// The shortest time beyond that before a follower stands for election.
-const ELECTION: Micros = 800 * MS;
+/// How much longer they may wait for their turn and their next look.
+const TURN: Micros = 300 * MS;
 
 impl World {
     /// Enough voters can be reached from `machine`; with `free`, those that have
@@ -41,7 +41,7 @@ impl World {
         let now = node.local(self.now);
         if !node.leads(machine) {
             let silent = now - node.memory.view.heard;
-            if silent > LEASE + ELECTION + node.memory.view.jitter {
+            if silent > LEASE + node.memory.view.jitter {
                 self.stand(machine);
             }
             return;
@@ -76,7 +76,7 @@ impl World {
 
     /// Stands for election.
     pub(super) fn stand(&mut self, machine: Machine) {
-        let jitter = self.rng.random_range(0..LEASE - ELECTION);
+        let jitter = self.rng.random_range(0..TURN);
         let now = self.nodes[machine].local(self.now);
         self.nodes[machine].memory.view.jitter = jitter;
         if !self.raft.voters.contains(&machine) || !self.majority(machine, true) {

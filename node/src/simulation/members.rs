@@ -11,13 +11,10 @@ use super::Broken;
 use super::event::{Event, MS, Machine, Message, Micros, Process, Timer};
 use super::node::{Node, Purpose};
 use super::world::World;
+use crate::control::elections::TURN;
 use crate::control::handle::counts_as_up;
 use crate::control::lease::Until;
 use crate::control::members::{blame, lost, up};
-
-/// Between the candidacies of two nodes, as in `control/probe.rs`.
-const TURN: Micros = 60 * MS;
-const ELECTIONS_MAX: u32 = 20;
 
 impl World {
     fn beat_every(&self) -> Micros {
@@ -172,16 +169,17 @@ impl World {
         let id = self.nodes[gone].id;
         let memory = &self.nodes[machine].memory;
         let led = memory.view.leader.is_none_or(|leader| leader == gone);
-        if tries > ELECTIONS_MAX || !led || memory.contacts.gone(id).is_none() {
+        if !led || memory.contacts.gone(id).is_none() {
             return;
         }
         if tries > 0 {
             self.stand(machine);
         }
+        let turn = u64::try_from(TURN.as_micros()).unwrap();
         let before = (0..machine).filter(|other| *other != gone).count() as u64;
-        let turn = TURN * before + self.rng.random_range(0..TURN / 3) + TURN * 3;
-        let turn = if tries == 0 { turn - TURN * 3 } else { turn };
-        self.timer(machine, turn, Timer::Stand { gone, tries: tries + 1 });
+        let rest = if tries == 0 { 0 } else { (turn * 3) << (tries - 1).min(2) };
+        let wait = turn * before + self.rng.random_range(0..turn / 3) + rest;
+        self.timer(machine, wait, Timer::Stand { gone, tries: tries + 1 });
     }
 
     /// As the leader: declares nodes down.
