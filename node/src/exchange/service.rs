@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use tidegate_proto::v1::exchange_server::Exchange;
@@ -10,6 +11,7 @@ use tidegate_proto::v1::{
 };
 use tidegate_proto::{Epoch, NodeId, Sequence};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -24,6 +26,11 @@ use crate::spool::Spool;
 
 /// Responses made before the transport has taken the one before.
 const RESPONSES_MAX: usize = 2;
+/// What comes within so long goes to a receiver far away in one message: that is fewer
+/// packets, and they shrink better. Little against the way there.
+const GATHER: Duration = Duration::from_millis(20);
+/// Who has as much to send as this is not held up: the receiver is behind.
+const GATHER_BYTES: i128 = 64 << 10;
 
 /// The `Exchange` service of one node.
 #[derive(Clone, Debug)]
@@ -91,10 +98,9 @@ impl Exchange for ExchangeService {
             }
             None => Box::new(self.open(&open)?),
         };
-        let mut way = Way { packer: None, credit: i128::from(open.credit_bytes), responses };
-        if open.packed {
-            way.packer = Some(Packer::new().map_err(|error| status(&error))?);
-        }
+        let packer = open.packed.then(Packer::new).transpose().map_err(|error| status(&error))?;
+        let (credit, not_before) = (i128::from(open.credit_bytes), Instant::now());
+        let way = Way { packer, credit, not_before, responses };
         tokio::spawn(async move {
             let responses = way.responses.clone();
             if let Err(error) = way.pump(outflow, requests).await {
@@ -111,6 +117,8 @@ struct Way {
     /// Set if the receiver is far away.
     packer: Option<Packer>,
     credit: i128,
+    /// The next message is not sent earlier.
+    not_before: Instant,
     responses: mpsc::Sender<Result<FetchResponse, Status>>,
 }
 
@@ -135,7 +143,7 @@ impl Way {
                     },
                     Ok(None) | Err(_) => return Ok(()),
                 },
-                fetched = outflow.next(self.credit > 0) => {
+                fetched = gathered(&mut *outflow, self.not_before, self.credit > 0) => {
                     if !self.send(&fetched?).await? {
                         return Ok(());
                     }
@@ -146,7 +154,11 @@ impl Way {
 
     /// False if nobody receives any more.
     async fn send(&mut self, fetched: &Fetched) -> Result<bool, Error> {
-        self.credit -= bytes_of(fetched);
+        let bytes = bytes_of(fetched);
+        self.credit -= bytes;
+        if self.packer.is_some() && bytes < GATHER_BYTES {
+            self.not_before = Instant::now() + GATHER;
+        }
         let packer = self.packer.as_mut().filter(|_| !fetched.frames.is_empty());
         let Some(packer) = packer else {
             return Ok(self.responses.send(Ok(response(fetched))).await.is_ok());
@@ -161,6 +173,16 @@ impl Way {
         }
         Ok(true)
     }
+}
+
+/// What there is to send at `not_before`, or as soon as there is something thereafter.
+async fn gathered(
+    outflow: &mut dyn Outflow,
+    not_before: Instant,
+    room: bool,
+) -> Result<Fetched, Error> {
+    sleep_until(not_before).await;
+    outflow.next(room).await
 }
 
 fn bytes_of(fetched: &Fetched) -> i128 {

@@ -19,9 +19,8 @@ const SHARDS: u64 = 3;
 /// For round trips of 80 ms and packets that are lost.
 const SETTINGS: &str = "[cluster]\nheartbeat-ms = 250\nlease-ms = 2000\ndown-ms = 3000\n\
                         election-ms = 1500\n";
-/// Bytes on the wire to the bytes of what crosses, uncompressed. The goal is 0.35; more
-/// than that is Raft's on a line this slow. See adr/0008.
-const SHARE_MAX: f64 = 0.45;
+/// Bytes on the wire to the bytes of what crosses, uncompressed. See adr/0008.
+const SHARE_MAX: f64 = 0.35;
 
 /// METHOD: one node in each of three regions, 40 ms each way and 1 % of packets
 /// lost between them. The source is in the first, the sink in the second. Bytes
