@@ -7,8 +7,9 @@ usage() {
 Usage: deploy/rolling-restart.sh RESTART...
 
 Drains each node, runs the command RESTART with the node's name as its last
-argument, waits until the node is up again, and lets it have work. Each shard
-moves off the node once, and stalls once for a moment.
+argument, waits until the node is up again, and lets it have work. A shard
+moves, and stalls for a moment, each time its node is drained: once, or twice if
+it was on the first. Stops before a node if another one is down.
 
 The cluster is asked at $TIDEGATE_ENDPOINT (all nodes, comma-separated), by
 $TIDEGATE, else by `tidegate`. For a cluster of deploy/cluster.sh:
@@ -45,6 +46,10 @@ nodes.sort(key=lambda node: node["role"] == "leader")
 print("\n".join(node["name"] for node in nodes))')"
 
 for name in $names; do
+  down="$(ask node list | python3 -c '
+import json, sys
+print(*(n["name"] for n in json.load(sys.stdin)["nodes"] if n["state"] != "up"))')"
+  [[ -z "$down" ]] || die "$down: not up; without it and $name the cluster may lose its majority: start it first"
   echo "$name: draining"
   before="$(field "$name" since_ms)"
   ask node drain "$name" >/dev/null

@@ -153,7 +153,7 @@ fn spawn_loops(tasks: &Tasks, means: &Means) {
     let mut read = Retentions::new();
     let keep = move |shard| keep(&keeper, shard, &mut read);
     tasks.spawn("retention", spool::run_retention(spool, keep));
-    tasks.spawn("gauges", gauges(control.clone()));
+    tasks.spawn("gauges", gauges(control.clone(), Arc::clone(&means.spool)));
 }
 
 /// What exports' files say, by id: the version read last, and its retention.
@@ -205,11 +205,12 @@ fn readiness(control: Control) -> server::Readiness {
 }
 
 /// Keeps the gauges current for as long as the node lives.
-async fn gauges(control: Control) {
+async fn gauges(control: Control, spool: Arc<Spool>) {
     let mut rounds = tokio::time::interval(Duration::from_secs(2));
     loop {
         rounds.tick().await;
         telemetry::group(control.leads(), control.applied());
+        telemetry::disk_free(spool.free_bytes());
         control.read(|state| {
             for export in state.exports() {
                 gauge(state, export);

@@ -47,6 +47,8 @@ const GAPS: &str = "tidegate_open_gaps";
 /// Seconds until a source forgets what is to be read next, if it is read no more: of the
 /// shard that has least. Labels: export.
 const HEADROOM: &str = "tidegate_headroom_seconds";
+/// Bytes left on the spool's disk.
+const DISK_FREE: &str = "tidegate_disk_free_bytes";
 
 /// Starts logging to standard error, by `RUST_LOG` or at level info.
 pub fn start_logging() {
@@ -89,6 +91,7 @@ fn describe() {
     describe_gauge!(BACKLOG, "changes captured and not yet delivered");
     describe_gauge!(FAILED, "shards that need an operator");
     describe_gauge!(GAPS, "recorded losses that nothing has mended");
+    describe_gauge!(DISK_FREE, Unit::Bytes, "left on the disk of the spool");
     describe_gauge!(HEADROOM, Unit::Seconds, "until a source forgets what is to be read next");
 }
 
@@ -116,6 +119,12 @@ pub fn delivered(export: &str, sink: &str, records: u64, bytes: u64, lag_ms: i64
 /// The source of `export` forgets what is to be read next in `left`.
 pub fn headroom(export: &str, left: Duration) {
     gauge!(HEADROOM, "export" => export.to_owned()).set(left.as_secs_f64());
+}
+
+/// The disk of the spool has `bytes` left.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn disk_free(bytes: u64) {
+    gauge!(DISK_FREE).set(bytes as f64);
 }
 
 /// `bytes` were sent to a subscriber of `export`.

@@ -344,8 +344,7 @@ fn room(spool: &Spool) -> Check {
         name: "disk room".to_owned(),
         passed: room.is_none(),
         detail: room.map_or("enough for the spool".to_owned(), |error| error.to_string()),
-        remedy: "free some, or lower [retention] of the exports; capture then goes on by itself"
-            .to_owned(),
+        remedy: "free some, or mend the sinks; capture then goes on by itself".to_owned(),
     }
 }
 

@@ -26,7 +26,8 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// Feeds one node serves at a time. Default 1024.
     pub feeds: usize,
-    /// Free disk below which nothing more is spooled. Default 256 MiB.
+    /// Free disk below which nothing more is spooled; below twice this nothing that is
+    /// delivered is kept, whatever `[retention]` says. Default 256 MiB.
     pub disk_free_bytes: u64,
 }
 

@@ -38,6 +38,8 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_millis(2);
 /// Batches on their way to the copies before the reader waits for them.
 const UNSAFE_MAX: usize = 256;
+/// How often a full disk is looked at.
+const ROOM: Duration = Duration::from_millis(500);
 /// How often the source is asked how long it keeps what was not read yet, and how soon
 /// again if it cannot tell.
 const HEADROOM: Duration = Duration::from_secs(20);
@@ -239,6 +241,7 @@ impl Reader {
         let mut idle = IDLE;
         let mut headroom_due = Instant::now();
         while !*stop.borrow() && !self.captured_to_the_end() {
+            self.room(stop).await;
             let busy = chunks.is_some() || self.merge.held() > 0 || self.is_sweeping();
             let wait = if busy { BUSY } else { idle };
             let read = tokio::select! {
@@ -277,6 +280,23 @@ impl Reader {
         }
         self.finish(&mut safe).await;
         Ok(())
+    }
+
+    /// Waits until the spool has room: the source is read no faster than that.
+    async fn room(&self, stop: &mut watch::Receiver<bool>) {
+        let mut told = false;
+        while let Err(full) = self.means.spool.check_room()
+            && !*stop.borrow()
+        {
+            if !told {
+                tracing::warn!(error = %full, "capture stands still");
+                told = true;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ROOM) => {}
+                _ = stop.changed() => {}
+            }
+        }
     }
 
     fn is_sweeping(&self) -> bool {

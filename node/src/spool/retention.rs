@@ -24,6 +24,13 @@ pub struct Keep {
     pub bytes: u64,
 }
 
+impl Keep {
+    /// Keeps nothing that is delivered.
+    fn without_the_delivered(self) -> Self {
+        Self { age: Duration::ZERO, bytes: 0, ..self }
+    }
+}
+
 /// The last sequence of a shard that nobody needs any more: every sink has it, and
 /// it is recorded as captured, since the next owner adds up what comes behind that.
 #[must_use]
@@ -77,17 +84,26 @@ impl Marks {
 }
 
 /// Cuts the logs of `spool` by what `keep` says of each, for as long as the
-/// node lives. A log that `keep` does not know is left alone.
+/// node lives; while the disk is short, by what is delivered alone. A log that
+/// `keep` does not know is left alone.
 pub async fn run(spool: Arc<Spool>, mut keep: impl FnMut(ShardId) -> Option<Keep> + Send) {
     let mut marks: HashMap<ShardId, Marks> = HashMap::new();
     let mut rounds = tokio::time::interval(ROUND);
+    let mut was_short = false;
     loop {
         rounds.tick().await;
         let now = Instant::now();
+        let short = spool.is_short();
+        if short && !was_short {
+            let free = spool.free_bytes() >> 20;
+            tracing::warn!(free_mib = free, "the disk is short: what is delivered is not kept");
+        }
+        was_short = short;
         let held = spool.held();
         marks.retain(|shard, _| held.contains(shard));
         for shard in held {
             let (Some(log), Some(keep)) = (spool.log(shard), keep(shard)) else { continue };
+            let keep = if short { keep.without_the_delivered() } else { keep };
             let marks = marks.entry(shard).or_default();
             marks.note(Mark { at: now, next: log.next(), bytes: log.appended_bytes() });
             let Some(upto) = marks.cut(&keep, now) else { continue };
@@ -161,5 +177,16 @@ mod tests {
         marks.note(Mark { at: start, next: Sequence(41), bytes: 1200 });
         assert_eq!(marks.cut(&keep(100), start), Some(Sequence(10)), "over 1000 bytes");
         assert_eq!(marks.cut(&keep(100), start + Duration::from_secs(61)), Some(Sequence(40)));
+    }
+
+    #[test]
+    fn on_a_short_disk_nothing_delivered_stays_and_all_else_does() {
+        let start = Instant::now();
+        let mut marks = Marks::default();
+        for step in 0..4u64 {
+            marks.note(Mark { at: start, next: Sequence(1 + step * 10), bytes: step * 10 });
+        }
+        assert_eq!(marks.cut(&keep(25), start), None);
+        assert_eq!(marks.cut(&keep(25).without_the_delivered(), start), Some(Sequence(20)));
     }
 }

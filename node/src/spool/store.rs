@@ -135,13 +135,25 @@ impl Spool {
         synced.map_err(|error| fail(error.to_string()))?.map_err(|error| fail(error.to_string()))
     }
 
+    /// Bytes left on the spool's disk.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        free_bytes(&self.options.dir)
+    }
+
+    /// Less is left than twice what appends stop at: what is only kept for feeds goes.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.free_bytes() < self.options.disk_free_bytes.saturating_mul(2)
+    }
+
     /// Fails with what to do when the disk is nearly full.
     pub fn check_room(&self) -> Result<()> {
-        let free = free_bytes(&self.options.dir);
+        let free = self.free_bytes();
         if free < self.options.disk_free_bytes {
             let why = format!(
-                "the disk of {} has {} MiB left and the spool stops at {}; free some, or lower \
-                 [retention] of the exports; nothing is lost meanwhile",
+                "the disk of {} has {} MiB left and the spool stops at {}; all that is delivered is \
+                 dropped already: free some, or mend the sinks; nothing is lost meanwhile",
                 self.options.dir.display(),
                 free >> 20,
                 self.options.disk_free_bytes >> 20

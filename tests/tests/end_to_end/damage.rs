@@ -116,7 +116,7 @@ async fn a_full_disk_stops_capture_and_nothing_else_until_there_is_room() {
     stage.write(300..600).await;
     let says = |it: &Cluster| it.log(0).contains("MiB left and the spool stops at");
     stage.cluster.until("the node says so", says).await;
-    let words = ["disk room: ", "the spool stops at", "free some, or lower [retention]"];
+    let words = ["disk room: ", "the spool stops at", "free some, or mend the sinks"];
     refused(&stage.cluster.cli(&["doctor"]), 1, &words);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(captured(&stage.cluster), 300);
