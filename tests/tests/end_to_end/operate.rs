@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_tests::cluster::{Cluster, alone, binary};
@@ -97,9 +98,16 @@ fn captured(cluster: &Cluster) -> u64 {
     shards.iter().map(|shard| shard["captured"]["sequence"].as_u64().unwrap_or(0)).sum()
 }
 
+fn delivered(cluster: &Cluster) -> u64 {
+    let shards = cluster.shards(EXPORT);
+    let of = |shard: &Value| shard["sinks"][0]["delivered"]["sequence"].as_u64().unwrap_or(0);
+    shards.iter().map(of).sum()
+}
+
 /// METHOD: a drained node gets nothing back by itself; a rebalance gives it its
 /// share, and says the same beforehand. Then the export is limited: it slows down,
 /// stays slow when the node that took the command is killed, and is let go again.
+/// Paused, it delivers nothing, whoever is lost, and then all of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn work_is_evened_out_and_slowed_down_when_asked() {
     let _alone = alone().await;
@@ -126,9 +134,9 @@ async fn work_is_evened_out_and_slowed_down_when_asked() {
         .until("all shards have a reader", |it| !readers(it).contains(&"node0".to_owned()))
         .await;
     // What was read at once when the owners changed is no rate.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let before = captured(&cluster);
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     let slow = captured(&cluster) - before;
     assert!(slow <= 6 * 50 * 8, "6 shards of 50 a second, for about 4 s: {slow}");
     assert!(slow > 0, "it goes on");
@@ -136,6 +144,26 @@ async fn work_is_evened_out_and_slowed_down_when_asked() {
     let before = captured(&cluster);
     let caught_up = |it: &Cluster| captured(it) > before + 6 * 1000 * 4;
     cluster.until("it catches up", caught_up).await;
+
+    cluster.start_node(0);
+    let up = |it: &Cluster| {
+        let nodes = it.json(&["node", "list"]);
+        let nodes = nodes["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.iter().filter(|node| node["state"] == "up").count()
+    };
+    cluster.until("all nodes are up", |it| up(it) == 3).await;
+    assert!(cluster.cli(&["export", "pause", EXPORT]).status.success());
+    // What is under way when the command returns may still be recorded.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (at_rest, before) = (delivered(&cluster), captured(&cluster));
+    cluster.kill(1).await;
+    cluster.until("one node is down", |it| up(it) == 2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(delivered(&cluster), at_rest, "it is paused still");
+    assert!(captured(&cluster) > before, "the source is read on: it would forget");
+    assert!(cluster.cli(&["export", "resume", EXPORT]).status.success());
+    let wanted = captured(&cluster);
+    cluster.until("all of it is delivered", |it| delivered(it) >= wanted).await;
 }
 
 /// Ends a process and starts it again as it was started; what `rolling-restart.sh`
