@@ -74,6 +74,19 @@ impl Contacts {
         })
     }
 
+    /// `node` has answered in its run `run` within `patience`, and not been refused since.
+    pub(crate) fn answers(
+        &self,
+        node: NodeId,
+        run: u64,
+        (now, patience): (Instant, Duration),
+    ) -> bool {
+        let contact = self.nodes.get(&node).filter(|contact| contact.run == run);
+        contact.is_some_and(|contact| {
+            contact.refusals == 0 && now.duration_since(contact.heard) < patience
+        })
+    }
+
     /// With `me`, a majority of `voters` is there: who cannot hear one can win no
     /// election, and only disturbs those who can.
     pub(crate) fn has_majority(
@@ -111,7 +124,12 @@ mod tests {
         let node = NodeId(3);
         assert!(!contacts.refused(node), "it was never there");
         contacts.heard(node, 7, Instant::now());
+        let answers = |contacts: &Contacts| {
+            contacts.answers(node, 7, (Instant::now(), Duration::from_secs(60)))
+        };
+        assert!(answers(&contacts));
         assert!(!contacts.refused(node));
+        assert!(!answers(&contacts), "one refusal leaves a doubt");
         assert_eq!(contacts.gone(node), None);
         assert!(contacts.refused(node));
         assert!(!contacts.refused(node), "told once");
@@ -129,6 +147,9 @@ mod tests {
         contacts.heard(node, 7, start);
         contacts.led(start);
         assert!(!contacts.absent(node, start + patience / 2, patience));
+        assert!(contacts.answers(node, 7, (start + patience / 2, patience)));
+        assert!(!contacts.answers(node, 8, (start, patience)), "that was the run before");
+        assert!(!contacts.answers(node, 7, (start + patience, patience)));
         assert!(contacts.absent(node, start + patience, patience));
         assert!(contacts.leader_silent(start + patience, patience));
         contacts.led(start + patience);
