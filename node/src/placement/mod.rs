@@ -22,4 +22,4 @@ mod moves;
 pub(crate) mod planner;
 
 pub use arithmetic::{Life, Now, Problem, Shift, Site, Wanted, Writer, balance, place};
-pub use planner::{even_out, run};
+pub use planner::{Uneven, run};

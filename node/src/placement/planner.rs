@@ -235,18 +235,35 @@ impl Planner {
     }
 }
 
-/// The moves of readers, as shard and node, that would even out the nodes' work.
-/// `load` tells what a shard weighs.
-#[must_use]
-pub fn even_out(state: &State, load: impl Fn(&Shard) -> u32) -> Vec<(ShardId, u64)> {
-    let nodes: Vec<_> = state.nodes().collect();
-    let shards: Vec<_> = state.shards().filter(|shard| !ended(shard)).collect();
-    let mut problem = Planner::default().problem(state, (&nodes, &shards), Instant::now());
-    for (now, shard) in problem.shards.iter_mut().zip(&shards) {
-        now.load = load(shard);
+/// What is to be evened out, taken out of the state: with many shards the answer takes
+/// longer than a look at the state may.
+#[derive(Debug)]
+pub struct Uneven {
+    problem: Problem,
+    shards: Vec<ShardId>,
+    nodes: Vec<u64>,
+}
+
+impl Uneven {
+    /// As it is; `load` tells what a shard weighs.
+    #[must_use]
+    pub fn new(state: &State, load: impl Fn(&Shard) -> u32) -> Self {
+        let nodes: Vec<_> = state.nodes().collect();
+        let shards: Vec<_> = state.shards().filter(|shard| !ended(shard)).collect();
+        let mut problem = Planner::default().problem(state, (&nodes, &shards), Instant::now());
+        for (now, shard) in problem.shards.iter_mut().zip(&shards) {
+            now.load = load(shard);
+        }
+        let shards = shards.iter().map(|shard| shard.id.unwrap_or_default()).collect();
+        Self { problem, shards, nodes: nodes.iter().map(|node| node.id).collect() }
     }
-    let shifts = balance(&problem).into_iter();
-    shifts.map(|it| (shards[it.shard].id.unwrap_or_default(), nodes[it.to].id)).collect()
+
+    /// The moves of readers, as shard and node, that would even out the nodes' work.
+    #[must_use]
+    pub fn even_out(&self) -> Vec<(ShardId, u64)> {
+        let shifts = balance(&self.problem).into_iter();
+        shifts.map(|it| (self.shards[it.shard], self.nodes[it.to])).collect()
+    }
 }
 
 fn ended(shard: &Shard) -> bool {
