@@ -129,6 +129,10 @@ pub(crate) struct ShardView {
     /// Names of the nodes that keep its spool, and of those that have all of it.
     pub(crate) copies: Vec<String>,
     pub(crate) in_sync: Vec<String>,
+    /// Name of the node its reader is being moved to; empty if it is not.
+    pub(crate) moving_to: String,
+    /// Why its last move was given up; empty if it was not.
+    pub(crate) move_given_up: String,
     pub(crate) captured: CheckpointView,
     pub(crate) snapshot: SnapshotProgress,
     pub(crate) sinks: Vec<DeliveryView>,
@@ -242,6 +246,8 @@ impl ShardView {
             reader: names.node(shard.reader),
             copies: shard.copies.iter().map(|node| names.node(*node)).collect(),
             in_sync: shard.in_sync.iter().map(|node| names.node(*node)).collect(),
+            moving_to: names.node(shard.moving_to),
+            move_given_up: shard.move_given_up.clone(),
             snapshot: progress::of([shard]),
             sinks: sinks.into_iter().map(delivery).collect(),
             gaps: shard.gaps,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tidegate_proto::v1::{PlanRebalanceResponse, PlannedMove, Shard, ShardId};
 use tidegate_raft_store::State;
+use tonic::Status;
 
 use crate::control::Control;
-use crate::placement;
+use crate::placement::Uneven;
 
 /// How long the shards' load is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -16,23 +17,24 @@ const WEIGHED_BYTES: u64 = 64 << 10;
 
 /// Looks how much each shard captures, and plans the moves that would even the
 /// nodes out.
-pub(super) async fn plan(control: &Control) -> PlanRebalanceResponse {
+pub(super) async fn plan(control: &Control) -> Result<PlanRebalanceResponse, Status> {
     let before = control.read(captured);
     tokio::time::sleep(LOOK).await;
-    control.read(|state| {
-        let now = captured(state);
-        let rate = |id: ShardId| {
-            let (before, now) = (before.get(&id), now.get(&id));
-            now.unwrap_or(&0).saturating_sub(*before.or(now).unwrap_or(&0)) / LOOK.as_secs()
-        };
-        let load = |shard: &Shard| {
-            let weight = 1 + rate(shard.id.unwrap_or_default()) / WEIGHED_BYTES;
-            u32::try_from(weight).unwrap_or(u32::MAX)
-        };
-        let moves = placement::even_out(state, load).into_iter();
-        let moves = moves.filter_map(|(id, to)| planned(state, id, to, rate(id)));
-        PlanRebalanceResponse { moves: moves.collect() }
-    })
+    let now = control.read(captured);
+    let rate = |id: ShardId| {
+        let (before, now) = (before.get(&id), now.get(&id));
+        now.unwrap_or(&0).saturating_sub(*before.or(now).unwrap_or(&0)) / LOOK.as_secs()
+    };
+    let load = |shard: &Shard| {
+        let weight = 1 + rate(shard.id.unwrap_or_default()) / WEIGHED_BYTES;
+        u32::try_from(weight).unwrap_or(u32::MAX)
+    };
+    let uneven = control.read(|state| Uneven::new(state, load));
+    let moves = tokio::task::spawn_blocking(move || uneven.even_out()).await;
+    let moves = moves.map_err(|_| Status::internal("planning the moves failed"))?.into_iter();
+    let planned =
+        |state: &State| moves.filter_map(|(id, to)| planned(state, id, to, rate(id))).collect();
+    Ok(PlanRebalanceResponse { moves: control.read(planned) })
 }
 
 fn captured(state: &State) -> BTreeMap<ShardId, u64> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tidegate_proto::v1::{
-    Assign, MoveShard, MoveShardRequest, MoveShardResponse, Shard, ShardId, command,
+    Assign, MoveShard, MoveShardRequest, MoveShardResponse, Shard, ShardId, command, outcome,
 };
 use tidegate_raft_store::State;
 use tonic::Status;
@@ -11,6 +11,7 @@ use tonic::Status;
 use crate::admin::names;
 use crate::admin::steps::{Steps, entry, propose, until};
 use crate::control::Control;
+use crate::control::status;
 
 /// A move with its names looked up.
 #[derive(Debug)]
@@ -48,27 +49,9 @@ pub(super) async fn carry_out(
     mut plan: Move,
     steps: &Steps<MoveShardResponse>,
 ) -> Result<(), Status> {
-    let tell = async |step: String, epoch: u64| {
-        steps.tell(|after_us| MoveShardResponse { step, after_us, epoch }).await;
-    };
     let id = plan.id;
     if plan.reader != 0 && entry(control, id)?.reader != plan.reader {
-        let command = MoveShard { shard: Some(id), epoch: plan.epoch, reader: plan.reader };
-        propose(control, command::Kind::MoveShard(command)).await?;
-        let (to, epoch) = (plan.reader, plan.epoch);
-        // This node may apply it a moment later than the leader.
-        until(control, id, |shard| shard.moving_to == to || shard.epoch > epoch).await?;
-        tell("the move is recorded".to_owned(), plan.epoch).await;
-        until(control, id, |shard| shard.in_sync.contains(&to) || shard.moving_to == 0).await?;
-        tell("the new reader's copy is in sync".to_owned(), plan.epoch).await;
-        let shard = until(control, id, |shard| shard.epoch > plan.epoch || shard.moving_to == 0);
-        let shard = shard.await?;
-        if shard.reader != to {
-            let why = "the move was abandoned, and the shard runs where it was: is the node down?";
-            return Err(Status::aborted(why));
-        }
-        plan.epoch = shard.epoch;
-        tell("assigned to the new reader".to_owned(), plan.epoch).await;
+        plan.epoch = move_reader(control, &plan, steps).await?;
     }
     let shard = entry(control, id)?;
     let mut writers = shard.writers.clone();
@@ -84,17 +67,92 @@ pub(super) async fn carry_out(
         };
         propose(control, command::Kind::Assign(command)).await?;
         plan.epoch = shard.epoch + 1;
-        tell("assigned to the new writers".to_owned(), plan.epoch).await;
+        tell(steps, "assigned to the new writers", plan.epoch).await;
     }
     let epoch = plan.epoch;
     let capturing = |shard: &Shard| shard.captured.as_ref().is_some_and(|at| at.epoch >= epoch);
     until(control, id, capturing).await?;
-    tell("captures under the new epoch".to_owned(), epoch).await;
+    tell(steps, "captures under the new epoch", epoch).await;
     let delivering = |shard: &Shard| {
         let recent = |sink| shard.delivered.get(sink).is_some_and(|at| at.epoch >= epoch);
         shard.writers.keys().all(recent)
     };
     until(control, id, delivering).await?;
-    tell("delivers to every sink under the new epoch".to_owned(), epoch).await;
+    tell(steps, "delivers to every sink under the new epoch", epoch).await;
     Ok(())
+}
+
+/// Moves the reader; the epoch it has then.
+async fn move_reader(
+    control: &Control,
+    plan: &Move,
+    steps: &Steps<MoveShardResponse>,
+) -> Result<u64, Status> {
+    let Move { id, epoch, reader: to, .. } = *plan;
+    let number = ask(control, plan).await?;
+    // This node may apply it a moment later than the leader.
+    until(control, id, |shard| shard.moves >= number || shard.epoch > epoch).await?;
+    tell(steps, "the move is recorded", epoch).await;
+    let goes_on =
+        |shard: &Shard| (shard.epoch, shard.moves, shard.moving_to) == (epoch, number, to);
+    let ready = |shard: &Shard| shard.in_sync.contains(&to) || !goes_on(shard);
+    let shard = until(control, id, ready).await?;
+    if goes_on(&shard) || shard.reader == to {
+        tell(steps, "the new reader's copy is in sync", epoch).await;
+    }
+    let shard = until(control, id, |shard| !goes_on(shard)).await?;
+    if shard.reader != to {
+        return Err(control.read(|state| given_up(state, &shard, number)));
+    }
+    tell(steps, "assigned to the new reader", shard.epoch).await;
+    Ok(shard.epoch)
+}
+
+/// Asks for the move of the reader; the number it got.
+async fn ask(control: &Control, plan: &Move) -> Result<u64, Status> {
+    let (shard, epoch, reader) = (Some(plan.id), plan.epoch, plan.reader);
+    let command = MoveShard { shard, epoch, reader, ..MoveShard::default() };
+    let outcome = control.insist(command::Kind::MoveShard(command)).await;
+    match outcome.map_err(|error| status(&error))?.kind {
+        Some(outcome::Kind::Created(created)) => Ok(created.id),
+        _ => Err(Status::internal("the move got no number")),
+    }
+}
+
+async fn tell(steps: &Steps<MoveShardResponse>, step: &str, epoch: u64) {
+    let step = step.to_owned();
+    steps.tell(|after_us| MoveShardResponse { step, after_us, epoch }).await;
+}
+
+/// Why the move of this number is over and the shard not where it was to go.
+fn given_up(state: &State, shard: &Shard, number: u64) -> Status {
+    let why = match &shard.move_given_up[..] {
+        _ if shard.moves != number => "another move of this shard was asked for",
+        "" => "the shard has moved on since",
+        why => why,
+    };
+    let reads = state.node(shard.reader).map_or_else(
+        || "the shard has no reader right now".to_owned(),
+        |node| format!("the shard is read by {}", node.name),
+    );
+    Status::aborted(format!("the move was given up, {reads}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::sample::Sample;
+
+    #[test]
+    fn a_receipt_says_why_a_move_was_given_up_and_where_the_shard_is() {
+        let cluster = Sample::new(&["here", "here"]);
+        let shard = cluster.state.shard(cluster.shard).unwrap();
+        let why = "node1 is down; start it".to_owned();
+        let shard = Shard { moves: 2, move_given_up: why, ..shard.clone() };
+        let said = given_up(&cluster.state, &shard, 2);
+        let told = "the move was given up, the shard is read by node0: node1 is down; start it";
+        assert_eq!(said.message(), told);
+        let another = given_up(&cluster.state, &shard, 1);
+        assert!(another.message().ends_with("another move of this shard was asked for"));
+    }
 }

@@ -252,7 +252,7 @@ impl Admin for AdminService {
         _: Request<PlanRebalanceRequest>,
     ) -> Answer<PlanRebalanceResponse> {
         self.current().await?;
-        Ok(Response::new(balance::plan(&self.control).await))
+        Ok(Response::new(balance::plan(&self.control).await?))
     }
 
     async fn cordon_node(&self, request: Request<CordonNodeRequest>) -> Answer<CordonNodeResponse> {

@@ -12,7 +12,8 @@ use crate::control::status;
 
 /// Steps made before the caller has taken the one before.
 const STEPS_MAX: usize = 16;
-/// How long one step may take before the call stops waiting for it.
+/// How long one step may take before the call stops waiting for it, besides what a
+/// move may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where the steps of one call are told.
@@ -60,7 +61,7 @@ pub(super) async fn until(
     done: impl Fn(&Shard) -> bool,
 ) -> Result<Shard, Status> {
     let mut changed = control.changed();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + PATIENCE + control.times().moved();
     loop {
         changed.borrow_and_update();
         let shard = entry(control, id)?;

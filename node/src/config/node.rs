@@ -85,6 +85,13 @@ pub struct ClusterConfig {
     /// them to come back; then it is read again from its source elsewhere. Default
     /// 10,000 ms; 1,000 to 3,600,000.
     pub awaited_ms: u64,
+    /// A copy that lacks what was appended so long ago is in sync no more: its shard
+    /// goes on without it, at the pace of the others, until it has caught up. One that
+    /// takes nothing at all is out after 1 s. Default 10,000 ms; 1,000 to 600,000.
+    pub lag_ms: u64,
+    /// A shard's move whose new copy is not in sync after so long is given up, and the
+    /// shard stays where it is. Default 300,000 ms; 1,000 to 86,400,000.
+    pub move_ms: u64,
     /// Log entries after which the state is written to a file of its own and older
     /// entries go, but for a tenth as many. A node that was away for longer gets that
     /// file. Default 20,000; 100 to 1,000,000.
@@ -103,6 +110,8 @@ impl Default for ClusterConfig {
             election_ms: 800,
             tick_ms: 20,
             awaited_ms: 10_000,
+            lag_ms: 10_000,
+            move_ms: 300_000,
             log_entries: 20_000,
             state_chunk_bytes: 3 << 20,
         }
@@ -146,6 +155,18 @@ impl ClusterConfig {
         Duration::from_millis(self.awaited_ms)
     }
 
+    /// [`ClusterConfig::lag_ms`].
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        Duration::from_millis(self.lag_ms)
+    }
+
+    /// [`ClusterConfig::move_ms`].
+    #[must_use]
+    pub fn moved(&self) -> Duration {
+        Duration::from_millis(self.move_ms)
+    }
+
     fn check(&self) -> Result<()> {
         let refuse = |why: String| Err(Error::new(ErrorKind::Config, why));
         if !(self.heartbeat_ms < self.lease_ms && self.lease_ms < self.down_ms) {
@@ -157,6 +178,8 @@ impl ClusterConfig {
         }
         for (key, value, bounds) in [
             ("awaited-ms", self.awaited_ms, 1_000..=3_600_000),
+            ("lag-ms", self.lag_ms, 1_000..=600_000),
+            ("move-ms", self.move_ms, 1_000..=86_400_000),
             ("log-entries", self.log_entries, 100..=1_000_000),
             ("state-chunk-bytes", self.state_chunk_bytes, 256..=16 << 20),
         ] {
@@ -316,6 +339,7 @@ mod tests {
         };
         let awaited = wrong("awaited-ms = 999");
         assert_eq!(awaited, "[cluster] awaited-ms must be from 1000 to 3600000");
+        assert!(wrong("lag-ms = 600001").contains("lag-ms must be from 1000 to 600000"));
         assert!(wrong("log-entries = 99").contains("log-entries must be from 100 to"));
         let chunk = wrong("state-chunk-bytes = 16777217");
         assert!(chunk.ends_with("from 256 to 16777216"), "{chunk}");

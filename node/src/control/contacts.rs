@@ -65,6 +65,19 @@ impl Contacts {
         self.led.is_some_and(|(leader, _)| self.gone(leader).is_some())
     }
 
+    /// `node` has answered in its run `run` within `patience`, and not been refused since.
+    pub(crate) fn answers(
+        &self,
+        node: NodeId,
+        run: u64,
+        (now, patience): (Instant, Duration),
+    ) -> bool {
+        let contact = self.nodes.get(&node).filter(|contact| contact.run == run);
+        contact.is_some_and(|contact| {
+            contact.refusals == 0 && now.duration_since(contact.heard) < patience
+        })
+    }
+
     /// When `node` last answered.
     pub(crate) fn last(&self, node: NodeId) -> Option<Instant> {
         self.nodes.get(&node).map(|contact| contact.heard)
@@ -81,7 +94,12 @@ mod tests {
         let node = NodeId(3);
         assert!(!contacts.refused(node), "it was never there");
         contacts.heard(node, 7, Instant::now());
+        let answers = |contacts: &Contacts| {
+            contacts.answers(node, 7, (Instant::now(), Duration::from_secs(60)))
+        };
+        assert!(answers(&contacts));
         assert!(!contacts.refused(node));
+        assert!(!answers(&contacts), "one refusal leaves a doubt");
         assert_eq!(contacts.gone(node), None);
         assert!(contacts.refused(node));
         assert!(!contacts.refused(node), "told once");
@@ -97,6 +115,9 @@ mod tests {
         assert!(contacts.misses_leader(start, patience), "there never was one");
         contacts.heard(leader, 7, start);
         contacts.led(leader, start);
+        assert!(contacts.answers(leader, 7, (start + patience / 2, patience)));
+        assert!(!contacts.answers(leader, 8, (start, patience)), "that was the run before");
+        assert!(!contacts.answers(leader, 7, (start + patience, patience)));
         assert!(!contacts.misses_leader(start + patience / 2, patience));
         assert!(contacts.misses_leader(start + patience, patience));
         assert!(!contacts.lost_leader(), "it is silent, and may be there");

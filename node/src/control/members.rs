@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use tidegate_proto::NodeId;
-use tidegate_proto::v1::{NodeDown, NodeState, command};
+use tidegate_proto::v1::{Node, NodeDown, NodeState, command};
 use tidegate_raft_store::{Peer, State};
 use tokio::time::Instant;
 
+use crate::clock::Past;
 use crate::control::contacts::Contacts;
 use crate::control::handle::Control;
 use crate::control::liveness::Liveness;
-
-/// A learner this close to the end of the log may vote.
-const LAG_MAX: u64 = 100;
 
 /// Compares the nodes of the state with the members of the group and with who
 /// was heard, and acts on the difference; only while this node leads.
@@ -22,6 +20,7 @@ pub(super) async fn keep(control: Control) {
     let mut ticks = tokio::time::interval(control.times().heartbeat());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut leader_before, mut suspicions) = (None, control.suspicions());
+    let mut log_end = Past::new(control.times().lease());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -30,6 +29,7 @@ pub(super) async fn keep(control: Control) {
         if !control.leads() {
             leader_before = control.leadership().leader.or(leader_before);
             control.liveness().forget();
+            log_end = Past::new(control.times().lease());
             continue;
         }
         if control.followed_ms_ago().is_none() {
@@ -49,7 +49,7 @@ pub(super) async fn keep(control: Control) {
                 tracing::warn!(error = %error, %node, "declare a node down; trying again");
             }
         }
-        if let Some(step) = step(&control) {
+        if let Some(step) = step(&control, &mut log_end) {
             take(&control, step).await;
         }
     }
@@ -109,28 +109,37 @@ enum Step {
 }
 
 /// The first difference between the nodes wanted and the members there are.
-fn step(control: &Control) -> Option<Step> {
-    let wanted: Vec<(u64, String)> =
-        control.read(|state| state.nodes().map(|node| (node.id, node.address.clone())).collect());
+fn step(control: &Control, log_end: &mut Past<u64>) -> Option<Step> {
+    let wanted: Vec<Node> = control.read(|state| state.nodes().cloned().collect());
+    let (now, contacts) = (Instant::now(), control.contacts());
     let metrics = control.raft().metrics();
     let metrics = metrics.borrow();
+    let log_then = log_end.note(now, metrics.last_log_index.unwrap_or(0));
     let members = metrics.membership_config.membership();
     let voters: BTreeSet<u64> = members.voter_ids().collect();
-    for (id, address) in &wanted {
-        match members.get_node(id) {
-            Some(peer) if peer.address == *address => {}
-            _ => return Some(Step::Learn(*id, Peer { address: address.clone() })),
+    for node in &wanted {
+        match members.get_node(&node.id) {
+            Some(peer) if peer.address == node.address => {}
+            _ => return Some(Step::Learn(node.id, Peer { address: node.address.clone() })),
         }
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
-        let behind =
-            metrics.last_log_index.unwrap_or(0).saturating_sub(matched.map_or(0, |at| at.index));
-        if !voters.contains(id) && matched.is_some() && behind <= LAG_MAX {
-            return Some(Step::Promote(*id));
+        let all = metrics.replication.as_ref();
+        let matched = all.and_then(|all| all.get(&node.id).copied().flatten()).map(|at| at.index);
+        let lives = || lives(node, &contacts, (now, control.times().lease()));
+        if !voters.contains(&node.id) && matched >= Some(log_then) && lives() {
+            return Some(Step::Promote(node.id));
         }
     }
-    let gone = members.nodes().map(|(id, _)| *id).find(|id| wanted.iter().all(|(it, _)| it != id));
+    let gone =
+        members.nodes().map(|(id, _)| *id).find(|id| wanted.iter().all(|node| node.id != *id));
     // Before the first node is written down, the group is only itself.
     gone.filter(|_| !wanted.is_empty()).map(Step::Drop)
+}
+
+/// The group waits for whoever votes, and of two nodes each is needed: a learner whose
+/// process has ended since it took something must not be one of them.
+fn lives(learner: &Node, contacts: &Contacts, when: (Instant, Duration)) -> bool {
+    let up = learner.state() == NodeState::Up;
+    up && contacts.answers(NodeId(learner.id), learner.run, when)
 }
 
 async fn take(control: &Control, step: Step) {
@@ -164,5 +173,29 @@ async fn take(control: &Control, step: Step) {
     if let Err(error) = changed {
         tracing::warn!(error = %error, "change the group; trying again");
         tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_learner_votes_only_while_it_answers_in_the_run_that_is_up() {
+        let (mut contacts, now) = (Contacts::default(), Instant::now());
+        let lease = Duration::from_millis(700);
+        let mut learner = Node { id: 2, run: 7, ..Node::default() };
+        learner.set_state(NodeState::Up);
+        let may = |node: &Node, contacts: &Contacts| lives(node, contacts, (now, lease));
+        assert!(!may(&learner, &contacts), "nobody has heard it");
+        contacts.heard(NodeId(2), 7, now);
+        assert!(may(&learner, &contacts));
+        assert!(!lives(&learner, &contacts, (now + lease, lease)), "it is silent");
+        assert!(!may(&Node { run: 8, ..learner.clone() }, &contacts), "that was the run before");
+        contacts.refused(NodeId(2));
+        assert!(!may(&learner, &contacts), "it was killed");
+        contacts.heard(NodeId(2), 7, now);
+        learner.set_state(NodeState::Down);
+        assert!(!may(&learner, &contacts));
     }
 }

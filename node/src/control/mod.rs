@@ -19,6 +19,8 @@ pub(crate) mod members;
 mod network;
 mod peers;
 mod probe;
+#[cfg(test)]
+pub(crate) mod sample;
 mod service;
 mod until;
 

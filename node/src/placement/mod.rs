@@ -14,10 +14,12 @@
 //!    for a reader, its copy is in sync: a node that flaps draws nothing;
 //! 6. a spool has as many copies as wanted and as there are nodes, one in each region
 //!    with a writer; a copy in sync is given up only when enough others are;
-//! 7. the same problem gives the same answer.
+//! 7. a move ends: its shard goes there, or it is given up and says why;
+//! 8. the same problem gives the same answer.
 
 mod arithmetic;
+mod moves;
 pub(crate) mod planner;
 
 pub use arithmetic::{Life, Now, Problem, Shift, Site, Wanted, Writer, balance, place};
-pub use planner::{even_out, run};
+pub use planner::{Uneven, run};

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tidegate_proto::v1::{Assign, MoveShard, Node, NodeState, SetCopies, Shard, ShardId, command};
+use tidegate_proto::v1::{Assign, Node, NodeState, SetCopies, Shard, ShardId, command};
 use tidegate_raft_store::State;
 use tokio::time::Instant;
 
 use crate::config::{ClusterConfig, ExportSpec};
 use crate::control::Control;
 use crate::placement::arithmetic::{Life, Now, Problem, Site, Writer, balance, place};
+use crate::placement::moves::Moves;
 
 /// How often the loop looks even if it was not told of a change.
 pub(crate) const ROUND: Duration = Duration::from_secs(1);
@@ -24,13 +25,12 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// node lives; only while it leads.
 pub async fn run(control: Control) {
     let mut topology = control.topology();
-    let awaited = control.times().awaited();
-    let mut planner = Planner::awaiting(awaited);
+    let mut planner = Planner::new(control.times());
     loop {
         // An error means the log is closing.
         let changed = tokio::time::timeout(ROUND, topology.changed()).await.is_ok();
         if !control.leads() {
-            planner = Planner::awaiting(awaited);
+            planner = Planner::new(control.times());
             continue;
         }
         if planner.rests && !changed {
@@ -60,6 +60,7 @@ pub(crate) struct Planner {
     /// Since when nodes have been seen down, and up again.
     down: BTreeMap<u64, Instant>,
     back: BTreeMap<u64, Instant>,
+    moves: Moves,
     /// What exports ask for, by id and version.
     policies: BTreeMap<(u64, u64), Arc<Policy>>,
     /// Regions by their numbers.
@@ -79,15 +80,22 @@ struct Policy {
 
 impl Default for Planner {
     fn default() -> Self {
-        Self::awaiting(ClusterConfig::default().awaited())
+        Self::new(&ClusterConfig::default())
     }
 }
 
 impl Planner {
     /// Remembers nothing yet.
-    fn awaiting(awaited: Duration) -> Self {
-        let (down, back, policies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { awaited, down, back, policies, regions: Vec::new(), rests: false }
+    pub(crate) fn new(times: &ClusterConfig) -> Self {
+        Self {
+            awaited: times.awaited(),
+            down: BTreeMap::new(),
+            back: BTreeMap::new(),
+            moves: Moves::new(times.moved()),
+            policies: BTreeMap::new(),
+            regions: Vec::new(),
+            rests: false,
+        }
     }
 
     /// The commands that would make the state as placement wants it.
@@ -101,7 +109,8 @@ impl Planner {
             Life::Awaited => false,
             Life::Gone => true,
         };
-        self.rests = all_ready && problem.nodes.iter().all(settled);
+        let mut given_up = self.moves.look(state, now);
+        self.rests = all_ready && problem.nodes.iter().all(settled) && self.moves.none();
         let id = |at: &usize| nodes[*at].id;
         let mut steps = Vec::new();
         for ((shard, now), wanted) in shards.iter().zip(&problem.shards).zip(place(&problem)) {
@@ -110,6 +119,8 @@ impl Planner {
             let moves = writers.any(|(now, wanted)| now.at != Some(*wanted));
             let copies = wanted.copies.iter().map(id).collect();
             if now.reader != Some(wanted.reader) || moves {
+                // That ends a move, too.
+                given_up.remove(&shard.id.unwrap_or_default());
                 let sinks = sinks_of(state, shard).into_iter();
                 steps.push(command::Kind::Assign(Assign {
                     shard: shard.id,
@@ -120,14 +131,14 @@ impl Planner {
                     anew: !now.in_sync.is_empty()
                         && (shard.torn || !now.in_sync.contains(&wanted.reader)),
                 }));
-            } else if now.moving_to.is_some_and(|to| !up(nodes[to])) {
-                let (shard, epoch) = (shard.id, shard.epoch);
-                steps.push(command::Kind::MoveShard(MoveShard { shard, epoch, reader: 0 }));
-            } else if now.copies != wanted.copies {
+            } else if now.copies != wanted.copies
+                && !given_up.contains_key(&shard.id.unwrap_or_default())
+            {
                 let (shard, epoch) = (shard.id, shard.epoch);
                 steps.push(command::Kind::SetCopies(SetCopies { shard, epoch, copies }));
             }
         }
+        steps.extend(given_up.into_values());
         self.rests &= steps.is_empty();
         steps
     }
@@ -224,18 +235,35 @@ impl Planner {
     }
 }
 
-/// The moves of readers, as shard and node, that would even out the nodes' work.
-/// `load` tells what a shard weighs.
-#[must_use]
-pub fn even_out(state: &State, load: impl Fn(&Shard) -> u32) -> Vec<(ShardId, u64)> {
-    let nodes: Vec<_> = state.nodes().collect();
-    let shards: Vec<_> = state.shards().filter(|shard| !ended(shard)).collect();
-    let mut problem = Planner::default().problem(state, (&nodes, &shards), Instant::now());
-    for (now, shard) in problem.shards.iter_mut().zip(&shards) {
-        now.load = load(shard);
+/// What is to be evened out, taken out of the state: with many shards the answer takes
+/// longer than a look at the state may.
+#[derive(Debug)]
+pub struct Uneven {
+    problem: Problem,
+    shards: Vec<ShardId>,
+    nodes: Vec<u64>,
+}
+
+impl Uneven {
+    /// As it is; `load` tells what a shard weighs.
+    #[must_use]
+    pub fn new(state: &State, load: impl Fn(&Shard) -> u32) -> Self {
+        let nodes: Vec<_> = state.nodes().collect();
+        let shards: Vec<_> = state.shards().filter(|shard| !ended(shard)).collect();
+        let mut problem = Planner::default().problem(state, (&nodes, &shards), Instant::now());
+        for (now, shard) in problem.shards.iter_mut().zip(&shards) {
+            now.load = load(shard);
+        }
+        let shards = shards.iter().map(|shard| shard.id.unwrap_or_default()).collect();
+        Self { problem, shards, nodes: nodes.iter().map(|node| node.id).collect() }
     }
-    let shifts = balance(&problem).into_iter();
-    shifts.map(|it| (shards[it.shard].id.unwrap_or_default(), nodes[it.to].id)).collect()
+
+    /// The moves of readers, as shard and node, that would even out the nodes' work.
+    #[must_use]
+    pub fn even_out(&self) -> Vec<(ShardId, u64)> {
+        let shifts = balance(&self.problem).into_iter();
+        shifts.map(|it| (self.shards[it.shard], self.nodes[it.to])).collect()
+    }
 }
 
 fn ended(shard: &Shard) -> bool {

@@ -9,23 +9,22 @@ use tidegate_proto::{Epoch, NodeId, Sequence};
 use tidegate_raft_store::State;
 use tokio::time::Instant;
 
+use crate::clock::Past;
 use crate::control::Control;
 use crate::error::ErrorKind;
 use crate::spool::{Copy, ShardLog};
+
+use delays::Delays;
+
+mod delays;
 
 /// How often the owner looks while something is under way.
 pub(crate) const ROUND: Duration = Duration::from_millis(50);
 /// How often it looks while nothing is: for what the cluster has decided since.
 const REST: Duration = Duration::from_secs(2);
-/// A copy whose connection ended comes back within this, or is dropped.
-const GONE: Duration = Duration::from_millis(200);
-/// A copy comes within this after an owner started, or is dropped.
-const FIRST: Duration = Duration::from_millis(700);
 /// A copy that has what was safe so long ago may join: one that is far away always
 /// lacks what is under way.
 const NEAR: Duration = Duration::from_millis(500);
-/// A copy that is behind takes something within this, or is dropped.
-const LAG: Duration = Duration::from_secs(1);
 
 /// What one round sees.
 #[derive(Debug)]
@@ -65,38 +64,6 @@ struct Decision {
     in_sync: BTreeSet<NodeId>,
 }
 
-/// Since when copies have been behind without taking anything.
-#[derive(Debug, Default)]
-struct Delays(BTreeMap<NodeId, (Sequence, Instant)>);
-
-impl Delays {
-    /// Notes where the copies are.
-    fn note(&mut self, sight: &Sight) {
-        self.0.retain(|node, _| sight.seen.contains_key(node));
-        for (node, copy) in &sight.seen {
-            if copy.acked >= sight.appended {
-                self.0.remove(node);
-                continue;
-            }
-            let at = self.0.entry(*node).or_insert((copy.acked, sight.now));
-            if at.0 != copy.acked {
-                *at = (copy.acked, sight.now);
-            }
-        }
-    }
-
-    /// The copy does not keep up, or is not there.
-    fn late(&self, node: NodeId, sight: &Sight) -> bool {
-        let Some(copy) = sight.seen.get(&node) else {
-            return sight.now - sight.started > FIRST;
-        };
-        if !copy.connected {
-            return sight.now - copy.moved > GONE;
-        }
-        self.0.get(&node).is_some_and(|(_, since)| sight.now - *since > LAG)
-    }
-}
-
 /// A copy joins in two steps: once it has what was safe a moment ago (`recent`),
 /// nothing becomes safe without it; then, as soon as it has all that is, it is
 /// recorded.
@@ -119,7 +86,7 @@ fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
             } else if has(sight.safe) {
                 decision.in_sync.insert(*node);
             }
-        } else if has(recent) && !late {
+        } else if has(recent) && !late && delays.steady(*node) {
             decision.join.insert(*node);
         }
     }
@@ -128,34 +95,14 @@ fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
 }
 
 /// What an owner remembers of its rounds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Keeper {
     delays: Delays,
     /// Once proposed, a copy is waited for until the cluster says otherwise: the
     /// proposal may yet be applied. When it was, the record tells who counts.
     proposed: BTreeSet<NodeId>,
-    past: Past,
-}
-
-/// What was safe a moment ago.
-#[derive(Debug, Default)]
-struct Past {
-    older: Sequence,
-    newer: Option<(Instant, Sequence)>,
-}
-
-impl Past {
-    /// What was safe [`NEAR`] to twice that ago, or when first asked.
-    fn note(&mut self, now: Instant, safe: Sequence) -> Sequence {
-        match self.newer {
-            Some((at, _)) if now - at < NEAR => {}
-            before => {
-                self.older = before.map_or(safe, |(_, safe)| safe);
-                self.newer = Some((now, safe));
-            }
-        }
-        self.older
-    }
+    /// What was safe a moment ago.
+    past: Past<Sequence>,
 }
 
 /// What is to be done in one round.
@@ -170,6 +117,12 @@ pub(crate) struct Round {
 }
 
 impl Keeper {
+    /// Of copies that may lack what was appended within `lag_max`.
+    pub(crate) fn new(lag_max: Duration) -> Self {
+        let (delays, past) = (Delays::new(lag_max), Past::new(NEAR));
+        Self { delays, proposed: BTreeSet::new(), past }
+    }
+
     /// Decides one round.
     pub(crate) fn round(&mut self, sight: &Sight) -> Round {
         self.delays.note(sight);
@@ -230,7 +183,7 @@ impl Known {
 /// Looks after the copies of `log` for as long as this node owns it under `epoch`.
 pub(super) async fn keep(control: Control, log: Arc<ShardLog>, epoch: Epoch) {
     let (started, me, id) = (Instant::now(), control.node(), log.shard());
-    let mut keeper = Keeper::default();
+    let mut keeper = Keeper::new(control.times().lag());
     loop {
         let Some(known) = control.read(|state| Known::of(state, id, epoch, me)) else { return };
         let sight = look(&known, &log, started);
@@ -278,12 +231,14 @@ fn look(known: &Known, log: &ShardLog, started: Instant) -> Sight {
 
 #[cfg(test)]
 mod tests {
+    use super::delays::{FIRST, STUCK};
     use super::*;
     use crate::spool::Spool;
     use crate::spool::SpoolOptions;
 
     const B: NodeId = NodeId(2);
     const MS: Duration = Duration::from_millis(1);
+    const LAG: Duration = Duration::from_secs(10);
 
     /// A copy on node 2 that has all up to `acked`, as a real log tells it.
     fn seen(acked: u64) -> BTreeMap<NodeId, Copy> {
@@ -322,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_recorded_once_it_was_waited_for_and_has_all_that_may_be_recorded() {
-        let delays = Delays::default();
+        let delays = Delays::new(LAG);
         assert_eq!(decide(&sight(49, Is::Outside), &delays, Sequence(50)), Decision::default());
         let far = decide(&sight(40, Is::Outside), &delays, Sequence(40));
         assert_eq!(far.join, [B].into(), "what is under way it lacks always");
@@ -335,10 +290,10 @@ mod tests {
 
     #[test]
     fn a_copy_that_takes_nothing_is_dropped_and_an_idle_one_is_not() {
-        let mut delays = Delays::default();
+        let mut delays = Delays::new(LAG);
         let mut sight = sight(55, Is::InSync);
         delays.note(&sight);
-        sight.now += LAG + MS;
+        sight.now += STUCK + MS;
         delays.note(&sight);
         assert!(
             decide(&sight, &delays, Sequence(50)).in_sync.is_empty(),
@@ -353,17 +308,91 @@ mod tests {
         );
     }
 
+    /// Rounds of an owner that appends 100 changes in each, while its copy stands
+    /// where `acked` says; in how many of them the copy was dropped and taken in.
+    fn follow(
+        keeper: &mut Keeper,
+        sight: &mut Sight,
+        rounds: u64,
+        acked: &dyn Fn(u64) -> u64,
+    ) -> [u32; 2] {
+        let mut turns = [0, 0];
+        for _ in 0..rounds {
+            sight.now += ROUND;
+            sight.appended = sight.appended.plus(100);
+            sight.seen.get_mut(&B).unwrap().acked = Sequence(acked(sight.appended.0));
+            let acked = sight.seen[&B].acked;
+            let counts = !sight.in_sync.is_empty() || !sight.joining.is_empty();
+            sight.safe = if counts { acked } else { sight.appended };
+            let round = keeper.round(sight);
+            sight.joining.extend(round.join);
+            sight.joining.retain(|node| !round.leave.contains(node));
+            if let Some(record) = round.record {
+                turns[usize::from(record.contains(&B))] += 1;
+                sight.joining.clear();
+                sight.in_sync = record;
+            }
+        }
+        turns
+    }
+
+    /// So many rounds of appends.
+    fn rounds(time: Duration) -> u64 {
+        u64::try_from(time.as_millis() / ROUND.as_millis()).unwrap()
+    }
+
+    #[test]
+    fn a_copy_that_takes_a_little_is_dropped_when_it_lags_for_too_long_and_comes_back_once() {
+        let (mut keeper, mut sight) = (Keeper::new(LAG), sight(0, Is::InSync));
+        let lag = 100 * rounds(LAG);
+        let start = sight.appended.0;
+        // Half as fast as the owner: after 2 LAG it is one LAG behind.
+        let slow = |appended: u64| start + (appended - start) / 2;
+        assert_eq!(follow(&mut keeper, &mut sight, rounds(LAG * 2) - 1, &slow), [0, 0]);
+        assert_eq!(follow(&mut keeper, &mut sight, rounds(LAG) / 2, &slow), [1, 0], "dropped");
+        assert_eq!(follow(&mut keeper, &mut sight, rounds(LAG) * 9, &slow), [0, 0], "it stays out");
+        let level = |appended: u64| appended - 50;
+        let soon = follow(&mut keeper, &mut sight, rounds(LAG) - 10, &level);
+        assert_eq!(soon, [0, 0], "it may lag again");
+        assert_eq!(follow(&mut keeper, &mut sight, rounds(LAG) / 2, &level), [0, 1], "it is back");
+        let far = |appended: u64| appended - lag * 9 / 10;
+        assert_eq!(follow(&mut keeper, &mut sight, rounds(LAG) * 9, &far), [0, 0], "and stays");
+    }
+
+    #[test]
+    fn a_copy_that_was_away_is_taken_in_as_soon_as_it_has_caught_up() {
+        let (mut keeper, mut sight) = (Keeper::new(LAG), sight(0, Is::Outside));
+        let behind = |appended: u64| appended.saturating_sub(100 * rounds(LAG) * 5);
+        assert_eq!(follow(&mut keeper, &mut sight, rounds(LAG) * 9, &behind), [0, 0]);
+        let level = |appended: u64| appended;
+        assert_eq!(follow(&mut keeper, &mut sight, 3, &level), [0, 1]);
+    }
+
+    #[test]
+    fn an_owner_that_stood_still_gives_its_copies_time() {
+        let (mut keeper, mut sight) = (Keeper::new(LAG), sight(0, Is::InSync));
+        // Soon 3 s behind.
+        let behind = |appended: u64| (appended / 2).max(appended.saturating_sub(6000));
+        assert_eq!(follow(&mut keeper, &mut sight, 200, &behind), [0, 0]);
+        sight.now += LAG * 2;
+        assert_eq!(
+            follow(&mut keeper, &mut sight, 200, &behind),
+            [0, 0],
+            "it took nothing meanwhile"
+        );
+    }
+
     #[test]
     fn a_copy_that_is_kept_no_longer_is_not_waited_for() {
         let mut sight = sight(49, Is::Joining);
         sight.copies.clear();
-        let mut keeper = Keeper { proposed: [B].into(), ..Keeper::default() };
+        let mut keeper = Keeper { proposed: [B].into(), ..Keeper::new(LAG) };
         assert_eq!(keeper.round(&sight).leave, [B].into(), "or nothing is safe any more");
     }
 
     #[test]
     fn a_copy_that_was_in_sync_once_may_be_left_when_it_comes_back_late() {
-        let mut keeper = Keeper::default();
+        let mut keeper = Keeper::new(LAG);
         assert_eq!(keeper.round(&sight(50, Is::Joining)).record, Some([B].into()));
         let mut late = sight(49, Is::Joining);
         late.seen.clear();
@@ -375,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_copy_whose_record_was_refused_may_be_left() {
-        let mut keeper = Keeper::default();
+        let mut keeper = Keeper::new(LAG);
         let record = keeper.round(&sight(50, Is::Joining)).record.unwrap();
         keeper.refused(&record);
         let mut late = sight(49, Is::Joining);
@@ -386,20 +415,11 @@ mod tests {
 
     #[test]
     fn a_copy_that_never_came_or_went_is_dropped_after_a_while() {
-        let delays = Delays::default();
+        let delays = Delays::new(LAG);
         let mut sight = sight(60, Is::InSync);
         sight.seen.clear();
         assert_eq!(decide(&sight, &delays, Sequence(50)).in_sync, [B].into());
         sight.now += FIRST + MS;
         assert!(decide(&sight, &delays, Sequence(50)).in_sync.is_empty());
-    }
-
-    #[test]
-    fn what_was_safe_a_moment_ago_follows_what_is() {
-        let (mut past, start) = (Past::default(), Instant::now());
-        assert_eq!(past.note(start, Sequence(10)), Sequence(10));
-        assert_eq!(past.note(start + NEAR / 2, Sequence(20)), Sequence(10));
-        assert_eq!(past.note(start + NEAR, Sequence(30)), Sequence(10));
-        assert_eq!(past.note(start + NEAR * 2, Sequence(40)), Sequence(30));
     }
 }

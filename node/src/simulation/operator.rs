@@ -138,8 +138,8 @@ impl World {
         let to = self.nodes[machine].id.0;
         let Some(shard) = self.raft.truth.shards().nth(shard) else { return };
         let (id, epoch) = (shard.id, shard.epoch);
-        let kind = command::Kind::MoveShard(MoveShard { shard: id, epoch, reader: to });
-        self.order(kind);
+        let to = MoveShard { shard: id, epoch, reader: to, ..MoveShard::default() };
+        self.order(command::Kind::MoveShard(to));
     }
 
     /// The machine is lost; an empty one joins under another name.

@@ -24,7 +24,7 @@ impl World {
         let now = self.instant(machine);
         let node = &mut self.nodes[machine];
         if !node.leads(machine) {
-            node.memory.planner = Planner::default();
+            node.memory.planner = Planner::new(&self.times);
             return;
         }
         if node.memory.placing > 0 {

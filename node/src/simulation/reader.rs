@@ -68,7 +68,7 @@ pub(super) struct Begin {
 }
 
 impl Reading {
-    pub(super) fn new(id: ShardId, terms: Terms, started: Micros) -> Self {
+    pub(super) fn new(id: ShardId, terms: Terms, started: Micros, keeper: Keeper) -> Self {
         Self {
             id,
             terms,
@@ -76,7 +76,7 @@ impl Reading {
             shard: Shard::default(),
             carry: None,
             window: Window::default(),
-            keeper: Keeper::default(),
+            keeper,
             started,
             finish_by: None,
         }

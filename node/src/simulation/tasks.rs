@@ -8,6 +8,7 @@ use super::reader::Reading;
 use super::world::World;
 use super::writer::Writing;
 use crate::error::{ErrorKind, Verdict};
+use crate::shard::in_sync::Keeper;
 use crate::shard::role::{Act, Role, Step, Terms, act, is_stale};
 
 const LOOK_EVERY: Micros = 1_000 * MS;
@@ -125,6 +126,7 @@ impl World {
 
     fn start_task(&mut self, machine: Machine, role: &Role) {
         let (task, local) = (self.next_number(), self.nodes[machine].local(self.now));
+        let lag_max = self.times.lag();
         let memory = &mut self.nodes[machine].memory;
         let (Some(actor), Some(terms)) = (memory.actors.get_mut(role), memory.roles.get(role))
         else {
@@ -132,7 +134,10 @@ impl World {
         };
         actor.task = task;
         actor.work = match role {
-            Role::Reader(id) => Work::Reader(Box::new(Reading::new(*id, *terms, local))),
+            Role::Reader(id) => {
+                let keeper = Keeper::new(lag_max);
+                Work::Reader(Box::new(Reading::new(*id, *terms, local, keeper)))
+            }
             Role::Copy(id) => Work::Copy(Copying::new(*id, *terms)),
             Role::Writer(id, sink) => {
                 Work::Writer(Box::new(Writing::new((*id, sink.clone()), *terms)))

@@ -58,7 +58,8 @@ impl World {
     pub(super) fn new(seed: u64, broken: Option<Broken>, text: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let setting = Setting::draw(&mut rng);
-        let mut times = ClusterConfig::default();
+        // Faults are short, so are what a copy may lag and a move may take.
+        let mut times = ClusterConfig { lag_ms: 1_000, move_ms: 3_000, ..ClusterConfig::default() };
         if broken == Some(Broken::LongLease) {
             times.lease_ms = times.down_ms;
         }

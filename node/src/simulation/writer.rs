@@ -14,7 +14,7 @@ use super::tasks::Work;
 use super::world::World;
 use crate::checkpoint::{Added, Window};
 use crate::error::ErrorKind;
-use crate::exchange::fetch::nearest;
+use crate::exchange::nearest::places;
 use crate::shard::role::{Role, Terms};
 use crate::shard::writer::{Aim, continues, start};
 
@@ -178,7 +178,7 @@ impl World {
         let node = &self.nodes[machine];
         let from = aim.from(node.disk.state.gaps_of(it.sink.0));
         *asked = Some(from);
-        let found = nearest(&node.disk.state, it.sink.0, node.id);
+        let found = places(&node.disk.state, it.sink.0, node.id).into_iter().next();
         let server = found.and_then(|it| Some((it.epoch, self.machine_of(it.node.0)?)));
         match server {
             None => self.missed(machine, role, it, ErrorKind::Unavailable),

@@ -7,10 +7,10 @@
 //!
 //! The next owner is one that is in sync, so what anybody has seen stays.
 
-use tidegate_proto::v1::{MoveShard, NodeState, SetCopies, SetInSync, Shard};
+use tidegate_proto::v1::{MoveShard, NodeState, Outcome, SetCopies, SetInSync, Shard, ShardId};
 
 use super::State;
-use super::outcome::{Verdict, conflict, done, fenced, invalid, not_found};
+use super::outcome::{Verdict, conflict, created, done, fenced, invalid, not_found};
 use super::shards::{no_shard, owns};
 use crate::keys::Row;
 
@@ -20,10 +20,7 @@ impl State {
         if let Some(node) = command.copies.iter().find(|node| !self.nodes.contains_key(node)) {
             return Err(not_found(format!("there is no node {node} to keep a copy of shard {id}")));
         }
-        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
-        if !owns(shard, command.epoch) {
-            return Err(fenced(id, shard.epoch));
-        }
+        let shard = self.owned_shard(id, command.epoch)?;
         shard.copies = with_reader(command.copies, shard.reader);
         let (copies, in_sync) = (&shard.copies, &mut shard.in_sync);
         in_sync.retain(|node| copies.contains(node));
@@ -38,10 +35,7 @@ impl State {
                 return Err(conflict(format!("node {} is in another run by now", copy.node)));
             }
         }
-        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
-        if !owns(shard, command.epoch) {
-            return Err(fenced(id, shard.epoch));
-        }
+        let shard = self.owned_shard(id, command.epoch)?;
         let mut in_sync: Vec<u64> = command.copies.iter().map(|copy| copy.node).collect();
         in_sync.sort_unstable();
         in_sync.dedup();
@@ -61,24 +55,44 @@ impl State {
 
     pub(super) fn move_shard(&mut self, command: MoveShard) -> Verdict {
         let (id, to) = (command.shard.unwrap_or_default(), command.reader);
-        if to != 0 {
-            let node = self.nodes.get(&to);
-            let node = node.ok_or_else(|| not_found(format!("there is no node {to}")))?;
-            if node.state() != NodeState::Up || node.cordoned {
-                let why = format!("node {to} is down or cordoned; choose another for shard {id}");
-                return Err(conflict(why));
-            }
+        if to == 0 {
+            return self.give_up_move(command);
         }
-        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
-        if !owns(shard, command.epoch) {
-            return Err(fenced(id, shard.epoch));
+        let node = self.nodes.get(&to);
+        let node = node.ok_or_else(|| not_found(format!("there is no node {to}")))?;
+        if node.state() != NodeState::Up || node.cordoned {
+            let why = format!("node {to} is down or cordoned; choose another for shard {id}");
+            return Err(conflict(why));
         }
-        let to = if to == shard.reader { 0 } else { to };
+        let shard = self.owned_shard(id, command.epoch)?;
         if shard.moving_to != to {
-            shard.moving_to = to;
+            shard.moves += 1;
+            // It is there already: that ends the move before.
+            shard.moving_to = if to == shard.reader { 0 } else { to };
+            shard.move_given_up.clear();
+        }
+        let number = shard.moves;
+        self.touch(Row::Shard(id));
+        Ok(created(number))
+    }
+
+    fn give_up_move(&mut self, command: MoveShard) -> Verdict {
+        let id = command.shard.unwrap_or_default();
+        let shard = self.owned_shard(id, command.epoch)?;
+        if shard.moving_to != 0 && shard.moves == command.number {
+            shard.moving_to = 0;
+            shard.move_given_up = command.reason;
             self.touch(Row::Shard(id));
         }
         Ok(done())
+    }
+
+    fn owned_shard(&mut self, id: ShardId, epoch: u64) -> Result<&mut Shard, Outcome> {
+        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        if !owns(shard, epoch) {
+            return Err(fenced(id, shard.epoch));
+        }
+        Ok(shard)
     }
 
     /// Another run of `node` started: what it read has no reader, and what

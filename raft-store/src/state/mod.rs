@@ -39,8 +39,8 @@ pub struct State {
     moved: bool,
 }
 
-/// Commands of this kind may share an entry: none of their outcomes is an id, which
-/// would be the entry's.
+/// Commands of this kind may share an entry: none of their outcomes is an id that is
+/// the entry's.
 #[must_use]
 pub fn gathers(kind: &Kind) -> bool {
     matches!(

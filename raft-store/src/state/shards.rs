@@ -139,6 +139,10 @@ impl State {
             )));
         }
         let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        if shard.moving_to != 0 && shard.moving_to != command.reader {
+            let why = "the shard was assigned otherwise meanwhile; look at it, and move it again";
+            shard.move_given_up = why.to_owned();
+        }
         shard.epoch += 1;
         shard.reader = command.reader;
         shard.writers = command.writers;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
-use tidegate_tests::cluster::{Cluster, alone};
+use tidegate_tests::cluster::{Cluster, alone, binary};
 
 use crate::followed::sequences;
 
@@ -91,6 +92,48 @@ async fn shards_move_and_a_node_is_drained_without_losing_a_change() {
     cluster.until("the subscriber has it all", |_| reached(&sequences(&followed), &last)).await;
     drop(follower);
     tiles(&followed);
+}
+
+/// METHOD: a node hangs, a shard is to move to it, and while its copy is waited for it is
+/// killed. The move ends and says why; the shard goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_whose_target_is_killed_half_way_says_so_and_the_shard_stays() {
+    let _alone = alone().await;
+    // Long enough for the move to be asked for while the node hangs.
+    let slow = "[cluster]\nlease-ms = 9000\ndown-ms = 10000\n";
+    let cluster = Cluster::start_in(&std::env::temp_dir(), 3, slow).await;
+    cluster.apply(&spec(&cluster.folder().join("lake")));
+    cluster.until("all spools have two copies in sync", in_sync).await;
+    let shards = cluster.shards(EXPORT);
+    let apart = shards.iter().find(|shard| !shard.to_string().contains("node2"));
+    let before = apart.expect("copies are spread");
+    let name = before["name"].as_str().unwrap();
+    let place = format!("{EXPORT}/{name}");
+    cluster.signal(2, "STOP");
+    let endpoints = cluster.endpoints();
+    let moved = tokio::task::spawn_blocking(move || {
+        let mut command = Command::new(binary("tidegate"));
+        command.args(["--endpoint", &endpoints, "shard", "move", &place, "--reader", "node2"]);
+        command.output().unwrap()
+    });
+    let show = || cluster.json(&["shard", "show", EXPORT, name]);
+    let asked = |_: &Cluster| moved.is_finished() || show()["moving_to"] == "node2";
+    cluster.until("the move is under way", asked).await;
+    cluster.signal(2, "KILL");
+    let moved = moved.await.unwrap();
+    assert!(!moved.status.success());
+    let steps = String::from_utf8_lossy(&moved.stdout).into_owned();
+    assert!(steps.contains("the move is recorded") && !steps.contains("in sync"), "{steps}");
+    let why = String::from_utf8_lossy(&moved.stderr).into_owned();
+    let reader = before["reader"].as_str().unwrap();
+    let told =
+        format!("the move was given up, the shard is read by {reader}: node2 is down; start");
+    assert!(why.contains(&told), "{why}");
+    let now = show();
+    assert_eq!((&now["reader"], &now["epoch"]), (&before["reader"], &before["epoch"]));
+    assert!(now["move_given_up"].as_str().unwrap().contains("node2 is down"), "{now}");
+    let before = captured(&cluster);
+    cluster.until("every shard moves on", |it| self::moved(&before, &captured(it))).await;
 }
 
 fn in_sync(cluster: &Cluster) -> bool {

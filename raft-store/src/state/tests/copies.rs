@@ -87,19 +87,46 @@ fn a_node_that_keeps_a_copy_is_not_removed() {
     assert_eq!(world.refused(Kind::NodeRemove(NodeRemove { node: 3 })).0, RefusedKind::Conflict);
 }
 
+fn to(epoch: u64, reader: u64) -> Kind {
+    Kind::MoveShard(MoveShard { shard: Some(id(0)), epoch, reader, ..MoveShard::default() })
+}
+
 #[test]
 fn a_move_ends_with_the_next_epoch_whoever_gets_it() {
     let mut world = world();
-    let to = |reader| Kind::MoveShard(MoveShard { shard: Some(id(0)), epoch: 1, reader });
-    assert_eq!(world.refused(to(9)).0, RefusedKind::NotFound);
-    world.done(to(3));
-    assert_eq!(world.state.shard(id(0)).unwrap().moving_to, 3);
-    world.done(to(0));
-    assert_eq!(world.state.shard(id(0)).unwrap().moving_to, 0, "abandoned");
-    world.done(to(3));
+    assert_eq!(world.refused(to(1, 9)).0, RefusedKind::NotFound);
+    assert_eq!(world.created(to(1, 3)), 1);
+    assert_eq!(world.created(to(1, 3)), 1, "a repeat is the same move");
+    assert_eq!(world.shard(0).moving_to, 3);
     world.done(assign(0, 1, 1, &[]));
-    assert_eq!(world.state.shard(id(0)).unwrap().moving_to, 0);
-    world.done(Kind::NodeCordon(NodeCordon { node: 3, cordoned: true }));
-    let to = |epoch| Kind::MoveShard(MoveShard { shard: Some(id(0)), epoch, reader: 3 });
-    assert_eq!(world.refused(to(2)).0, RefusedKind::Conflict, "it is cordoned");
+    assert_eq!(world.shard(0).moving_to, 0);
+    assert!(world.shard(0).move_given_up.contains("assigned otherwise"));
+    assert_eq!(world.created(to(2, 3)), 2);
+    assert_eq!(world.shard(0).move_given_up, "");
+    world.done(assign(0, 2, 3, &[]));
+    assert_eq!((world.shard(0).moving_to, &world.shard(0).move_given_up[..]), (0, ""));
+    world.done(Kind::NodeCordon(NodeCordon { node: 1, cordoned: true }));
+    assert_eq!(world.refused(to(3, 1)).0, RefusedKind::Conflict, "it is cordoned");
+}
+
+#[test]
+fn only_the_move_that_is_meant_is_given_up() {
+    let mut world = world();
+    let give_up = |number| {
+        let reason = "it took too long".to_owned();
+        let (shard, epoch) = (Some(id(0)), 1);
+        Kind::MoveShard(MoveShard { shard, epoch, number, reason, ..MoveShard::default() })
+    };
+    let first = world.created(to(1, 3));
+    world.done(give_up(first));
+    assert_eq!(
+        (world.shard(0).moving_to, &world.shard(0).move_given_up[..]),
+        (0, "it took too long")
+    );
+    let second = world.created(to(1, 3));
+    assert_eq!((second, &world.shard(0).move_given_up[..]), (first + 1, ""));
+    world.done(give_up(first));
+    assert_eq!(world.shard(0).moving_to, 3, "that was the one before");
+    assert_eq!(world.created(to(1, 1)), second + 1);
+    assert_eq!(world.shard(0).moving_to, 0, "it stays where it is");
 }

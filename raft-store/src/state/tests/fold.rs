@@ -79,7 +79,11 @@ fn command(state: &State, draw: Draw) -> Kind {
             let copies = state.nodes().map(|node| node.id).take(draw.pick % 4).collect();
             Kind::SetCopies(SetCopies { shard: shard.id, epoch, copies })
         }
-        20 => Kind::MoveShard(MoveShard { shard: shard.id, epoch, reader: node }),
+        20 => {
+            let reader = if draw.pick.is_multiple_of(3) { 0 } else { node };
+            let (number, reason) = (shard.moves, "why".to_owned());
+            Kind::MoveShard(MoveShard { shard: shard.id, epoch, reader, number, reason })
+        }
         21 | 22 => {
             let run = |node: u64| state.node(node).map_or(0, |node| node.run);
             let copies = shard.copies.iter().skip(draw.pick % 2).chain([&shard.reader]);
