@@ -89,11 +89,9 @@ impl Nearest {
         mut topology: watch::Receiver<u64>,
         after: Sequence,
     ) -> Result<Self> {
-        topology.mark_unchanged();
-        let now = places.now();
-        let (from, fetch) = open_first(&*places, &now, after).await?;
+        let (from, fetch) = reach(&*places, &mut topology, after).await?;
         let backoff = Backoff::new(AGAIN, AGAIN_MAX);
-        let nearer = now.first() != Some(&from);
+        let nearer = places.now().first() != Some(&from);
         let mut it = Self { places, topology, from, fetch, after, look_at: None, backoff };
         it.plan(nearer);
         Ok(it)
@@ -123,7 +121,7 @@ impl Nearest {
             }
         } else {
             tracing::debug!(node = %self.from.node, "no longer in sync; fetching elsewhere");
-            Some(open_first(&*self.places, &now, self.after).await?)
+            Some(reach(&*self.places, &mut self.topology, self.after).await?)
         };
         if let Some(opened) = opened {
             (self.from, self.fetch) = opened;
@@ -138,6 +136,33 @@ impl Nearest {
             self.backoff.reset();
         }
         self.look_at = nearer.then(|| Instant::now() + self.backoff.wait());
+    }
+}
+
+/// Opens a fetch at the first of the `places` there are by then: one that hangs is left
+/// when it is none any more.
+async fn reach(
+    places: &dyn Places,
+    topology: &mut watch::Receiver<u64>,
+    after: Sequence,
+) -> Result<(Place, Box<dyn Fetch>)> {
+    loop {
+        topology.mark_unchanged();
+        let now = places.now();
+        tokio::select! {
+            opened = open_first(places, &now, after) => return opened,
+            () = changed(places, topology, &now) => {}
+        }
+    }
+}
+
+/// Waits until there are other places than `before`.
+async fn changed(places: &dyn Places, topology: &mut watch::Receiver<u64>, before: &[Place]) {
+    while places.now() == before {
+        if topology.changed().await.is_err() {
+            // This node is closing.
+            std::future::pending::<()>().await;
+        }
     }
 }
 

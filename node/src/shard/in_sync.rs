@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_proto::v1::{InSync, SetInSync, ShardId, command};
+use tidegate_proto::v1::{InSync, NodeState, SetInSync, ShardId, command};
 use tidegate_proto::{Epoch, NodeId, Sequence};
 use tidegate_raft_store::State;
 use tokio::time::Instant;
@@ -31,7 +31,8 @@ const NEAR: Duration = Duration::from_millis(500);
 pub(crate) struct Sight {
     pub(crate) now: Instant,
     pub(crate) started: Instant,
-    /// Assigned to keep a copy, and recorded as in sync; without the owner.
+    /// Assigned to keep a copy on a node that is not down, and recorded as in sync;
+    /// without the owner.
     pub(crate) copies: BTreeSet<NodeId>,
     pub(crate) in_sync: BTreeSet<NodeId>,
     /// Waited for, and not recorded: those among them that keep a copy no longer too.
@@ -147,7 +148,7 @@ impl Keeper {
 /// A shard's copies as the cluster knows them; without the owner, `me`.
 #[derive(Debug)]
 pub(crate) struct Known {
-    /// Assigned.
+    /// Assigned, on nodes that are not down: those are not waited for.
     pub(crate) copies: BTreeSet<NodeId>,
     /// Recorded as in sync.
     pub(crate) in_sync: BTreeSet<NodeId>,
@@ -160,8 +161,11 @@ impl Known {
         let shard = state.shard(id).filter(|shard| shard.epoch == epoch.0)?;
         let others =
             |nodes: &[u64]| nodes.iter().map(|id| NodeId(*id)).filter(|id| *id != me).collect();
+        let is_down = |id: &NodeId| state.node(id.0).is_none_or(|it| it.state() == NodeState::Down);
+        let mut copies: BTreeSet<_> = others(&shard.copies);
+        copies.retain(|id| !is_down(id));
         let runs = state.nodes().map(|node| (NodeId(node.id), node.run)).collect();
-        Some(Self { copies: others(&shard.copies), in_sync: others(&shard.in_sync), runs })
+        Some(Self { copies, in_sync: others(&shard.in_sync), runs })
     }
 
     /// `others` and `me`, each in the run that was seen of it.
@@ -233,6 +237,7 @@ fn look(known: &Known, log: &ShardLog, started: Instant) -> Sight {
 mod tests {
     use super::delays::{FIRST, STUCK};
     use super::*;
+    use crate::control::sample::Sample;
     use crate::spool::Spool;
     use crate::spool::SpoolOptions;
 
@@ -286,6 +291,21 @@ mod tests {
         let behind = decide(&sight(49, Is::Joining), &delays, Sequence(50));
         assert_eq!(behind, Decision::default(), "what was safe before it joined, it has not");
         assert_eq!(decide(&sight(50, Is::Joining), &delays, Sequence(50)).in_sync, [B].into());
+    }
+
+    #[test]
+    fn a_copy_on_a_node_that_is_down_is_not_waited_for() {
+        let mut cluster = Sample::new(&["", ""]);
+        cluster.set_in_sync(&[0, 1]);
+        let (me, other) = (NodeId(cluster.nodes[0]), NodeId(cluster.nodes[1]));
+        let epoch = Epoch(cluster.state.shard(cluster.shard).unwrap().epoch);
+        let known = |cluster: &Sample| Known::of(&cluster.state, cluster.shard, epoch, me).unwrap();
+        assert_eq!(known(&cluster).copies, [other].into());
+        cluster.set_down(1);
+        assert!(known(&cluster).copies.is_empty());
+        let delays = Delays::new(LAG);
+        let sight = Sight { copies: BTreeSet::new(), ..sight(60, Is::InSync) };
+        assert_eq!(decide(&sight, &delays, Sequence(50)), Decision::default(), "it is dropped");
     }
 
     #[test]

@@ -49,6 +49,8 @@ struct Inner {
     /// What each that can be reached says, of the last fetch opened there, and behind
     /// what that was asked for.
     open: BTreeMap<u64, Option<(Sequence, mpsc::Sender<Frame>)>>,
+    /// Stands still: who asks there gets no answer.
+    frozen: Option<u64>,
 }
 
 struct Channel(mpsc::Receiver<Frame>);
@@ -77,6 +79,9 @@ impl Places for Said {
     }
 
     async fn open(&self, from: &Place, after: Sequence) -> Result<Box<dyn Fetch>> {
+        if self.0.lock().unwrap().frozen == Some(from.node.0) {
+            std::future::pending::<()>().await;
+        }
         let mut inner = self.0.lock().unwrap();
         let reached = inner.open.get_mut(&from.node.0);
         let reached =
@@ -95,7 +100,7 @@ impl Said {
     /// Node 1 is here; these can be reached.
     fn new(nodes: &[u64], reached: &[u64]) -> (Self, watch::Sender<u64>) {
         let open = reached.iter().map(|node| (*node, None)).collect();
-        let inner = Inner { nodes: nodes.to_vec(), epoch: 1, open };
+        let inner = Inner { nodes: nodes.to_vec(), epoch: 1, open, frozen: None };
         (Self(Arc::new(Mutex::new(inner))), watch::Sender::new(0))
     }
 
@@ -176,6 +181,23 @@ async fn one_that_cannot_be_reached_is_passed_over_and_asked_again() {
     said.0.lock().unwrap().open.insert(2, None);
     assert!(timeout(AGAIN * 2, fetch.next()).await.is_err());
     assert_eq!(said.asked(2), Some(4), "it is nearer");
+}
+
+#[tokio::test]
+async fn an_owner_that_stands_still_is_left_when_it_is_replaced() {
+    let (said, topology) = Said::new(&[2], &[2, 3]);
+    said.0.lock().unwrap().frozen = Some(2);
+    let opened = tokio::spawn({
+        let (said, topology) = (said.clone(), topology.clone());
+        async move { first(&mut open(&said, &topology).await).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    said.decide(&topology, &[3], 2);
+    while said.asked(3).is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    said.send(3, 5);
+    assert_eq!(timeout(Duration::from_secs(10), opened).await.unwrap().unwrap().unwrap(), 5);
 }
 
 #[tokio::test]
