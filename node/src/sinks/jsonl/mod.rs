@@ -6,6 +6,7 @@
 //! that are cut off and written again. Standard output cannot be asked what it
 //! has: after a restart, what was not yet checkpointed comes again.
 
+mod desk;
 mod files;
 mod line;
 
