@@ -131,8 +131,10 @@ impl Fault for Zombie {
         let sinks = sinks_of(&arena.world).len();
         arena
             .until("every sink has something of every shard", |it| {
-                let has = |shard: &Shard| shard.delivered.values().filter(|at| at.sequence > 0);
-                it.watch.cluster().shards.iter().all(|shard| has(shard).count() == sinks)
+                let has = |shard: &Shard| {
+                    shard.delivered.values().filter(|at| at.sequence > 0).count() == sinks
+                };
+                it.watch.cluster().shards.iter().all(has)
             })
             .await?;
         self.node = writer(arena, self.pick)?;
