@@ -199,7 +199,8 @@ impl Kind {
             | Self::F25
             | Self::F31
             | Self::F32
-            | Self::F33 => None,
+            | Self::F33
+            | Self::F34 => None,
         }
     }
 
