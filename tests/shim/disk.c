@@ -3,7 +3,9 @@
  * Before each sync of a file below TIDEGATE_DISK, the file named by
  * TIDEGATE_DISK_FAULT is read. "slow MILLISECONDS" makes the sync wait; "fail
  * WORD" makes one sync of a file with WORD in its path fail with EIO, and is
- * taken away by it. Each fault done adds a byte to that file's name with ".done".
+ * taken away by it. "hold WORD" makes each sync of a file with WORD in its path,
+ * below that folder or not, wait until the order is gone. Each fault done adds a
+ * byte to that file's name with ".done".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,15 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The path of an open file, if it is below the folder; else an empty one. */
-static void path_below(int fd, const char *folder, char path[4096])
+/* The path of an open file; an empty one if it has none. */
+static void path_of(int fd, char path[4096])
 {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, 4095);
     path[length < 0 ? 0 : length] = 0;
-    if (strncmp(path, folder, strlen(folder)) != 0)
-        path[0] = 0;
 }
 
 static void count(const char *order)
@@ -49,8 +49,15 @@ static int disturb(int fd)
     char text[64] = "", word[64] = "", path[4096] = "";
     ssize_t length = read(file, text, sizeof text - 1);
     close(file);
-    path_below(fd, folder, path);
-    if (length <= 0 || !path[0])
+    path_of(fd, path);
+    if (length > 0 && sscanf(text, "hold %63s", word) == 1 && strstr(path, word)) {
+        struct timespec wait = {0, 10 * 1000000};
+        count(order);
+        while (access(order, F_OK) == 0)
+            nanosleep(&wait, NULL);
+        return 0;
+    }
+    if (length <= 0 || strncmp(path, folder, strlen(folder)) != 0)
         return 0;
     long ms = 0;
     if (sscanf(text, "slow %ld", &ms) == 1) {

@@ -340,7 +340,7 @@ pub(super) fn jsonl_folder(world: &World) -> PathBuf {
 }
 
 /// `node2` is 2, and so is `node2-1`, which took its place.
-fn number_of(name: &str) -> Option<usize> {
+pub(super) fn number_of(name: &str) -> Option<usize> {
     name.strip_prefix("node")?.split('-').next()?.parse().ok()
 }
 

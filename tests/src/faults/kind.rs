@@ -19,6 +19,7 @@ use super::pest::Pest;
 use super::process::{Freeze, Kill, Whom};
 use super::sink::{Flawed, Outage, Trouble};
 use super::torn::Torn;
+use super::zombie::Zombie;
 use crate::world::{Extras, Rule};
 
 /// So that a node that was away has to be sent the state soon, and in many pieces.
@@ -92,11 +93,13 @@ pub enum Kind {
     F32,
     /// Subscribers stop reading or come with wrong tokens.
     F33,
+    /// An owner stands still where a batch for each kind of sink is half written.
+    F34,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::F1,
         Self::F2,
         Self::F3,
@@ -125,6 +128,7 @@ impl Kind {
         Self::F31,
         Self::F32,
         Self::F33,
+        Self::F34,
     ];
 
     /// What a world must have for faults of these kinds.
@@ -134,8 +138,8 @@ impl Kind {
         let settings = if any(&[Self::F22]) { LITTLE_LOG } else { "" };
         Extras {
             settings: settings.to_owned(),
-            disks: any(&[Self::F4, Self::F16, Self::F17, Self::F18]),
-            database: any(&[Self::F31]),
+            disks: any(&[Self::F4, Self::F16, Self::F17, Self::F18, Self::F34]),
+            database: any(&[Self::F31, Self::F34]),
         }
     }
 
@@ -171,6 +175,7 @@ impl Kind {
             Self::F31 => "the answer to a commit, or the commit, is lost",
             Self::F32 => "the store fails, hides success, refuses wrongly, lists what was",
             Self::F33 => "subscribers stop reading, or resume with wrong tokens",
+            Self::F34 => "an owner is frozen between data and commit at every sink",
         }
     }
 
@@ -194,7 +199,8 @@ impl Kind {
             | Self::F25
             | Self::F31
             | Self::F32
-            | Self::F33 => None,
+            | Self::F33
+            | Self::F34 => None,
         }
     }
 
@@ -255,6 +261,7 @@ impl Kind {
             Self::F31 => Box::new(Doubt::of(pick, seconds(random, 5, 10))),
             Self::F32 => Box::new(Flawed::of(random.random(), seconds(random, 10, 15))),
             Self::F33 => Box::new(Pest::of(lasts)),
+            Self::F34 => Box::new(Zombie::of(pick)),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! whose fault cannot be shown to have happened has failed as much as one that
 //! loses a change.
 //!
-//! Kinds are numbered as in the matrix they came from. Of its first 33 these are not
+//! Kinds are numbered as in the matrix they came from; F34 is ours. Of its first 33 these are not
 //! here: F21, damage on a majority, after which an operator has to act, is
 //! `end_to_end/majority.rs`; F26, versions that differ, would need two, and there is
 //! one: that what another version wrote is refused by name is tested where it is read
@@ -27,6 +27,7 @@ mod run;
 mod sink;
 mod torn;
 mod verdict;
+mod zombie;
 
 use std::time::Duration;
 

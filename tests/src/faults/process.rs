@@ -168,7 +168,7 @@ impl Fault for Freeze {
 }
 
 /// Whether the kernel says that a process is stopped.
-fn stands_still(process: u32) -> bool {
+pub(super) fn stands_still(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
 }

@@ -63,8 +63,8 @@ impl Disk {
         self.mount.join("data")
     }
 
-    /// What a node's environment needs for [`Disk::slow`] and [`Disk::fail_once`], and
-    /// to see that [`Disk::cut_power`] stopped its machine.
+    /// What a node's environment needs for [`Disk::slow`], [`Disk::fail_once`] and
+    /// [`Disk::hold`], and to see that [`Disk::cut_power`] stopped its machine.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, OsString)> {
         vec![
@@ -167,6 +167,16 @@ impl Disk {
     /// If the order cannot be written.
     pub fn fail_once(&self, word: &str) -> Outcome<()> {
         self.order(&format!("fail {word}"))
+    }
+
+    /// From now on each sync of a file with this word in its path waits, until
+    /// [`Disk::obey`]; the file may be on any disk.
+    ///
+    /// # Errors
+    ///
+    /// If the order cannot be written.
+    pub fn hold(&self, word: &str) -> Outcome<()> {
+        self.order(&format!("hold {word}"))
     }
 
     /// Syncs are as they should be again.

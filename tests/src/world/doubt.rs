@@ -1,4 +1,4 @@
-//! Stands before PostgreSQL, and leaves commits in doubt when told to.
+//! Stands before PostgreSQL, and leaves commits in doubt or holds them when told to.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::gate::Gate;
 use crate::Outcome;
 
 /// The end of a statement that commits, as the client sends it and as the server
@@ -48,6 +49,7 @@ struct Shared {
     random: Mutex<Option<StdRng>>,
     done: AtomicU64,
     lost: AtomicU64,
+    gate: Gate,
 }
 
 /// What becomes of a commit that is left in doubt.
@@ -73,6 +75,12 @@ impl Doubter {
     /// From now on everything passes.
     pub fn end(&self) {
         *self.shared.random() = None;
+    }
+
+    /// Where commits can be held.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
     }
 
     /// All so far.
@@ -119,6 +127,7 @@ async fn forward(
     shared: &Shared,
 ) -> std::io::Result<()> {
     let mut server = TcpStream::connect(upstream).await?;
+    let from = client.peer_addr()?.ip();
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
     }
@@ -133,7 +142,15 @@ async fn forward(
                     return Ok(());
                 }
                 while let Some(message) = next_message(&mut asked, &mut is_first) {
-                    let act = if is_commit(&message) { shared.draw() } else { None };
+                    let commits = is_commit(&message);
+                    if commits && shared.gate.pass(from).await {
+                        // Its client may have gone meanwhile; it is sent nevertheless.
+                        let sent = to_server.write_all(&message).await.is_ok();
+                        let answer = timeout(ANSWER, committed(&mut answers)).await;
+                        shared.gate.ended(sent && matches!(answer, Ok(Ok(true))));
+                        return Ok(());
+                    }
+                    let act = if commits { shared.draw() } else { None };
                     if matches!(act, Some(Act::Lost)) {
                         shared.lost.fetch_add(1, Ordering::Relaxed);
                         return Ok(());

@@ -9,6 +9,8 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::gate::Gate;
+
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const FAILED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\
@@ -98,19 +100,42 @@ impl Flaws {
     }
 }
 
+/// Serves one request of a connection, and closes it. One that is to find nothing in
+/// its place passes the gate, and comes to its end whatever its client does.
+pub(super) async fn serve_through(
+    gate: &Gate,
+    client: &mut TcpStream,
+    upstream: SocketAddr,
+) -> std::io::Result<()> {
+    let (head, rest) = read_head(client).await?;
+    let request = Request::read(client, head, rest).await?;
+    let held = creates(&request.head) && gate.pass(client.peer_addr()?.ip()).await;
+    let answer = request.ask(upstream).await;
+    if held {
+        let done = |answer: &Vec<u8>| answer.starts_with(b"HTTP/1.1 2");
+        gate.ended(answer.as_ref().is_ok_and(done));
+    }
+    client.write_all(&answer?).await?;
+    client.shutdown().await
+}
+
 /// What befalls a request, by a number below 100.
 fn draw(head: &str, number: u32) -> Option<Flaw> {
     let writes = head.starts_with("PUT ");
     let lists = head.starts_with("GET ") && head.lines().next()?.contains("list-type=2");
-    let creates = writes && header(head, "if-none-match").is_some();
     match number {
         _ if lists => Some(Flaw::Stale),
         0..10 if writes => Some(Flaw::Failed),
         10..20 if writes => Some(Flaw::Hidden),
         20..30 if writes => Some(Flaw::Aborted),
-        30..55 if creates => Some(Flaw::Taken),
+        30..55 if creates(head) => Some(Flaw::Taken),
         _ => None,
     }
+}
+
+/// Whether a request writes only where nothing is.
+fn creates(head: &str) -> bool {
+    head.starts_with("PUT ") && header(head, "if-none-match").is_some()
 }
 
 impl Request {

@@ -9,7 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::flaws::{Flaw, Flaws};
+use super::flaws::{Flaw, Flaws, serve_through};
+use super::gate::Gate;
 use crate::Outcome;
 
 /// Bytes of a request's head that are read before it is refused.
@@ -29,6 +30,8 @@ pub enum Mood {
     Mute,
     /// Does to single requests what a [`Flaw`] says, drawn from this seed.
     Flawed(u64),
+    /// Passes everything on, through its [`Gate`].
+    Gated,
 }
 
 /// A proxy of TCP connections that speaks as much HTTP as it needs for 503.
@@ -44,6 +47,7 @@ pub struct Proxy {
 struct Done {
     spoiled: AtomicU64,
     flaws: Flaws,
+    gate: Gate,
 }
 
 impl Proxy {
@@ -58,6 +62,12 @@ impl Proxy {
     /// From now on it does this.
     pub fn set(&self, mood: Mood) {
         self.mood.send_replace(mood);
+    }
+
+    /// Where requests to create something can be held, while it is [`Mood::Gated`].
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.done.gate
     }
 
     /// How many requests it has refused or not answered so far.
@@ -105,6 +115,7 @@ async fn serve(
             Mood::Fair => fair(&mut client, upstream).await,
             Mood::Busy => busy(&mut client, &counts.spoiled).await,
             Mood::Mute => mute(&mut client, upstream, &counts.spoiled).await,
+            Mood::Gated => serve_through(&counts.gate, &mut client, upstream).await,
             Mood::Flawed(seed) => counts.flaws.serve(&mut client, upstream, seed).await,
         };
         // Either side hung up; the other learns it when this ends.

@@ -17,6 +17,7 @@ mod redis;
 mod refusals;
 mod regions;
 mod stage;
+mod zombies;
 
 use std::process::Command;
 

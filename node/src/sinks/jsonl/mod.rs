@@ -6,6 +6,7 @@
 //! that are cut off and written again. Standard output cannot be asked what it
 //! has: after a restart, what was not yet checkpointed comes again.
 
+mod desk;
 mod files;
 mod line;
 
@@ -62,7 +63,7 @@ pub(super) async fn open(config: &JsonlConfig, shard: &SinkShard) -> Result<Open
             let (path, shard, rotate) = (path.into(), shard.clone(), config.rotate_bytes);
             let files = blocking(move || Files::open(path, &shard, rotate)).await?;
             let committed = files.committed()?;
-            (Target::Files(Some(files)), committed)
+            (Target::Files(Some(Box::new(files))), committed)
         }
     };
     let upto = committed.as_ref().map_or(Sequence(0), |committed| committed.sequence);
@@ -91,7 +92,7 @@ pub(super) fn check(config: &JsonlConfig) -> Vec<Check> {
 enum Target {
     Stdout,
     /// `None` while a call works on it; stays so if that call fails or is dropped.
-    Files(Option<Files>),
+    Files(Option<Box<Files>>),
 }
 
 /// Lines not written yet.
@@ -190,7 +191,7 @@ impl JsonlSink {
     }
 }
 
-async fn append(slot: &mut Option<Files>, held: Held) -> Result<()> {
+async fn append(slot: &mut Option<Box<Files>>, held: Held) -> Result<()> {
     let mut files = slot.take().ok_or_else(lost_track)?;
     let appended = blocking(move || Ok((files.append(&held), files)));
     let (done, files) = appended.await?;
