@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_node::sources::datagen::DatagenConfig;
-use tidegate_proto::v1::Shard;
+use tidegate_proto::v1::{Shard, SnapshotState};
 use tokio::time::{Instant, sleep};
 
 use crate::Outcome;
@@ -121,12 +121,12 @@ impl Arena {
         let judge = Generated::new(&config)?;
         let generated = Subscriber::start(GENERATED, addresses.clone(), judge);
         let bank = Subscriber::start(BANK, addresses, Ledger::default());
-        // Only what comes after the anchor is in order; so the first write waits for it.
-        let anchored = || watch.cluster().shards.iter().filter(|it| it.anchor.is_some()).count();
+        // Between rows of the snapshot transfers are in no order, so the first one waits.
+        let read = || watch.cluster().shards.iter().filter(|it| snapshot_is_read(it)).count();
         let end = Instant::now() + PATIENCE;
-        while anchored() <= SHARDS as usize {
+        while read() <= SHARDS as usize {
             if Instant::now() > end {
-                return Err(format!("{} shards have an anchor", anchored()).into());
+                return Err(format!("{} shards have read their snapshot", read()).into());
             }
             sleep(LOOK).await;
         }
@@ -332,6 +332,12 @@ impl Arena {
         )
         .into()
     }
+}
+
+/// All rows of its snapshot are captured.
+fn snapshot_is_read(shard: &Shard) -> bool {
+    let progress = shard.captured.as_ref().and_then(|captured| captured.progress.as_ref());
+    progress.is_some_and(|progress| progress.snapshot() == SnapshotState::Complete)
 }
 
 /// Where the sinks named `jsonl` keep their files.
