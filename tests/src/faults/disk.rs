@@ -152,7 +152,7 @@ pub(super) struct Full {
     lasts: Duration,
     node: usize,
     bytes: u64,
-    /// There was no room when it was healed.
+    /// There was no room once it was filled; a node that ends gives some back.
     full: bool,
     ended: bool,
 }
@@ -171,12 +171,12 @@ impl Fault for Full {
 
     async fn inject(&mut self, arena: &mut Arena) -> Outcome<String> {
         self.node = self.pick % arena.world.size();
-        self.bytes = arena.world.disk(self.node)?.fill()?;
+        let disk = arena.world.disk(self.node)?;
+        (self.bytes, self.full) = (disk.fill()?, disk.is_full());
         Ok(format!("the disk of node{} is full for {:?}", self.node, self.lasts))
     }
 
     async fn heal(&mut self, arena: &mut Arena) -> Outcome<()> {
-        self.full = arena.world.disk(self.node)?.is_full();
         arena.world.disk(self.node)?.free()?;
         self.ended = arena.world.cluster.has_ended(self.node).is_some();
         if self.ended {
