@@ -252,7 +252,7 @@ mod tests {
         let spool = Spool::open(SpoolOptions { dir, recent_bytes: 0, disk_free_bytes: 0 }).unwrap();
         let shard = ShardId { export_id: 1, index: 0 };
         let log = spool.begin(shard, Epoch(1), Sequence(1), Default::default()).unwrap();
-        log.take_over(Epoch(1), Default::default(), BTreeSet::new()).unwrap();
+        log.take_over(Epoch(1), (log.next(), Default::default()), BTreeSet::new()).unwrap();
         log.copy_opened((B, 7), Sequence(acked), Epoch(1)).unwrap();
         log.copies()
     }

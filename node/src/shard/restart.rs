@@ -39,14 +39,15 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     let me = means.control.node();
     let others: BTreeSet<NodeId> = shard.in_sync.iter().map(|node| NodeId(*node)).collect();
     let others: BTreeSet<NodeId> = others.into_iter().filter(|node| *node != me).collect();
-    if let Some(log) = means.spool.log(id)
-        && goes_on(shard, (log.next(), log.made()))
+    // What the reader before this one may still append is not among what is read here.
+    let held = means.spool.log(id).map(|log| (log.next(), log));
+    if let Some((next, log)) = held
+        && goes_on(shard, (next, log.made()))
     {
         let known = means.control.read(|state| recorded(state.gaps_of(id), &captured));
         let unrecorded = unrecorded(&log, &known)?;
-        log.take_over(epoch, unrecorded.progress.clone(), others)?;
+        log.take_over(epoch, (next, unrecorded.progress.clone()), others)?;
         log.set_stable(Sequence(captured.sequence));
-        let next = log.next();
         let rewound = means.control.read(|state| unsaid(state.gaps_of(id), next));
         return Ok(Restart { log, rewound, unrecorded });
     }
@@ -63,7 +64,7 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
         record(&means.control, gap, GapPolicy::Unspecified).await?;
     }
     let log = means.spool.begin(id, epoch, last.next(), progress.clone())?;
-    log.take_over(epoch, progress.clone(), others)?;
+    log.take_over(epoch, (last.next(), progress.clone()), others)?;
     Ok(Restart { log, rewound, unrecorded: Added { progress, ..Added::default() } })
 }
 

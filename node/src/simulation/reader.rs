@@ -238,7 +238,8 @@ impl World {
             let (progress, records) = (batch.progress.clone(), batch.items.len() as u64);
             unrecorded.absorb(&Added { progress, records, ..Added::default() });
         }
-        let head = log.standing.taken_over(epoch, unrecorded.progress.clone());
+        let next = log.standing.head().next;
+        let head = log.standing.taken_over(epoch, (next, unrecorded.progress.clone()));
         let head = head.map_err(|_| ErrorKind::Fenced)?;
         log.write_head(|standing| standing.take_over(head, others));
         log.standing.set_stable(Sequence(captured.sequence));
@@ -262,7 +263,7 @@ impl World {
         let old = logs.remove(&id);
         let head = Head::begun(epoch, last.next(), progress.clone());
         let mut log = Log::begin(number, head, old);
-        let head = log.standing.taken_over(epoch, progress.clone());
+        let head = log.standing.taken_over(epoch, (last.next(), progress.clone()));
         let head = head.map_err(|_| ErrorKind::Fenced)?;
         log.write_head(|standing| standing.take_over(head, others));
         logs.insert(id, log);

@@ -198,16 +198,18 @@ impl ShardLog {
 
     /// Takes the log over for the owner of `epoch`, who stands at `progress` and
     /// beside whom `others` are recorded as in sync; an older owner is refused
-    /// from then on. A repeat changes nothing.
+    /// from then on. So is one that has not seen it up to `next`: the reader before it
+    /// had not ended yet, and what it appended would be read a second time.
     pub fn take_over(
         &self,
         epoch: Epoch,
-        progress: Progress,
+        (next, progress): (Sequence, Progress),
         others: BTreeSet<NodeId>,
     ) -> Result<()> {
         let spool = self.spool()?;
         let mut inner = self.inner();
-        let head = inner.standing.taken_over(epoch, progress).map_err(|why| self.refused(why))?;
+        let head = inner.standing.taken_over(epoch, (next, progress));
+        let head = head.map_err(|why| self.refused(why))?;
         let mut batch = WriteBatch::default();
         batch.put(Key::Head(self.shard).encode(), head.encode());
         spool.write(batch)?;

@@ -30,7 +30,7 @@ fn own(
     progress: Progress,
 ) -> Result<Arc<ShardLog>> {
     let log = spool.begin(shard, epoch, first, progress.clone())?;
-    log.take_over(epoch, progress, BTreeSet::new())?;
+    log.take_over(epoch, (log.next(), progress), BTreeSet::new())?;
     Ok(log)
 }
 
@@ -143,11 +143,11 @@ fn an_owner_of_an_older_epoch_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 1 << 20);
     let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
-    log.take_over(Epoch(2), at("1"), BTreeSet::new()).unwrap();
+    log.take_over(Epoch(2), (log.next(), at("1")), BTreeSet::new()).unwrap();
     let error = log.append(&frame(1, 1, 1), &at("1"), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced);
     assert_eq!(
-        log.take_over(Epoch(1), at("1"), BTreeSet::new()).unwrap_err().kind(),
+        log.take_over(Epoch(1), (log.next(), at("1")), BTreeSet::new()).unwrap_err().kind(),
         ErrorKind::Fenced
     );
     log.append(&frame(2, 1, 1), &at("1"), None).unwrap();
@@ -318,17 +318,33 @@ fn with_others_in_sync_what_all_of_them_have_is_seen_at_once() {
 }
 
 #[test]
+fn a_reader_that_starts_while_the_one_before_appends_is_refused_and_so_is_that_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 0);
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    let (next, progress) = (log.next(), log.tail().progress);
+    log.append(&frame(1, 1, 5), &at("5"), None).unwrap();
+    let early = log.take_over(Epoch(1), (next, progress), BTreeSet::new());
+    assert_eq!(early.unwrap_err().kind(), ErrorKind::Unavailable, "5 would be read again");
+    assert_eq!(log.tail().progress, at("5"));
+    log.take_over(Epoch(1), (log.next(), at("5")), BTreeSet::new()).unwrap();
+    log.append(&frame(1, 6, 1), &at("6"), None).unwrap();
+    let late = log.append(&frame(1, 6, 1), &at("6"), None);
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Unavailable, "6 is there");
+}
+
+#[test]
 fn an_owner_that_starts_again_under_its_epoch_still_hears_its_copies() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);
     let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
     let b = NodeId(2);
     let connection = log.copy_opened((b, 1), Sequence(0), Epoch(1)).unwrap();
-    log.take_over(Epoch(1), at("0"), [b].into()).unwrap();
+    log.take_over(Epoch(1), (log.next(), at("0")), [b].into()).unwrap();
     log.append(&frame(1, 1, 5), &at("1"), None).unwrap();
     log.copy_acked(b, connection, Sequence(5));
     assert_eq!(*log.stable().borrow(), Sequence(5));
-    log.take_over(Epoch(2), at("1"), [b].into()).unwrap();
+    log.take_over(Epoch(2), (log.next(), at("1")), [b].into()).unwrap();
     assert!(log.copies().is_empty(), "to another owner they come anew");
 }
 
@@ -366,7 +382,7 @@ fn a_copy_drops_what_its_new_owner_has_not_and_goes_on() {
     }
     // Its owner of epoch 3 has only the first of these, and one of its own.
     owner.append(&frame(2, 1, 10), &at("1"), None).unwrap();
-    owner.take_over(Epoch(3), at("1"), BTreeSet::new()).unwrap();
+    owner.take_over(Epoch(3), (owner.next(), at("1")), BTreeSet::new()).unwrap();
     owner.append(&frame(3, 11, 2), &at("2"), None).unwrap();
     let keep = owner.begins().common(&copy.begins(), Sequence(1), Sequence(12));
     assert_eq!(keep, Sequence(10));

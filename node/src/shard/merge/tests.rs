@@ -302,7 +302,8 @@ impl<'a> World<'a> {
         let log = self.spool.log(self.shard.id.unwrap()).unwrap();
         let known = recorded(self.gaps.iter(), &self.captured);
         let unrecorded = unrecorded(&log, &known).unwrap();
-        log.take_over(self.epoch, unrecorded.progress.clone(), BTreeSet::new()).unwrap();
+        log.take_over(self.epoch, (log.next(), unrecorded.progress.clone()), BTreeSet::new())
+            .unwrap();
         let rewound = unsaid(self.gaps.iter(), log.tail().next);
         self.merge = merge(Restart { log, rewound, unrecorded }, self.epoch);
         self.open();
@@ -516,7 +517,7 @@ fn own(
     progress: Progress,
 ) -> Arc<ShardLog> {
     let log = spool.begin(id, epoch, first, progress.clone()).unwrap();
-    log.take_over(epoch, progress, BTreeSet::new()).unwrap();
+    log.take_over(epoch, (log.next(), progress), BTreeSet::new()).unwrap();
     log
 }
 

@@ -130,7 +130,9 @@ impl Standing {
         if !self.owned_under(piece.epoch) {
             return Err(Refusal::Fenced);
         }
-        assert_eq!(piece.first, self.head.next, "batches follow each other without a hole");
+        if piece.first != self.head.next {
+            return Err(Refusal::Hole);
+        }
         let mut head = self.behind(piece);
         absorb(&mut head.progress, delta);
         Ok(head)
@@ -164,9 +166,16 @@ impl Standing {
     }
 
     /// The head for the owner of `epoch`, who stands at `progress`.
-    pub(crate) fn taken_over(&self, epoch: Epoch, progress: Progress) -> Result<Head, Refusal> {
+    pub(crate) fn taken_over(
+        &self,
+        epoch: Epoch,
+        (next, progress): (Sequence, Progress),
+    ) -> Result<Head, Refusal> {
         if epoch < self.head.epoch {
             return Err(Refusal::Fenced);
+        }
+        if next != self.head.next {
+            return Err(Refusal::Hole);
         }
         Ok(Head { epoch, progress, ..self.head.clone() })
     }

@@ -35,7 +35,7 @@ fn frame(epoch: u64, first: Sequence, changes: &[(u8, Option<u8>)]) -> Frame {
 
 fn own(spool: &Arc<Spool>, first: u64) -> Arc<ShardLog> {
     let log = spool.begin(SHARD, Epoch(1), Sequence(first), Progress::default()).unwrap();
-    log.take_over(Epoch(1), Progress::default(), BTreeSet::new()).unwrap();
+    log.take_over(Epoch(1), (log.next(), Progress::default()), BTreeSet::new()).unwrap();
     log
 }
 
