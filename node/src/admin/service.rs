@@ -11,12 +11,12 @@ use tidegate_proto::v1::{
     DoctorRequest, DoctorResponse, Export, ExportDelete, ExportSetRate, ExportSetState,
     ListExportsRequest, ListExportsResponse, ListGapsRequest, ListGapsResponse, ListNodesRequest,
     ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
-    NodeCordon, NodeRemove, PauseSnapshotRequest, PauseSnapshotResponse, PlanRebalanceRequest,
-    PlanRebalanceResponse, PlanRequest, PlanResponse, Refused, RefusedKind, RemoveNodeRequest,
-    RemoveNodeResponse, RepairGapRequest, RepairGapResponse, SetExportRateRequest,
-    SetExportRateResponse, SetExportStateRequest, SetExportStateResponse, SplitShardRequest,
-    SplitShardResponse, StartSnapshotRequest, StartSnapshotResponse, StatusRequest, StatusResponse,
-    command, outcome,
+    NodeCordon, NodeRemove, NodeState, PauseSnapshotRequest, PauseSnapshotResponse,
+    PlanRebalanceRequest, PlanRebalanceResponse, PlanRequest, PlanResponse, Refused, RefusedKind,
+    RemoveNodeRequest, RemoveNodeResponse, RepairGapRequest, RepairGapResponse,
+    SetExportRateRequest, SetExportRateResponse, SetExportStateRequest, SetExportStateResponse,
+    SplitShardRequest, SplitShardResponse, StartSnapshotRequest, StartSnapshotResponse,
+    StatusRequest, StatusResponse, command, outcome,
 };
 use tidegate_raft_store::State;
 use tokio_stream::wrappers::ReceiverStream;
@@ -111,6 +111,7 @@ impl AdminService {
                 remedy: "mount it again, then restart the node".to_owned(),
             },
             room(&self.spool),
+            self.control.read(nodes_up),
         ]
         .into_iter()
         .map(|check| if check.passed { Check { remedy: String::new(), ..check } } else { check })
@@ -335,6 +336,19 @@ impl Admin for AdminService {
             );
         }
         Ok(Response::new(DoctorResponse { checks }))
+    }
+}
+
+fn nodes_up(state: &State) -> Check {
+    let down = state.nodes().filter(|node| node.state() == NodeState::Down);
+    let down: Vec<_> = down.map(|node| node.name.as_str()).collect();
+    Check {
+        name: "nodes".to_owned(),
+        passed: down.is_empty(),
+        detail: if down.is_empty() { "all are up".to_owned() } else { down.join(", ") + " down" },
+        remedy: "start what is down; in place of a machine that is lost let another join, and \
+                 remove it with `tidegate node remove`"
+            .to_owned(),
     }
 }
 

@@ -5,7 +5,7 @@
 //! term is higher, and the leader that all others follow has to step back. So whoever
 //! misses the leader first asks whether the others would vote for it (the pre-vote of
 //! Ongaro's thesis on Raft, 9.6). Only if the leader's process is gone, which the others
-//! see as soon, nobody is asked: that is quicker.
+//! see as soon, nobody is asked at first: that is quicker.
 
 use std::time::Duration;
 
@@ -23,13 +23,16 @@ use crate::control::handle::Control;
 /// Between the candidacies of two nodes, so that the first has time to win.
 pub(crate) const TURN: Duration = Duration::from_millis(60);
 
+/// So often it stands without asking when the leader's process is gone.
+const UNASKED_MAX: u32 = 3;
+
 /// Stands for election whenever this node is one of those that should.
 pub(super) async fn keep(control: Control) {
     let mut suspicions = control.suspicions();
-    let mut rest = TURN * 3;
+    let mut stood = 0;
     loop {
         if !is_missing_leader(&control) {
-            rest = TURN * 3;
+            stood = 0;
             tokio::select! {
                 () = sleep(control.times().heartbeat()) => {}
                 _ = suspicions.changed() => {}
@@ -41,7 +44,8 @@ pub(super) async fn keep(control: Control) {
         if !is_missing_leader(&control) {
             continue;
         }
-        if !control.contacts().lost_leader() && !would_win(&control).await {
+        let unasked = stood < UNASKED_MAX && control.contacts().lost_leader();
+        if !unasked && !would_win(&control).await {
             sleep(TURN).await;
             continue;
         }
@@ -49,9 +53,8 @@ pub(super) async fn keep(control: Control) {
         if control.raft().trigger().elect().await.is_err() {
             return;
         }
-        // Where syncs are slow, votes take their time.
-        sleep(rest).await;
-        rest = (rest * 2).min(Duration::from_millis(control.times().silence_ms()));
+        sleep(rest(stood, Duration::from_millis(control.times().silence_ms()))).await;
+        stood += 1;
     }
 }
 
@@ -65,6 +68,12 @@ fn turn(me: NodeId, voters: &[NodeId]) -> Duration {
     let before = voters.iter().filter(|id| **id < me).count();
     let jitter = rand::rng().random_range(0.0..0.3);
     TURN.mul_f64(f64::from(u32::try_from(before).unwrap_or(0)) + jitter)
+}
+
+/// How long a candidacy may take to be won before the next: longer each time, since
+/// votes take their time where syncs are slow.
+fn rest(stood: u32, most: Duration) -> Duration {
+    (TURN * 3).saturating_mul(1 << stood.min(8)).min(most)
 }
 
 /// A majority of the voters, this node one of them, would vote for it now.

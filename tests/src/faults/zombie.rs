@@ -19,7 +19,7 @@ use crate::world::{Gate, Held, Mood, node};
 /// How long it stands still.
 const FROZEN: Duration = Duration::from_secs(10);
 /// How long its successors may take until their sinks move on.
-const TAKEN_OVER: Duration = Duration::from_secs(8);
+const TAKEN_OVER: Duration = Duration::from_secs(30);
 /// In the path of a position of the `jsonl` sink that is written and not yet in place.
 const POSITION: &str = "/new.json";
 

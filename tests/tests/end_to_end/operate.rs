@@ -11,7 +11,7 @@ use tidegate_tests::cluster::{Cluster, alone, binary};
 use tokio::runtime::Handle;
 
 use crate::followed::{changes, sequences};
-use crate::stage::{COLLECTION, Stage};
+use crate::stage::{COLLECTION, Stage, refused};
 
 const EXPORT: &str = "operated";
 const KEYS: u64 = 40;
@@ -158,6 +158,7 @@ async fn work_is_evened_out_and_slowed_down_when_asked() {
     let (at_rest, before) = (delivered(&cluster), captured(&cluster));
     cluster.kill(1).await;
     cluster.until("one node is down", |it| up(it) == 2).await;
+    refused(&cluster.cli(&["doctor"]), 1, &["nodes: node1 down", "node remove"]);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(delivered(&cluster), at_rest, "it is paused still");
     assert!(captured(&cluster) > before, "the source is read on: it would forget");

@@ -55,7 +55,7 @@ async fn append(stock: Arc<Stock>, dir: PathBuf) -> Outcome<f64> {
     let options = SpoolOptions { dir, recent_bytes: 2 << 20, disk_free_bytes: 256 << 20 };
     let spool = Spool::open(options)?;
     let log = spool.begin(SHARD, Epoch(1), Sequence(1), Progress::default())?;
-    log.take_over(Epoch(1), Progress::default(), BTreeSet::new())?;
+    log.take_over(Epoch(1), (log.next(), Progress::default()), BTreeSet::new())?;
     let syncing = tokio::spawn(Arc::clone(&spool).keep_synced());
     let mut synced = log.synced();
     let (frames, appending) = (Arc::clone(&stock), Arc::clone(&log));
