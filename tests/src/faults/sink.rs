@@ -99,6 +99,12 @@ impl Flawed {
     pub(super) fn of(seed: u64, lasts: Duration) -> Self {
         Self { seed, lasts, before: Flaw::ALL.map(|flaw| (flaw, 0)) }
     }
+
+    /// How many requests have met each flaw so far.
+    fn met(&self, arena: &Arena) -> Vec<(Flaw, u64)> {
+        let now = arena.world.bucket.proxy.flaws();
+        self.before.iter().zip(now).map(|((flaw, was), (_, is))| (*flaw, is - was)).collect()
+    }
 }
 
 #[async_trait]
@@ -115,14 +121,14 @@ impl Fault for Flawed {
     }
 
     async fn heal(&mut self, arena: &mut Arena) -> Outcome<()> {
+        let all_met = |it: &Arena| self.met(it).iter().all(|(_, count)| *count > 0);
+        arena.until("requests have met every flaw", all_met).await?;
         arena.world.bucket.proxy.set(Mood::Fair);
         Ok(())
     }
 
     async fn proof(&self, arena: &Arena) -> Outcome<String> {
-        let now = arena.world.bucket.proxy.flaws();
-        let pairs = self.before.iter().zip(now);
-        let met: Vec<_> = pairs.map(|((flaw, was), (_, is))| (*flaw, is - was)).collect();
+        let met = self.met(arena);
         match met.iter().find(|(_, count)| *count == 0) {
             Some((flaw, _)) => Err(format!("no request was {flaw:?}; there were {met:?}").into()),
             None => Ok(format!("requests met {met:?}")),
