@@ -122,6 +122,7 @@ impl World {
             joining: standing.copies().joining().clone(),
             copies: known.copies.clone(),
             in_sync: known.in_sync.clone(),
+            down: known.down.clone(),
             seen: standing.copies().seen(),
             safe: standing.marks().safe,
             appended: standing.marks().appended,

@@ -66,6 +66,9 @@ impl Delays {
 
     /// The copy does not keep up, or is not there.
     pub(super) fn late(&self, node: NodeId, sight: &Sight) -> bool {
+        if sight.down.contains(&node) {
+            return true;
+        }
         let Some(copy) = sight.seen.get(&node) else {
             return sight.now - sight.started > FIRST;
         };
