@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_proto::v1::{Shard, ShardId, command};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use crate::control::Control;
@@ -51,7 +51,7 @@ pub(super) async fn propose(control: &Control, kind: command::Kind) -> Result<()
 
 pub(super) fn entry(control: &Control, id: ShardId) -> Result<Shard, Status> {
     let shard = control.read(|state| state.shard(id).cloned());
-    shard.ok_or_else(|| Status::not_found("the shard was deleted"))
+    shard.ok_or_else(deleted)
 }
 
 /// Waits until the shard, as this node knows it, is as wanted.
@@ -60,18 +60,17 @@ pub(super) async fn until(
     id: ShardId,
     done: impl Fn(&Shard) -> bool,
 ) -> Result<Shard, Status> {
-    let mut changed = control.changed();
-    let end = Instant::now() + PATIENCE + control.times().moved();
-    loop {
-        changed.borrow_and_update();
-        let shard = entry(control, id)?;
-        if done(&shard) {
-            return Ok(shard);
-        }
-        let waited = timeout_at(end, changed.changed()).await;
-        if waited.is_err() {
-            let why = "this takes long; look at `tidegate shard show`: the move goes on";
-            return Err(Status::deadline_exceeded(why));
-        }
-    }
+    let found = control.until(|state| {
+        let shard = state.shard(id);
+        shard.is_none_or(&done).then(|| shard.cloned())
+    });
+    let found = timeout(PATIENCE + control.times().moved(), found).await.map_err(|_| {
+        let why = "this takes long; look at `tidegate shard show`: the move goes on";
+        Status::deadline_exceeded(why)
+    })?;
+    found.map_err(|error| status(&error))?.ok_or_else(deleted)
+}
+
+fn deleted() -> Status {
+    Status::not_found("the shard was deleted")
 }

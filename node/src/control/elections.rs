@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use openraft::raft::VoteRequest;
-use openraft::{LogId, Vote};
+use openraft::LogId;
 use rand::Rng as _;
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::RaftMessage;
@@ -95,13 +94,11 @@ async fn would_win(control: &Control) -> bool {
 /// What `voter` says; `None` if it cannot be asked.
 async fn ask(control: &Control, voter: NodeId) -> Option<bool> {
     let address = control.read(|state| Some(state.node(voter.0)?.address.clone()))?;
-    let vote = Vote::new(control.leadership().term + 1, control.node().0);
-    let request = VoteRequest::new(vote, control.last_log());
     let message = RaftMessage {
         cluster_id: control.identity().cluster_id.clone(),
         from: control.node().0,
         to: voter.0,
-        body: postcard::to_stdvec(&request).ok()?.into(),
+        body: postcard::to_stdvec(&control.last_log()).ok()?.into(),
     };
     let answer = control.peers().raft(&address).ok()?.pre_vote(message).await.ok()?;
     postcard::from_bytes(&answer.into_inner().body).ok()
@@ -124,9 +121,9 @@ impl Control {
         self.contacts().misses_leader(Instant::now(), Duration::from_millis(silence))
     }
 
-    /// The answer to a candidate that asks before it stands.
-    pub(super) fn would_vote(&self, candidate: &VoteRequest<u64>) -> bool {
-        votes_for(candidate.last_log_id, self.last_log(), self.misses_leader())
+    /// The answer to a candidate that asks before it stands, and whose log ends there.
+    pub(super) fn would_vote(&self, candidate: Option<LogId<u64>>) -> bool {
+        votes_for(candidate, self.last_log(), self.misses_leader())
     }
 
     fn last_log(&self) -> Option<LogId<u64>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_proto::NodeId;
-use tidegate_proto::v1::{NodeState, PingRequest, PingResponse};
+use tidegate_proto::v1::{NodeState, PingRequest};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
@@ -48,8 +48,8 @@ async fn probe(control: Control, node: NodeId, address: String) {
     let mut hurry = 0;
     loop {
         match timeout(control.times().down(), ping(&control, &address)).await {
-            Ok(Ok(answer)) => {
-                control.contacts().heard(node, answer.run, Instant::now());
+            Ok(Ok(run)) => {
+                control.contacts().heard(node, run, Instant::now());
                 hurry = HURRIES;
                 tokio::time::sleep(every).await;
                 continue;
@@ -66,12 +66,12 @@ async fn probe(control: Control, node: NodeId, address: String) {
     }
 }
 
-/// What the other answers; an error says whether nobody listens there.
-async fn ping(control: &Control, address: &str) -> Result<PingResponse, bool> {
+/// The other's run; an error says whether nobody listens there.
+async fn ping(control: &Control, address: &str) -> Result<u64, bool> {
     let mut client = control.peers().raft(address).map_err(|_| false)?;
     let request = PingRequest { cluster_id: control.identity().cluster_id.clone() };
     match client.ping(request).await {
-        Ok(answer) => Ok(answer.into_inner()),
+        Ok(answer) => Ok(answer.into_inner().run),
         Err(status) => Err(is_refusal(&status)),
     }
 }

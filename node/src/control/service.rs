@@ -95,8 +95,8 @@ impl Raft for RaftService {
         &self,
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
-        let request = self.open(request.get_ref())?;
-        self.close(&self.0.would_vote(&request))
+        let candidate = self.open(request.get_ref())?;
+        self.close(&self.0.would_vote(candidate))
     }
 
     async fn install_snapshot(

@@ -9,7 +9,7 @@ use super::world::World;
 /// election thereafter (`ClusterConfig::silence_ms`).
 const LEASE: Micros = 960 * MS;
 /// How much longer they may wait for their turn and their next look.
-const TURN: Micros = 300 * MS;
+const LATER: Micros = 300 * MS;
 
 impl World {
     /// Enough voters can be reached from `machine`; with `free`, those that have
@@ -76,7 +76,7 @@ impl World {
 
     /// Stands for election.
     pub(super) fn stand(&mut self, machine: Machine) {
-        let jitter = self.rng.random_range(0..TURN);
+        let jitter = self.rng.random_range(0..LATER);
         let now = self.nodes[machine].local(self.now);
         self.nodes[machine].memory.view.jitter = jitter;
         if !self.raft.voters.contains(&machine) || !self.majority(machine, true) {

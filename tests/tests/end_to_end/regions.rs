@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidegate_tests::cluster::{Cluster, alone, binaries};
-use tidegate_tests::world::{Extras, Link, Rule, World, is_alone, node, run_alone};
+use tidegate_tests::cluster::{Cluster, binaries};
+use tidegate_tests::world::{Extras, Link, Rule, World, node};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::faults::ran_apart;
 use crate::followed::sequences;
 
 /// Its own name, to run it again.
@@ -29,10 +30,7 @@ const SHARE_MAX: f64 = 0.35;
 /// subscriber gets every change once and in order throughout.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
-    if !is_alone().unwrap() {
-        let _alone = alone().await;
-        let ended = run_alone([NAME, "--exact", "--nocapture"]).unwrap();
-        assert!(ended.success(), "see above");
+    if ran_apart(NAME).await {
         return;
     }
     let regions = ["here", "there", "beyond"];

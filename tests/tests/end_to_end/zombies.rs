@@ -1,10 +1,8 @@
 //! An owner that stands still with half-written batches, and goes on.
 
-use std::time::Duration;
+use tidegate_tests::faults::Kind;
 
-use tidegate_tests::cluster::{alone, binaries};
-use tidegate_tests::faults::{Kind, Plan, Scene, run};
-use tidegate_tests::world::{is_alone, run_alone};
+use crate::faults::{held, ran_apart};
 
 /// Its own name, to run it again.
 const NAME: &str = "zombies::an_owner_thawed_between_data_and_commit_adds_nothing_to_any_sink";
@@ -16,27 +14,9 @@ const NAME: &str = "zombies::an_owner_thawed_between_data_and_commit_adds_nothin
 /// back, and all sinks hold every change once and in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_thawed_between_data_and_commit_adds_nothing_to_any_sink() {
-    if !is_alone().unwrap() {
-        let _alone = alone().await;
-        let ended = run_alone([NAME, "--exact", "--nocapture"]).unwrap();
-        assert!(ended.success(), "see above");
+    if ran_apart(NAME).await {
         return;
     }
-    let kinds = vec![Kind::F34];
-    let plan = Plan {
-        scene: Scene {
-            seed: 20_261_122,
-            nodes: 3,
-            rate: 100,
-            extras: Kind::need(&kinds),
-            binaries: binaries(),
-        },
-        length: Duration::from_secs(1),
-        kinds,
-        say: |_| {},
-    };
-    match run(&plan).await {
-        Ok(done) => assert!(done.verdict.generated > 1_000, "{:?}", done.verdict),
-        Err(violation) => panic!("{violation:#?}"),
-    }
+    let done = held(20_261_122, 100, vec![Kind::F34]).await;
+    assert!(done.verdict.generated > 1_000, "{:?}", done.verdict);
 }
