@@ -19,7 +19,7 @@ use crate::admin::AdminService;
 use crate::checkpoint::{Checkpointer, headroom};
 use crate::clock::{self, Hybrid};
 use crate::config::{ExportSpec, NodeConfig, RetentionConfig};
-use crate::control::{Control, RaftService};
+use crate::control::{Boot, Control, RaftService};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::{Exchange, ExchangeService};
 use crate::feed::FeedService;
@@ -65,12 +65,14 @@ impl Node {
         })?;
         let tasks = Tasks::default();
         let work = WorkThreads::start()?;
-        let spool = Spool::open(SpoolOptions {
+        let boot = Boot::begin(&config.data, &config.boot_id)?;
+        let options = SpoolOptions {
             dir: config.data.join("spool"),
             recent_bytes: config.limits.recent_bytes,
             disk_free_bytes: config.limits.disk_free_bytes,
-        })?;
-        let control = Control::start(&config, &tasks).await?;
+        };
+        let spool = Spool::open(options, boot.stop())?;
+        let control = Control::start(&config, boot, &tasks).await?;
         let exchange =
             Exchange::new(Arc::clone(&spool), control.clone(), config.limits.fetch_credit_bytes);
         let checkpointer = Arc::new(Checkpointer::new(control.clone(), Arc::clone(&spool)));

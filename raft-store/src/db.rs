@@ -5,12 +5,12 @@
 //! a tail away. That is what lets `apply` go unsynced: the entries it folded
 //! were synced before, and are folded again.
 //!
-//! **Recovery** tolerates a torn tail of the write-ahead log: a record that was
-//! cut off in the middle was never acknowledged. A record that is whole but
-//! wrong refuses the start, since what is behind it may have been acknowledged.
-//! (`AbsoluteConsistency` would refuse the torn tail too; `PointInTime`, the
-//! default, would silently forget everything behind a damaged record. The mode
-//! excludes recycling of old log files, hence none here.)
+//! **Recovery** after the death of a process tolerates a torn tail of the
+//! write-ahead log: a record that was cut off in the middle was never
+//! acknowledged. A record that is whole but wrong refuses the start, since what
+//! is behind it may have been acknowledged. (`AbsoluteConsistency` would refuse
+//! the torn tail too. The mode excludes recycling of old log files, hence none
+//! here.) See [`Stop`] for the death of a machine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +34,27 @@ const WRITE_BUFFER_BYTES: usize = 4 * MIB;
 const BLOCK_CACHE_BYTES: usize = 4 * MIB;
 const INFO_LOG_BYTES: usize = MIB;
 
+/// What ended the run that wrote a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The process, at most: the system kept all it wrote, in order. A record that is
+    /// wrong is damage.
+    Process,
+    /// The machine: behind what was synced, pages may be there or not, in any order. The
+    /// first record that is wrong ends the log. Damage before it, in what was synced, is
+    /// not told from that: what it takes away is noticed only where others have it.
+    Machine,
+}
+
+impl From<Stop> for DBRecoveryMode {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Process => Self::TolerateCorruptedTailRecords,
+            Stop::Machine => Self::PointInTime,
+        }
+    }
+}
+
 /// A handle to the database; clones share it.
 #[derive(Clone)]
 pub(crate) struct Db {
@@ -47,12 +68,12 @@ pub(crate) struct Batch {
 }
 
 impl Db {
-    /// Opens the database in `dir`, or makes one there if there is nothing.
+    /// Opens the database in `dir` after `stop`, or makes one there if there is nothing.
     ///
     /// Locked while another process has it; `UnknownFormat` if another version
     /// of Tidegate made it.
-    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::open_with(&options(), dir)
+    pub(crate) fn open(dir: &Path, stop: Stop) -> Result<Self, StoreError> {
+        Self::open_with(&options(stop), dir)
     }
 
     fn open_with(options: &Options, dir: &Path) -> Result<Self, StoreError> {
@@ -176,13 +197,13 @@ where
     }
 }
 
-fn options() -> Options {
+fn options(stop: Stop) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_paranoid_checks(true);
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_wal_recovery_mode(stop.into());
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);

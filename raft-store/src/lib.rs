@@ -27,6 +27,7 @@ mod state; // the fold
 mod store; // opens it all
 mod types; // what Raft is made of here
 
+pub use db::Stop;
 pub use error::{StoreError, StoreErrorKind};
 pub use handle::StateHandle;
 pub use log::LogStore;

@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn open(dir: &TempDir) -> LogStore {
-        LogStore::new(Db::open(dir.path()).unwrap())
+        LogStore::new(Db::open(dir.path(), crate::db::Stop::Process).unwrap())
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::codec::{damaged, decode_log_id, decode_membership};
-use crate::db::Db;
+use crate::db::{Db, Stop};
 use crate::error::StoreError;
 use crate::handle::{Applied, Shared, StateHandle};
 use crate::keys::{Key, ROWS_END, ROWS_START};
@@ -17,16 +17,19 @@ use crate::snapshot::Snapshots;
 pub struct RaftStore;
 
 impl RaftStore {
-    /// Opens `dir`, or makes it if there is nothing. Blocks until the state is
-    /// in memory. The parts go to `openraft::Raft::new`; the handle reads.
+    /// Opens `dir` after `stop`, or makes it if there is nothing. Blocks until the
+    /// state is in memory. The parts go to `openraft::Raft::new`; the handle reads.
     ///
     /// # Errors
     ///
     /// The kind says what the operator must do; no kind is worth a retry.
-    pub fn open(dir: &Path) -> Result<(LogStore, StateMachine, StateHandle), StoreError> {
+    pub fn open(
+        dir: &Path,
+        stop: Stop,
+    ) -> Result<(LogStore, StateMachine, StateHandle), StoreError> {
         let making = |error| StoreError::io(format!("creating {}", dir.display()), &error);
         fs::create_dir_all(dir).map_err(making)?;
-        let db = Db::open(&dir.join("db"))?;
+        let db = Db::open(&dir.join("db"), stop)?;
         let (snapshots, snapshot) = Snapshots::open(&dir.join("snapshots"))?;
         let mut applied = load(&db)?;
         // The process ended between the two halves of an installation, or a

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
+use tidegate_raft_store::Stop;
 
 use crate::control::identity::write_whole;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +17,7 @@ const FILE: &str = "boot.json";
 /// machine's. A run under another boot than the one before it is torn, unless that
 /// one was ended in order.
 #[derive(Debug)]
-pub(super) struct Boot {
+pub struct Boot {
     path: PathBuf,
     /// Absent where no system says.
     now: Option<String>,
@@ -38,7 +39,7 @@ struct Kept {
 impl Boot {
     /// Begins a run over the folder `data`; `source` names the boot. A folder that
     /// does not say what came before counts as torn.
-    pub(super) fn begin(data: &Path, source: &Path) -> Result<Self> {
+    pub fn begin(data: &Path, source: &Path) -> Result<Self> {
         let path = data.join(FILE);
         let now = std::fs::read_to_string(source).ok().map(|text| text.trim().to_owned());
         let torn = match std::fs::read(&path) {
@@ -61,6 +62,12 @@ impl Boot {
     #[must_use]
     pub(super) fn torn(&self) -> bool {
         self.torn
+    }
+
+    /// What the databases in the folder have to reckon with.
+    #[must_use]
+    pub fn stop(&self) -> Stop {
+        if self.torn { Stop::Machine } else { Stop::Process }
     }
 
     /// The cluster knows of this run; from here on only another stop counts.

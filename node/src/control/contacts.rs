@@ -78,9 +78,11 @@ impl Contacts {
         })
     }
 
-    /// When `node` last answered.
-    pub(crate) fn last(&self, node: NodeId) -> Option<Instant> {
-        self.nodes.get(&node).map(|contact| contact.heard)
+    /// When `node` last answered in its run `run`; `None` if another run of it was heard
+    /// last.
+    pub(crate) fn last(&self, node: NodeId, run: u64) -> Option<Instant> {
+        let contact = self.nodes.get(&node).filter(|contact| contact.run == run);
+        contact.map(|contact| contact.heard)
     }
 }
 

@@ -86,12 +86,11 @@ async fn enter(config: &NodeConfig, peers: &Peers) -> Result<Identity> {
 
 impl Control {
     /// Opens the log, starts consensus, and keeps this node in the cluster.
-    pub async fn start(config: &NodeConfig, tasks: &Tasks) -> Result<Self> {
+    pub async fn start(config: &NodeConfig, boot: Boot, tasks: &Tasks) -> Result<Self> {
         let peers = Arc::new(Peers::new(config.limits.message_bytes));
         let identity = Arc::new(identify(config, &peers).await?);
-        let boot = Boot::begin(&config.data, &config.boot_id)?;
-        let (log, machine, state) =
-            RaftStore::open(&config.data.join("raft")).map_err(|error| {
+        let (log, machine, state) = RaftStore::open(&config.data.join("raft"), boot.stop())
+            .map_err(|error| {
                 Error::new(ErrorKind::Corrupt, "open the checkpoint log").because(error)
             })?;
         let network = Network { identity: Arc::clone(&identity), peers: Arc::clone(&peers) };

@@ -87,16 +87,16 @@ pub(crate) fn up(state: &State) -> Vec<(NodeId, u64)> {
 }
 
 /// A new leader gives everyone its full patience; only not the leader before
-/// it, whose silence is why it was elected.
+/// it, whose silence is why it was elected, unless it has started anew since.
 pub(crate) fn blame(
     up: &[(NodeId, u64)],
     contacts: &Contacts,
     liveness: &mut Liveness,
     before: NodeId,
 ) {
-    let run = up.iter().find(|(node, _)| *node == before).map(|(_, run)| *run);
-    if let (Some(run), Some(last)) = (run, contacts.last(before)) {
-        liveness.heard_before(before, run, last);
+    let Some((_, run)) = up.iter().find(|(node, _)| *node == before) else { return };
+    if let Some(last) = contacts.last(before, *run) {
+        liveness.heard_before(before, *run, last);
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) mod sample;
 mod service;
 mod until;
 
+pub use boot::Boot;
 pub(crate) use handle::done_or_there;
 pub use handle::{Control, Leadership};
 pub use identity::Identity;

@@ -204,8 +204,9 @@ impl World {
         if let Some(before) = memory.leader_before.take() {
             // It may have been this node that was away, not the leader before it; then
             // that one's lease may last a moment longer than it is held for up.
-            let run = memory.contacts.last(ids[before]).and(state.node(ids[before].0));
-            self.checks.was_refused(ids[before], run.map_or(0, |node| node.run));
+            let run = state.node(ids[before].0).map_or(0, |node| node.run);
+            let heard = memory.contacts.last(ids[before], run);
+            self.checks.was_refused(ids[before], heard.map_or(0, |_| run));
             blame(&up(state), &memory.contacts, &mut memory.liveness, ids[before]);
         }
         let gone = lost(up(state), &memory.contacts, &mut memory.liveness, (now, patience));

@@ -22,3 +22,4 @@ pub use log::{AHEAD_MAX, Gone, Kept, ShardLog, Tail};
 pub(crate) use log::{Head, Piece, Refusal, Standing};
 pub use retention::{Keep, not_needed, run as run_retention};
 pub use store::{Spool, SpoolOptions};
+pub use tidegate_raft_store::Stop;

@@ -8,6 +8,7 @@ use prost::Message as _;
 use rocksdb::{DB, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
 use tidegate_proto::v1::{Progress, ShardId};
 use tidegate_proto::{Epoch, Frame, Sequence};
+use tidegate_raft_store::Stop;
 use tokio::sync::Notify;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -43,14 +44,14 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the spool in `options.dir`, making it if there is none, and checks
-    /// what it finds. Refuses a folder that another process has open.
-    pub fn open(options: SpoolOptions) -> Result<Arc<Self>> {
+    /// Opens the spool in `options.dir` after `stop`, making it if there is none, and
+    /// checks what it finds. Refuses a folder that another process has open.
+    pub fn open(options: SpoolOptions, stop: Stop) -> Result<Arc<Self>> {
         std::fs::create_dir_all(&options.dir).map_err(|error| {
             let why = format!("make the spool folder {}", options.dir.display());
             Error::new(ErrorKind::Config, why).because(error)
         })?;
-        let db = DB::open(&settings(), &options.dir)
+        let db = DB::open(&settings(stop), &options.dir)
             .map_err(|error| cannot_open(&options.dir, error))?;
         check_format(&db, &options.dir)?;
         let spool = Arc::new(Self { db, options, logs: Mutex::default(), appended: Notify::new() });
@@ -257,7 +258,7 @@ impl Spool {
     }
 }
 
-fn settings() -> Options {
+fn settings(stop: Stop) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     // Batches are written once and read in order: they need not be rewritten
@@ -276,7 +277,7 @@ fn settings() -> Options {
     options.set_keep_log_file_num(2);
     options.set_paranoid_checks(true);
     // A torn tail was never synced, so it was never stable.
-    options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_wal_recovery_mode(stop.into());
     options
 }
 

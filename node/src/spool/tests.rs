@@ -7,6 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tidegate_proto::v1::{ChunkProgress, Operation, Progress, ShardId};
 use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, NodeId, Sequence, Stamp};
+use tidegate_raft_store::Stop;
 
 use super::begins::Begins;
 use super::log::{AHEAD_MAX, Head, ShardLog};
@@ -18,7 +19,7 @@ const OTHER: ShardId = ShardId { export_id: 7, index: 4 };
 
 fn open(dir: &Path, recent_bytes: usize) -> Arc<Spool> {
     let options = SpoolOptions { dir: dir.to_owned(), recent_bytes, disk_free_bytes: 0 };
-    Spool::open(options).unwrap()
+    Spool::open(options, Stop::Process).unwrap()
 }
 
 /// A log that this node owns, alone in sync.
@@ -228,7 +229,7 @@ fn a_full_disk_stops_appends_with_the_remedy_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let disk_free_bytes = u64::MAX;
     let options = SpoolOptions { dir: dir.path().to_owned(), recent_bytes: 0, disk_free_bytes };
-    let spool = Spool::open(options).unwrap();
+    let spool = Spool::open(options, Stop::Process).unwrap();
     let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
     let error = log.append(&frame(1, 1, 1), &at("1"), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "tried again when there is room");

@@ -34,7 +34,7 @@ fn wal(dir: &TempDir) -> PathBuf {
 /// A directory with entries 0 to 4, as a process that was killed leaves it.
 fn killed() -> TempDir {
     let dir = TempDir::new().unwrap();
-    let db = Db::open(dir.path()).unwrap();
+    let db = Db::open(dir.path(), Stop::Process).unwrap();
     (0..5).for_each(|index| put(&db, index));
     drop(db);
     dir
@@ -43,7 +43,7 @@ fn killed() -> TempDir {
 #[test]
 fn what_was_written_is_there_after_a_restart() {
     let dir = killed();
-    assert_eq!(stored(&Db::open(dir.path()).unwrap()), [0, 1, 2, 3, 4]);
+    assert_eq!(stored(&Db::open(dir.path(), Stop::Process).unwrap()), [0, 1, 2, 3, 4]);
 }
 
 /// A directory with the same files.
@@ -59,7 +59,7 @@ fn copy(dir: &TempDir) -> TempDir {
 #[test]
 fn a_torn_tail_costs_only_what_was_torn_wherever_it_tore() {
     let dir = TempDir::new().unwrap();
-    let db = Db::open(dir.path()).unwrap();
+    let db = Db::open(dir.path(), Stop::Process).unwrap();
     (0..4).for_each(|index| put(&db, index));
     let synced = fs::metadata(wal(&dir)).unwrap().len();
     put(&db, 4);
@@ -69,11 +69,15 @@ fn a_torn_tail_costs_only_what_was_torn_wherever_it_tore() {
         let torn = copy(&dir);
         fs::OpenOptions::new().write(true).open(wal(&torn)).unwrap().set_len(end).unwrap();
         let wanted = if end == whole { &[0, 1, 2, 3, 4][..] } else { &[0, 1, 2, 3] };
-        assert_eq!(stored(&Db::open(torn.path()).unwrap()), wanted, "torn after {end} bytes");
+        assert_eq!(
+            stored(&Db::open(torn.path(), Stop::Process).unwrap()),
+            wanted,
+            "torn after {end} bytes"
+        );
         if end == synced + 1 {
             // What follows it now lies behind no damage.
-            put(&Db::open(torn.path()).unwrap(), 5);
-            assert_eq!(stored(&Db::open(torn.path()).unwrap()), [0, 1, 2, 3, 5]);
+            put(&Db::open(torn.path(), Stop::Process).unwrap(), 5);
+            assert_eq!(stored(&Db::open(torn.path(), Stop::Process).unwrap()), [0, 1, 2, 3, 5]);
         }
     }
 }
@@ -86,14 +90,36 @@ fn damage_before_the_tail_refuses_the_start() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
-    assert_eq!(Db::open(dir.path()).err().unwrap().kind(), StoreErrorKind::Corrupt);
+    assert_eq!(Db::open(dir.path(), Stop::Process).err().unwrap().kind(), StoreErrorKind::Corrupt);
+}
+
+/// A machine that stops writes back what it will of the pages that were not synced.
+#[test]
+fn after_a_machine_stopped_the_log_ends_at_its_first_hole_or_wrong_byte() {
+    let dir = TempDir::new().unwrap();
+    let db = Db::open(dir.path(), Stop::Process).unwrap();
+    (0..3).for_each(|index| put(&db, index));
+    let synced = usize::try_from(fs::metadata(wal(&dir)).unwrap().len()).unwrap();
+    (3..5).for_each(|index| put(&db, index));
+    drop(db);
+    for (from, upto, byte) in [(synced, synced + 100, 0), (synced + 50, synced + 51, 1)] {
+        let torn = copy(&dir);
+        let mut bytes = fs::read(wal(&torn)).unwrap();
+        bytes[from..upto].fill(byte);
+        fs::write(wal(&torn), bytes).unwrap();
+        let db = Db::open(torn.path(), Stop::Machine).unwrap();
+        assert_eq!(stored(&db), [0, 1, 2], "{from}..{upto}");
+        put(&db, 5);
+        drop(db);
+        assert_eq!(stored(&Db::open(torn.path(), Stop::Process).unwrap()), [0, 1, 2, 5]);
+    }
 }
 
 #[test]
 fn a_directory_in_use_says_so() {
     let dir = TempDir::new().unwrap();
-    let _open = Db::open(dir.path()).unwrap();
-    let error = Db::open(dir.path()).err().unwrap();
+    let _open = Db::open(dir.path(), Stop::Process).unwrap();
+    let error = Db::open(dir.path(), Stop::Process).err().unwrap();
     assert_eq!(error.kind(), StoreErrorKind::Locked);
     assert!(error.to_string().contains("in use by another process"), "{error}");
 }
@@ -101,12 +127,12 @@ fn a_directory_in_use_says_so() {
 #[test]
 fn a_directory_of_an_unknown_format_is_refused() {
     let dir = TempDir::new().unwrap();
-    let db = Db::open(dir.path()).unwrap();
+    let db = Db::open(dir.path(), Stop::Process).unwrap();
     let mut batch = Batch::default();
     batch.put(Key::Format, &(FORMAT + 1).to_be_bytes());
     db.write_through(batch).unwrap();
     drop(db);
-    let error = Db::open(dir.path()).err().unwrap();
+    let error = Db::open(dir.path(), Stop::Process).err().unwrap();
     assert_eq!(error.kind(), StoreErrorKind::UnknownFormat);
     assert!(error.to_string().contains("has format 2, this build knows 1"), "{error}");
 }
@@ -114,18 +140,18 @@ fn a_directory_of_an_unknown_format_is_refused() {
 #[test]
 fn rows_without_a_format_are_refused() {
     let dir = killed();
-    let db = Db::open(dir.path()).unwrap();
+    let db = Db::open(dir.path(), Stop::Process).unwrap();
     let mut batch = Batch::default();
     batch.delete(Key::Format);
     db.write_through(batch).unwrap();
     drop(db);
-    assert_eq!(Db::open(dir.path()).err().unwrap().kind(), StoreErrorKind::Corrupt);
+    assert_eq!(Db::open(dir.path(), Stop::Process).err().unwrap().kind(), StoreErrorKind::Corrupt);
 }
 
 #[test]
 fn a_flipped_byte_is_found_by_whoever_reads_it() {
     let dir = killed();
-    let db = Db::open(dir.path()).unwrap();
+    let db = Db::open(dir.path(), Stop::Process).unwrap();
     let key = Key::Log(3).encode();
     let mut value = db.inner.get(&key).unwrap().unwrap();
     value[50] ^= 1;
@@ -142,7 +168,7 @@ fn a_flipped_byte_is_found_by_whoever_reads_it() {
 #[test]
 fn scans_keep_to_their_bounds() {
     let dir = killed();
-    let db = Db::open(dir.path()).unwrap();
+    let db = Db::open(dir.path(), Stop::Process).unwrap();
     let scan = |from, upto| {
         let items = db.scan(&Key::Log(from).encode(), &Key::Log(upto).encode());
         items.map(|item| item.unwrap().0).collect::<Vec<_>>()
@@ -157,7 +183,7 @@ fn scans_keep_to_their_bounds() {
 #[tokio::test]
 async fn what_raft_relies_on_is_synced_and_the_rest_is_not() {
     let dir = TempDir::new().unwrap();
-    let mut options = options();
+    let mut options = options(Stop::Process);
     options.enable_statistics();
     let db = Db::open_with(&options, dir.path()).unwrap();
     let mut log = LogStore::new(db.clone());

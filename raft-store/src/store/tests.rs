@@ -22,7 +22,7 @@ struct Builder;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<u64>> {
         let dir = TempDir::new().unwrap();
-        let (log, machine, _) = RaftStore::open(dir.path()).unwrap();
+        let (log, machine, _) = RaftStore::open(dir.path(), Stop::Process).unwrap();
         Ok((dir, log, machine))
     }
 }
@@ -64,7 +64,7 @@ fn checkpoint(index: u64) -> Entry<TypeConfig> {
 /// A store that has applied the history, and its directory.
 async fn applied() -> (TempDir, LogStore, StateMachine, StateHandle) {
     let dir = TempDir::new().unwrap();
-    let (mut log, mut machine, handle) = RaftStore::open(dir.path()).unwrap();
+    let (mut log, mut machine, handle) = RaftStore::open(dir.path(), Stop::Process).unwrap();
     log.blocking_append(history()).await.unwrap();
     machine.apply(history()).await.unwrap();
     (dir, log, machine, handle)
@@ -76,7 +76,7 @@ async fn log_and_state_outlive_the_process() {
     let before = handle.read(State::clone);
     drop((log, machine, handle));
 
-    let (mut log, mut machine, handle) = RaftStore::open(dir.path()).unwrap();
+    let (mut log, mut machine, handle) = RaftStore::open(dir.path(), Stop::Process).unwrap();
     assert_eq!(log.try_get_log_entries(..).await.unwrap(), history());
     assert_eq!(handle.read(State::clone), before);
     assert_eq!(handle.applied(), 4);
@@ -90,14 +90,14 @@ async fn what_was_deleted_stays_deleted() {
     let delete = ExportDelete { name: "orders".to_owned() };
     machine.apply([entry(5, command::Kind::ExportDelete(delete))]).await.unwrap();
     drop((log, machine, handle));
-    let (_, _, handle) = RaftStore::open(dir.path()).unwrap();
+    let (_, _, handle) = RaftStore::open(dir.path(), Stop::Process).unwrap();
     assert_eq!(handle.read(|state| (state.exports().count(), state.shards().count())), (0, 0));
 }
 
 #[tokio::test]
 async fn each_entry_has_its_answer() {
     let dir = TempDir::new().unwrap();
-    let (_, mut machine, _) = RaftStore::open(dir.path()).unwrap();
+    let (_, mut machine, _) = RaftStore::open(dir.path(), Stop::Process).unwrap();
     let answers = machine.apply(history()).await.unwrap();
     assert_eq!(answers.len(), 4);
     let Some(outcome::Kind::Created(created)) = answers[2].0.kind else { panic!("{answers:?}") };
@@ -130,7 +130,7 @@ async fn a_snapshot_carries_everything_to_another_node() {
     let snapshot = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
 
     let other = TempDir::new().unwrap();
-    let (log, mut follower, reader) = RaftStore::open(other.path()).unwrap();
+    let (log, mut follower, reader) = RaftStore::open(other.path(), Stop::Process).unwrap();
     let own = ExportPut { name: "not in the snapshot".to_owned(), ..Default::default() };
     follower.apply([entry(1, command::Kind::ExportPut(own))]).await.unwrap();
     let topology = reader.topology();
@@ -142,7 +142,7 @@ async fn a_snapshot_carries_everything_to_another_node() {
     assert_eq!(*topology.borrow(), 4);
 
     drop((log, follower, reader));
-    let (_, _, reader) = RaftStore::open(other.path()).unwrap();
+    let (_, _, reader) = RaftStore::open(other.path(), Stop::Process).unwrap();
     assert_eq!(reader.read(State::clone), handle.read(State::clone));
 }
 
@@ -167,7 +167,7 @@ async fn a_snapshot_ahead_of_the_rows_is_installed_at_the_start() {
     let current = |dir: &TempDir| -> PathBuf { dir.path().join("snapshots/current") };
     fs::copy(current(&from), current(&to)).unwrap();
     for _ in 0..2 {
-        let (_, mut machine, reader) = RaftStore::open(to.path()).unwrap();
+        let (_, mut machine, reader) = RaftStore::open(to.path(), Stop::Process).unwrap();
         assert_eq!(reader.read(State::clone), handle.read(State::clone));
         assert_eq!(machine.applied_state().await.unwrap().0, Some(id(4)));
         fs::remove_file(current(&to)).ok();
@@ -189,7 +189,7 @@ async fn a_power_cut_costs_nothing_that_was_synced() {
 
     let file = fs::OpenOptions::new().write(true).open(&wal).unwrap();
     file.set_len(synced).unwrap();
-    let (mut log, mut machine, handle) = RaftStore::open(dir.path()).unwrap();
+    let (mut log, mut machine, handle) = RaftStore::open(dir.path(), Stop::Process).unwrap();
     assert_eq!(handle.applied(), 4, "what was applied unsynced is gone");
     let kept = log.try_get_log_entries(5..).await.unwrap();
     assert_eq!(kept, entries, "the log has it all");
@@ -206,13 +206,13 @@ fn newest_wal(dir: &TempDir) -> PathBuf {
 #[test]
 fn a_store_in_use_and_a_file_in_its_place_are_told_apart() {
     let dir = TempDir::new().unwrap();
-    let open = RaftStore::open(dir.path()).unwrap();
-    let error = RaftStore::open(dir.path()).err().unwrap();
+    let open = RaftStore::open(dir.path(), Stop::Process).unwrap();
+    let error = RaftStore::open(dir.path(), Stop::Process).err().unwrap();
     assert_eq!(error.kind(), StoreErrorKind::Locked);
     drop(open);
-    assert!(RaftStore::open(dir.path()).is_ok());
+    assert!(RaftStore::open(dir.path(), Stop::Process).is_ok());
 
     let file = dir.path().join("file");
     fs::write(&file, b"").unwrap();
-    assert_eq!(RaftStore::open(&file).err().unwrap().kind(), StoreErrorKind::Io);
+    assert_eq!(RaftStore::open(&file, Stop::Process).err().unwrap().kind(), StoreErrorKind::Io);
 }

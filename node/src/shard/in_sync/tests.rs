@@ -1,3 +1,5 @@
+use tidegate_raft_store::Stop;
+
 use super::delays::{FIRST, STUCK};
 use super::*;
 use crate::control::sample::Sample;
@@ -12,7 +14,9 @@ const LAG: Duration = Duration::from_secs(10);
 fn seen(acked: u64) -> BTreeMap<NodeId, Copy> {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_owned();
-    let spool = Spool::open(SpoolOptions { dir, recent_bytes: 0, disk_free_bytes: 0 }).unwrap();
+    let spool =
+        Spool::open(SpoolOptions { dir, recent_bytes: 0, disk_free_bytes: 0 }, Stop::Process)
+            .unwrap();
     let shard = ShardId { export_id: 1, index: 0 };
     let log = spool.begin(shard, Epoch(1), Sequence(1), Default::default()).unwrap();
     log.take_over(Epoch(1), (log.next(), Default::default()), BTreeSet::new()).unwrap();

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use tidegate_proto::Draft;
 use tidegate_proto::v1::{Checkpoint, Gap, GapKind, Operation, Shard, ShardId};
+use tidegate_raft_store::Stop;
 
 use super::*;
 use crate::shard::restart::{read_on, recorded, unrecorded, unsaid};
@@ -377,7 +378,8 @@ impl<'a> World<'a> {
 
 fn open(dir: &std::path::Path) -> Arc<Spool> {
     let dir = dir.to_owned();
-    Spool::open(SpoolOptions { dir, recent_bytes: 1 << 20, disk_free_bytes: 0 }).unwrap()
+    Spool::open(SpoolOptions { dir, recent_bytes: 1 << 20, disk_free_bytes: 0 }, Stop::Process)
+        .unwrap()
 }
 
 fn owner(epoch: Epoch, chunks: u32) -> Owner {

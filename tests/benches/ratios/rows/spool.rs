@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rocksdb::{DB, Options, WriteBatch};
-use tidegate_node::spool::{Spool, SpoolOptions};
+use tidegate_node::spool::{Spool, SpoolOptions, Stop};
 use tidegate_proto::v1::{Progress, ShardId};
 use tidegate_proto::{Epoch, Sequence};
 use tokio::sync::{Notify, watch};
@@ -53,7 +53,7 @@ pub(crate) async fn run(bench: &mut Bench) -> Outcome<()> {
 
 async fn append(stock: Arc<Stock>, dir: PathBuf) -> Outcome<f64> {
     let options = SpoolOptions { dir, recent_bytes: 2 << 20, disk_free_bytes: 256 << 20 };
-    let spool = Spool::open(options)?;
+    let spool = Spool::open(options, Stop::Process)?;
     let log = spool.begin(SHARD, Epoch(1), Sequence(1), Progress::default())?;
     log.take_over(Epoch(1), (log.next(), Progress::default()), BTreeSet::new())?;
     let syncing = tokio::spawn(Arc::clone(&spool).keep_synced());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tidegate_proto::v1::Progress;
 use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Stamp};
+use tidegate_raft_store::Stop;
 
 use super::*;
 use crate::spool::store::SpoolOptions;
@@ -14,7 +15,7 @@ const SHARD: ShardId = ShardId { export_id: 7, index: 3 };
 
 fn open(dir: &std::path::Path) -> Arc<Spool> {
     let options = SpoolOptions { dir: dir.to_owned(), recent_bytes: 0, disk_free_bytes: 0 };
-    Spool::open(options).unwrap()
+    Spool::open(options, Stop::Process).unwrap()
 }
 
 /// A batch that sets each key to its value, or deletes it.
