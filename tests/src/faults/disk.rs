@@ -111,7 +111,11 @@ impl Fault for BadSync {
     }
 
     async fn inject(&mut self, arena: &mut Arena) -> Outcome<String> {
-        self.node = self.pick % arena.world.size();
+        self.node = match self.sync {
+            Sync::Slow => self.pick % arena.world.size(),
+            // Only who keeps a shard syncs its spool.
+            Sync::Fails(_) => arena.owner(self.pick)?,
+        };
         let disk = arena.world.disk(self.node)?;
         self.disturbed = disk.disturbed();
         match self.sync {

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tonic::async_trait;
 
+use super::zombie::writer;
 use super::{Arena, Before, Fault};
 use crate::Outcome;
 use crate::world::{Counts, Link, Rule, SINK, SOURCE, Wires, node};
@@ -35,7 +36,7 @@ pub(super) enum Shape {
     OwnerAlone(usize),
     /// Who reads the bank from the bank's store.
     NoSource,
-    /// A node that reads shards from the bucket.
+    /// A node that writes to sinks from the bucket.
     NoSink(usize),
     /// Two nodes from each other; a third sees both.
     Chain(usize),
@@ -87,8 +88,8 @@ impl Cut {
                 (Link::both(node(owner), SOURCE).to_vec(), format!("node{owner} sees no source"))
             }
             Shape::NoSink(pick) => {
-                let owner = arena.owner(pick)?;
-                (Link::both(node(owner), SINK).to_vec(), format!("node{owner} sees no sink"))
+                let writer = writer(arena, pick)?;
+                (Link::both(node(writer), SINK).to_vec(), format!("node{writer} sees no sink"))
             }
             Shape::Chain(pick) | Shape::Pair(pick) => {
                 let (one, other) = (pick % size, (pick + 1) % size);

@@ -19,7 +19,7 @@ use crate::Outcome;
 /// Subscribers that stop reading, at each node.
 const LAZY: usize = 4;
 /// What an answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(20);
 /// How long the others may then wait for a change.
 const OTHERS: Duration = Duration::from_secs(3);
 /// A sequence no shard reaches.
@@ -121,8 +121,10 @@ async fn subscribe(address: &str, from: From, credit_bytes: u64) -> Outcome<Open
     };
     requests.send(SubscribeRequest { kind: Some(Kind::Start(start)) }).await?;
     let mut client = FeedClient::connect(format!("http://{address}")).await?;
-    let answer = timeout(ANSWER, client.subscribe(ReceiverStream::new(outbound))).await??;
-    Ok((requests, answer.into_inner()))
+    let answer = timeout(ANSWER, client.subscribe(ReceiverStream::new(outbound))).await;
+    let answer =
+        answer.map_err(|_| format!("{address} did not answer a subscription in {ANSWER:?}"))?;
+    Ok((requests, answer?.into_inner()))
 }
 
 /// How a subscription with this token is refused; `None` if it is not.
@@ -140,7 +142,10 @@ async fn resumes(address: &str, token: Vec<u8>) -> Outcome<()> {
     let own = Token::decode(&token)?;
     let opened = subscribe(address, From::Token(token.into()), 1 << 20).await?;
     let (_requests, mut responses) = opened;
-    let response = timeout(ANSWER, responses.message()).await??.ok_or("the feed ended")?;
+    let response = timeout(ANSWER, responses.message()).await;
+    let response =
+        response.map_err(|_| format!("at {address} nothing came after a token in {ANSWER:?}"))?;
+    let response = response?.ok_or("the feed ended")?;
     let first = Frame::parse(response.frames[0].clone())?.first().0;
     let shard: Option<u32> = response.shard.strip_prefix("datagen-").and_then(|it| it.parse().ok());
     let at = shard.and_then(|shard| own.sequences.get(&shard)).map_or(0, |at| at.0);

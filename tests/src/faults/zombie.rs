@@ -254,7 +254,7 @@ fn delivered(arena: &Arena) -> BTreeMap<(u64, String, String), u64> {
 }
 
 /// The number of a node that writes to every sink: one of them by `pick`.
-fn writer(arena: &Arena, pick: usize) -> Outcome<usize> {
+pub(super) fn writer(arena: &Arena, pick: usize) -> Outcome<usize> {
     let (cluster, sinks) = (arena.watch.cluster(), sinks_of(&arena.world));
     let writes = |number: &usize, sink: &str| {
         let ids = cluster.shards.iter().filter_map(|shard| shard.writers.get(sink));
