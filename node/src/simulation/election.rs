@@ -4,6 +4,7 @@ use rand::Rng as _;
 
 use super::event::{Event, MS, Machine, Message, Micros};
 use super::world::World;
+use crate::error::ErrorKind;
 
 /// Followers refuse another leader for so long after they heard one, and stand for
 /// election thereafter (`ClusterConfig::silence_ms`).
@@ -85,6 +86,7 @@ impl World {
         self.raft.term += 1;
         self.trace.note(self.now, "leads", &[machine as u64, self.raft.term]);
         self.raft.leader = Some(machine);
+        self.leave_proposals(machine);
         let view = &mut self.nodes[machine].memory.view;
         (view.leader, view.term, view.heard) = (Some(machine), self.raft.term, now);
         view.followed = None;
@@ -113,12 +115,27 @@ impl World {
             self.tell_of_newer(machine, leader, newer);
             return;
         }
+        if term > view.term && view.leader != Some(leader) {
+            self.leave_proposals(machine);
+        }
+        let view = &mut self.nodes[machine].memory.view;
         (view.term, view.leader, view.heard) = (term, Some(leader), now);
         view.said = sent.max(view.said);
         if leader == machine {
             view.followed = Some(now);
         }
         self.apply(machine, commit);
+    }
+
+    /// Another leads now: what this machine proposed before has an unknown outcome, as
+    /// `control/leader.rs` has it.
+    fn leave_proposals(&mut self, machine: Machine) {
+        let waiting: Vec<_> = self.nodes[machine].memory.waiting.keys().copied().collect();
+        let to = self.nodes[machine].process(machine);
+        for number in waiting {
+            let answer = Err(ErrorKind::Unknown);
+            self.push(MS, Event::Arrive(machine, Message::Proposed { to, number, answer }));
+        }
     }
 
     /// A leader of an old term learns that there is a newer one.
