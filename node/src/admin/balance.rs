@@ -9,11 +9,10 @@ use tonic::Status;
 
 use crate::control::Control;
 use crate::placement::Uneven;
+use crate::placement::rates::weight;
 
 /// How long the shards' load is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// A shard weighs 1 and as much again for so many bytes per second.
-const WEIGHED_BYTES: u64 = 64 << 10;
 
 /// Looks how much each shard captures, and plans the moves that would even the
 /// nodes out.
@@ -25,10 +24,7 @@ pub(super) async fn plan(control: &Control) -> Result<PlanRebalanceResponse, Sta
         let (before, now) = (before.get(&id), now.get(&id));
         now.unwrap_or(&0).saturating_sub(*before.or(now).unwrap_or(&0)) / LOOK.as_secs()
     };
-    let load = |shard: &Shard| {
-        let weight = 1 + rate(shard.id.unwrap_or_default()) / WEIGHED_BYTES;
-        u32::try_from(weight).unwrap_or(u32::MAX)
-    };
+    let load = |shard: &Shard| weight(rate(shard.id.unwrap_or_default()));
     let uneven = control.read(|state| Uneven::new(state, load));
     let moves = tokio::task::spawn_blocking(move || uneven.even_out()).await;
     let moves = moves.map_err(|_| Status::internal("planning the moves failed"))?.into_iter();

@@ -109,7 +109,6 @@ async fn beat(control: &Control) -> Result<HeartbeatResponse> {
         cluster_id: control.identity().cluster_id.clone(),
         node: control.identity().node().0,
         run: control.run(),
-        load: 0,
     };
     control.heartbeat(request).await
 }

@@ -50,6 +50,7 @@ impl Sample {
         match self.state.apply(self.index, command).kind {
             Some(outcome::Kind::Created(created)) => created.id,
             Some(outcome::Kind::Done(_)) => 0,
+            Some(outcome::Kind::Checkpoints(taken)) if taken.refused.is_empty() => 0,
             other => panic!("{other:?}"),
         }
     }

@@ -73,7 +73,7 @@ pub struct Now {
     pub region: Option<u32>,
     /// Per sink, its writer.
     pub writers: Vec<Writer>,
-    /// Its load, in thousandths of a core; at least 1 is counted.
+    /// What it weighs beside others; at least 1 is counted.
     pub load: u32,
     /// The nodes that keep its spool.
     pub copies: BTreeSet<usize>,

@@ -1,6 +1,6 @@
 //! The leader's placement loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::config::{ClusterConfig, ExportSpec};
 use crate::control::Control;
 use crate::placement::arithmetic::{Life, Now, Problem, Site, Writer, balance, place};
 use crate::placement::moves::Moves;
+use crate::placement::rates::{Rates, weight};
 
 /// How often the loop looks even if it was not told of a change.
 pub(crate) const ROUND: Duration = Duration::from_secs(1);
@@ -29,14 +30,17 @@ pub async fn run(control: Control) {
     loop {
         // An error means the log is closing.
         let changed = tokio::time::timeout(ROUND, topology.changed()).await.is_ok();
+        let now = Instant::now();
+        if planner.rates.due(now) {
+            control.read(|state| planner.look(state, now));
+        }
         if !control.leads() {
-            planner = Planner::new(control.times());
+            planner.forget(control.times());
             continue;
         }
         if planner.rests && !changed {
             continue;
         }
-        let now = Instant::now();
         let steps = control.read(|state| planner.steps(state, now));
         if steps.is_empty() {
             continue;
@@ -61,6 +65,7 @@ pub(crate) struct Planner {
     down: BTreeMap<u64, Instant>,
     back: BTreeMap<u64, Instant>,
     moves: Moves,
+    rates: Rates,
     /// What exports ask for, by id and version.
     policies: BTreeMap<(u64, u64), Arc<Policy>>,
     /// Regions by their numbers.
@@ -92,16 +97,28 @@ impl Planner {
             down: BTreeMap::new(),
             back: BTreeMap::new(),
             moves: Moves::new(times.moved()),
+            rates: Rates::default(),
             policies: BTreeMap::new(),
             regions: Vec::new(),
             rests: false,
         }
     }
 
+    /// Forgets all but how much the shards capture: this node does not lead.
+    pub(crate) fn forget(&mut self, times: &ClusterConfig) {
+        let rates = std::mem::take(&mut self.rates);
+        *self = Self { rates, ..Self::new(times) };
+    }
+
+    /// Looks how much the shards capture.
+    pub(crate) fn look(&mut self, state: &State, now: Instant) {
+        self.rates.look(state, now);
+    }
+
     /// The commands that would make the state as placement wants it.
     pub(crate) fn steps(&mut self, state: &State, now: Instant) -> Vec<command::Kind> {
         let nodes: Vec<_> = state.nodes().collect();
-        let shards: Vec<_> = state.shards().filter(|shard| ready(state, shard)).collect();
+        let shards = ready(state);
         let all_ready = shards.len() == state.shards().count();
         let problem = self.problem(state, (&nodes, &shards), now);
         let settled = |site: &Site| match site.life {
@@ -189,7 +206,7 @@ impl Planner {
             reader: at(&shard.reader),
             region: policy.source,
             writers,
-            load: 1,
+            load: weight(self.rates.of(shard.id.unwrap_or_default())),
             copies: shard.copies.iter().filter_map(at).collect(),
             in_sync: shard.in_sync.iter().filter_map(at).collect(),
             moving_to: at(&shard.moving_to),
@@ -275,16 +292,22 @@ fn up(node: &Node) -> bool {
     node.state() == NodeState::Up
 }
 
-/// Its parents are captured to their end, and it is not at its own.
-fn ready(state: &State, shard: &Shard) -> bool {
-    let spec = shard.spec.clone().unwrap_or_default();
-    let id = shard.id.unwrap_or_default();
-    spec.parents.iter().all(|parent| {
-        let known = state
-            .shards_of(id.export_id)
-            .find(|other| other.spec.as_ref().is_some_and(|spec| spec.name == *parent));
-        known.is_none_or(ended)
-    })
+/// The shards whose parents are captured to their end.
+fn ready(state: &State) -> Vec<&Shard> {
+    let waits =
+        state.shards().filter_map(|shard| shard.spec.as_ref()).any(|it| !it.parents.is_empty());
+    let open = state.shards().filter(|shard| waits && !ended(shard)).filter_map(named);
+    let open: HashSet<(u64, &str)> = open.collect();
+    let is_ready = |shard: &&Shard| {
+        let export = shard.id.unwrap_or_default().export_id;
+        let mut parents = shard.spec.iter().flat_map(|spec| &spec.parents);
+        parents.all(|parent| !open.contains(&(export, parent.as_str())))
+    };
+    state.shards().filter(is_ready).collect()
+}
+
+fn named(shard: &Shard) -> Option<(u64, &str)> {
+    Some((shard.id?.export_id, shard.spec.as_ref()?.name.as_str()))
 }
 
 fn sinks_of(state: &State, shard: &Shard) -> Vec<String> {

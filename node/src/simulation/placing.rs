@@ -10,7 +10,7 @@ use super::world::World;
 use crate::control::handle::done;
 use crate::control::members::up;
 use crate::error::ErrorKind;
-use crate::placement::planner::{Planner, ROUND};
+use crate::placement::planner::ROUND;
 
 const PROPOSE_WAIT: Micros = 10_000 * MS;
 
@@ -23,8 +23,11 @@ impl World {
         }
         let now = self.instant(machine);
         let node = &mut self.nodes[machine];
+        if periodic {
+            node.memory.planner.look(&node.disk.state, now);
+        }
         if !node.leads(machine) {
-            node.memory.planner = Planner::new(&self.times);
+            node.memory.planner.forget(&self.times);
             return;
         }
         if node.memory.placing > 0 {
