@@ -12,6 +12,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes in flight per stream before the receiver must have taken some.
 const WINDOW_BYTES: u32 = 8 << 20;
+/// All fetches from a node share a connection. What each may have in flight is bounded by
+/// its credit; were their sum bounded here, those whose receiver stands still would in the
+/// end stop all others.
+const CONNECTION_BYTES: u32 = (1 << 31) - 1;
 /// Bytes of an HTTP/2 frame: a batch goes in one, not in pieces of 16 KiB.
 const FRAME_BYTES: u32 = 1 << 20;
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
@@ -70,7 +74,7 @@ impl Peers {
             .keep_alive_timeout(Duration::from_secs(2))
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES * 2)
+            .initial_connection_window_size(CONNECTION_BYTES)
             .max_frame_size(FRAME_BYTES)
             .connect_lazy();
         channels.insert((purpose, address.to_owned()), channel.clone());

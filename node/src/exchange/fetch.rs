@@ -55,6 +55,12 @@ impl Exchange {
         Self { spool, control, credit_bytes }
     }
 
+    /// The same for fetches that have at most `credit_bytes` in flight.
+    #[must_use]
+    pub fn with_credit(self, credit_bytes: u64) -> Self {
+        Self { credit_bytes: self.credit_bytes.min(credit_bytes), ..self }
+    }
+
     /// The batches of `shard` from the oldest retained on.
     pub async fn fetch_oldest(&self, shard: ShardId) -> Result<Box<dyn Fetch>> {
         self.open(shard, OLDEST).await

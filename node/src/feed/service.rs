@@ -32,6 +32,9 @@ const PORTIONS_MAX: usize = 4;
 /// Credit a subscriber has that asked for none: enough to be fast, little
 /// enough to be forgotten.
 const CREDIT_DEFAULT: u64 = 4 << 20;
+/// What a shard's fetch may have in flight at least, however the subscriber's credit is
+/// shared out.
+const LANE_CREDIT_MIN: u64 = 64 << 10;
 
 /// How long a node that is behind a subscriber's token may take to catch up.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -80,8 +83,10 @@ impl FeedService {
         let format = if json { FeedFormat::Json } else { FeedFormat::Frames };
         let cluster_id = self.control.identity().cluster_id.clone();
         let (export_id, lanes) = self.control.read(|state| lanes(state, &cluster_id, start))?;
+        let credit = if start.credit_bytes == 0 { CREDIT_DEFAULT } else { start.credit_bytes };
+        let share = (credit / (lanes.len() as u64).max(1)).max(LANE_CREDIT_MIN);
         let plan = Plan {
-            exchange: self.exchange.clone(),
+            exchange: self.exchange.clone().with_credit(share),
             control: self.control.clone(),
             export: start.export.clone(),
             filter,
@@ -89,7 +94,6 @@ impl FeedService {
             until_now: start.until_now,
         };
         let token = Token { cluster_id, export_id, sequences: begun(&lanes) };
-        let credit = if start.credit_bytes == 0 { CREDIT_DEFAULT } else { start.credit_bytes };
         Ok(Subscription {
             control: self.control.clone(),
             start: start.clone(),

@@ -2,19 +2,15 @@
 
 use std::time::Duration;
 
-use tidegate_proto::v1::feed_client::FeedClient;
-use tidegate_proto::v1::subscribe_request::Kind;
 use tidegate_proto::v1::subscribe_start::From;
-use tidegate_proto::v1::{FeedFormat, SubscribeRequest, SubscribeResponse, SubscribeStart};
 use tidegate_proto::{Frame, Token};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, async_trait};
+use tonic::{Code, Status, async_trait};
 
 use super::arena::GENERATED;
 use super::{Arena, Fault};
 use crate::Outcome;
+use crate::feed::{Open, open};
 
 /// Subscribers that stop reading, at each node.
 const LAZY: usize = 4;
@@ -24,9 +20,6 @@ const ANSWER: Duration = Duration::from_secs(20);
 const OTHERS: Duration = Duration::from_secs(3);
 /// A sequence no shard reaches.
 const FAR: u64 = 1 << 40;
-
-/// An open subscription, and what keeps it open.
-type Open = (mpsc::Sender<SubscribeRequest>, Streaming<SubscribeResponse>);
 
 /// Some subscribers stop reading; others resume with tokens that are old, of the
 /// future, of another cluster, or damaged.
@@ -79,7 +72,7 @@ impl Fault for Pest {
         let addresses = arena.world.cluster.addresses();
         for address in &addresses {
             for _ in 0..LAZY {
-                self.lazy.push(subscribe(address, From::Earliest(true), 1).await?);
+                self.lazy.push(open(address, GENERATED, From::Earliest(true), 1).await?);
             }
         }
         let token = arena.generated.token();
@@ -110,26 +103,9 @@ impl Fault for Pest {
     }
 }
 
-async fn subscribe(address: &str, from: From, credit_bytes: u64) -> Outcome<Open> {
-    let (requests, outbound) = mpsc::channel(1);
-    let start = SubscribeStart {
-        export: GENERATED.to_owned(),
-        from: Some(from),
-        format: FeedFormat::Frames.into(),
-        credit_bytes,
-        ..SubscribeStart::default()
-    };
-    requests.send(SubscribeRequest { kind: Some(Kind::Start(start)) }).await?;
-    let mut client = FeedClient::connect(format!("http://{address}")).await?;
-    let answer = timeout(ANSWER, client.subscribe(ReceiverStream::new(outbound))).await;
-    let answer =
-        answer.map_err(|_| format!("{address} did not answer a subscription in {ANSWER:?}"))?;
-    Ok((requests, answer?.into_inner()))
-}
-
 /// How a subscription with this token is refused; `None` if it is not.
 async fn refused(address: &str, token: Vec<u8>) -> Option<Status> {
-    let opened = subscribe(address, From::Token(token.into()), 1 << 20).await;
+    let opened = open(address, GENERATED, From::Token(token.into()), 1 << 20).await;
     let mut responses = match opened {
         Ok((_requests, responses)) => responses,
         Err(error) => return error.downcast::<Status>().ok().map(|status| *status),
@@ -140,7 +116,7 @@ async fn refused(address: &str, token: Vec<u8>) -> Option<Status> {
 /// Fails unless a subscriber with this token gets what follows it.
 async fn resumes(address: &str, token: Vec<u8>) -> Outcome<()> {
     let own = Token::decode(&token)?;
-    let opened = subscribe(address, From::Token(token.into()), 1 << 20).await?;
+    let opened = open(address, GENERATED, From::Token(token.into()), 1 << 20).await?;
     let (_requests, mut responses) = opened;
     let response = timeout(ANSWER, responses.message()).await;
     let response =
