@@ -82,6 +82,15 @@ impl Postgres {
     /// As [`Postgres::start`].
     pub async fn restart(&mut self) {
         self.stop();
+        self.resume().await;
+    }
+
+    /// Starts the server again after [`Postgres::stop`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Postgres::start`].
+    pub async fn resume(&mut self) {
         self.server = launch(self.owner, &self.programs, self.folder.path(), self.port, &[]);
         self.ready().await;
     }
@@ -136,7 +145,8 @@ impl Postgres {
         panic!("PostgreSQL did not open port {port} within half a minute");
     }
 
-    fn stop(&mut self) {
+    /// Ends the server as a crash would.
+    pub fn stop(&mut self) {
         let stopped = run_as(self.owner, &self.programs.join("pg_ctl"))
             .args(["stop", "-s", "-m", "immediate", "-D"])
             .arg(self.folder.path().join("data"))

@@ -60,7 +60,7 @@ fn a_rate_follows_what_is_captured_and_fades() {
     rates.look(&stage.cluster.state, start);
     assert!(!rates.due(start + LOOK / 2));
     assert_eq!(rates.of(stage.shards[0]), 0, "one look tells no rate");
-    stage.capture(0, 2, 100_000_000);
+    stage.capture(0, 2, 50_000_000);
     rates.look(&stage.cluster.state, start + LOOK);
     assert_eq!(rates.of(stage.shards[0]), 5_000_000, "half of 50 MB in 5 s");
     rates.look(&stage.cluster.state, start + LOOK * 2);
