@@ -5,9 +5,10 @@ use tidegate_proto::v1::{
     ApplyRequest, CancelSnapshotRequest, Check, CordonNodeRequest, DeleteExportRequest,
     DoctorRequest, Export, ExportState, Gap, ListExportsRequest, ListGapsRequest, ListNodesRequest,
     ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
-    PauseSnapshotRequest, PlanRebalanceRequest, PlanRequest, PlanResponse, PlannedMove, Rate,
-    RemoveNodeRequest, RepairGapRequest, SetExportRateRequest, SetExportStateRequest,
-    SplitShardRequest, SplitShardResponse, StartSnapshotRequest, StatusRequest, StatusResponse,
+    PauseSnapshotRequest, PlanRebalanceRequest, PlanRequest, PlanResponse, PlannedMove,
+    PromoteNodeRequest, Rate, RemoveNodeRequest, RepairGapRequest, SetExportRateRequest,
+    SetExportStateRequest, SplitShardRequest, SplitShardResponse, StartSnapshotRequest,
+    StatusRequest, StatusResponse,
 };
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -124,6 +125,13 @@ impl Cluster {
     pub(crate) async fn remove_node(&mut self, node: &str) -> Result<()> {
         let request = || RemoveNodeRequest { node: node.to_owned() };
         let answer = self.endpoints.ask(|it| async { admin(it).remove_node(request()).await });
+        answer.await.map(|_| ())
+    }
+
+    /// Lets a learner vote.
+    pub(crate) async fn promote(&mut self, node: &str) -> Result<()> {
+        let request = || PromoteNodeRequest { node: node.to_owned() };
+        let answer = self.endpoints.ask(|it| async { admin(it).promote_node(request()).await });
         answer.await.map(|_| ())
     }
 

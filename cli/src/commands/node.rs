@@ -41,6 +41,14 @@ pub(crate) enum NodeCommand {
         #[arg(long, default_value_t = 600)]
         wait: u64,
     },
+    /// Let a node that joined with --learner vote, as soon as it has caught up
+    ///
+    /// A majority of those that vote must be up: three survive the loss of one, as do four.
+    #[command(after_help = "Example:\n  tidegate node promote node4")]
+    Promote {
+        /// Name of the node
+        node: String,
+    },
     /// Take a node out of the cluster for good
     ///
     /// It must be down or cordoned, and have no work.
@@ -57,7 +65,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Serialize)]
 struct DoneView {
     node: String,
-    /// `cordoned`, `schedulable`, `drained` or `removed`.
+    /// `cordoned`, `schedulable`, `drained`, `promoted` or `removed`.
     state: &'static str,
 }
 
@@ -81,6 +89,10 @@ pub(crate) async fn run(command: NodeCommand, mut cluster: Cluster, common: &Com
         NodeCommand::Drain { node, wait } => {
             drain(&mut cluster, &node, Duration::from_secs(wait)).await?;
             done(node, "drained", format)
+        }
+        NodeCommand::Promote { node } => {
+            cluster.promote(&node).await?;
+            done(node, "promoted", format)
         }
         NodeCommand::Remove { node } => remove(&mut cluster, node, common).await,
         NodeCommand::List => {

@@ -1,6 +1,7 @@
 //! What an operator can see and do; the `Admin` service. Any node answers.
 
 mod balance;
+mod doctor;
 mod moves;
 mod names;
 mod plan;

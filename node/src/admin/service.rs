@@ -8,28 +8,27 @@ use tidegate_proto::v1::admin_server::Admin;
 use tidegate_proto::v1::{
     ApplyRequest, ApplyResponse, CancelSnapshotRequest, CancelSnapshotResponse, Check,
     CordonNodeRequest, CordonNodeResponse, DeleteExportRequest, DeleteExportResponse,
-    DoctorRequest, DoctorResponse, Export, ExportDelete, ExportSetRate, ExportSetState,
-    ListExportsRequest, ListExportsResponse, ListGapsRequest, ListGapsResponse, ListNodesRequest,
-    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
-    NodeCordon, NodeRemove, NodeState, PauseSnapshotRequest, PauseSnapshotResponse,
-    PlanRebalanceRequest, PlanRebalanceResponse, PlanRequest, PlanResponse, Refused, RefusedKind,
-    RemoveNodeRequest, RemoveNodeResponse, RepairGapRequest, RepairGapResponse,
-    SetExportRateRequest, SetExportRateResponse, SetExportStateRequest, SetExportStateResponse,
-    SplitShardRequest, SplitShardResponse, StartSnapshotRequest, StartSnapshotResponse,
-    StatusRequest, StatusResponse, command, outcome,
+    DoctorRequest, DoctorResponse, ExportDelete, ExportSetRate, ExportSetState, ListExportsRequest,
+    ListExportsResponse, ListGapsRequest, ListGapsResponse, ListNodesRequest, ListNodesResponse,
+    ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse, NodeCordon,
+    NodePromote, NodeRemove, PauseSnapshotRequest, PauseSnapshotResponse, PlanRebalanceRequest,
+    PlanRebalanceResponse, PlanRequest, PlanResponse, PromoteNodeRequest, PromoteNodeResponse,
+    Refused, RefusedKind, RemoveNodeRequest, RemoveNodeResponse, RepairGapRequest,
+    RepairGapResponse, SetExportRateRequest, SetExportRateResponse, SetExportStateRequest,
+    SetExportStateResponse, SplitShardRequest, SplitShardResponse, StartSnapshotRequest,
+    StartSnapshotResponse, StatusRequest, StatusResponse, command, outcome,
 };
-use tidegate_raft_store::State;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::admin::balance;
+use crate::admin::doctor;
 use crate::admin::moves;
 use crate::admin::names;
 use crate::admin::plan;
 use crate::admin::snapshots;
 use crate::admin::split;
 use crate::admin::steps::Steps;
-use crate::checkpoint::headroom;
 use crate::clock;
 use crate::control::Control;
 use crate::control::status;
@@ -37,8 +36,6 @@ use crate::spool::Spool;
 
 /// How long a question waits for a node that has just started.
 const CATCH_UP: Duration = Duration::from_secs(3);
-/// Less time until a source forgets what is to be read next is no room for a repair.
-const HEADROOM_MIN: Duration = Duration::from_secs(60);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -80,42 +77,6 @@ impl AdminService {
 
     fn node_named(&self, name: &str) -> Result<u64, Status> {
         self.control.read(|state| names::node(state, name))
-    }
-
-    fn own_checks(&self) -> Vec<Check> {
-        let leader = self.control.leadership().leader;
-        let voters = self.control.voters().len();
-        vec![
-            Check {
-                name: "leader".to_owned(),
-                passed: leader.is_some(),
-                detail: leader.map_or("none".to_owned(), |id| format!("node {id}")),
-                remedy: "start enough nodes for a majority; see `tidegate node list`".to_owned(),
-            },
-            Check {
-                name: "lease".to_owned(),
-                passed: self.control.lease().held(),
-                detail: "this node's right to run shards".to_owned(),
-                remedy: "check the network between this node and the leader".to_owned(),
-            },
-            Check {
-                name: "quorum".to_owned(),
-                passed: voters != 2,
-                detail: format!("{voters} voting nodes"),
-                remedy: "two nodes survive no loss: add a third".to_owned(),
-            },
-            Check {
-                name: "data folder".to_owned(),
-                passed: self.data.is_dir(),
-                detail: self.data.display().to_string(),
-                remedy: "mount it again, then restart the node".to_owned(),
-            },
-            room(&self.spool),
-            self.control.read(nodes_up),
-        ]
-        .into_iter()
-        .map(|check| if check.passed { Check { remedy: String::new(), ..check } } else { check })
-        .collect()
     }
 }
 
@@ -269,6 +230,15 @@ impl Admin for AdminService {
         Ok(Response::new(RemoveNodeResponse {}))
     }
 
+    async fn promote_node(
+        &self,
+        request: Request<PromoteNodeRequest>,
+    ) -> Answer<PromoteNodeResponse> {
+        let node = self.node_named(&request.into_inner().node)?;
+        self.act(command::Kind::NodePromote(NodePromote { node })).await?;
+        Ok(Response::new(PromoteNodeResponse {}))
+    }
+
     async fn start_snapshot(
         &self,
         request: Request<StartSnapshotRequest>,
@@ -315,11 +285,11 @@ impl Admin for AdminService {
 
     async fn doctor(&self, request: Request<DoctorRequest>) -> Answer<DoctorResponse> {
         let name = request.into_inner().export;
-        let mut checks = self.own_checks();
+        let mut checks = doctor::cluster(&self.control, &self.data, &self.spool);
         let specs: Vec<(String, String)> = self.control.read(|state| {
             let wanted = state.exports().filter(|it| name.is_empty() || it.name == name);
             let specs = wanted.map(|export| {
-                checks.extend(headroom_check(state, export));
+                checks.extend(doctor::headroom(state, export));
                 (export.name.clone(), export.spec.clone())
             });
             specs.collect()
@@ -337,45 +307,6 @@ impl Admin for AdminService {
         }
         Ok(Response::new(DoctorResponse { checks }))
     }
-}
-
-fn nodes_up(state: &State) -> Check {
-    let down = state.nodes().filter(|node| node.state() == NodeState::Down);
-    let down: Vec<_> = down.map(|node| node.name.as_str()).collect();
-    Check {
-        name: "nodes".to_owned(),
-        passed: down.is_empty(),
-        detail: if down.is_empty() { "all are up".to_owned() } else { down.join(", ") + " down" },
-        remedy: "start what is down; in place of a machine that is lost let another join, and \
-                 remove it with `tidegate node remove`"
-            .to_owned(),
-    }
-}
-
-fn room(spool: &Spool) -> Check {
-    let room = spool.check_room().err();
-    Check {
-        name: "disk room".to_owned(),
-        passed: room.is_none(),
-        detail: room.map_or("enough for the spool".to_owned(), |error| error.to_string()),
-        remedy: "free some, or mend the sinks; capture then goes on by itself".to_owned(),
-    }
-}
-
-/// A source that keeps all it has, or has told nothing yet, has none.
-fn headroom_check(state: &State, export: &Export) -> Option<Check> {
-    let left = headroom(state, export.id, clock::now_ms())?;
-    Some(Check {
-        name: format!("{}: headroom", export.name),
-        passed: left >= HEADROOM_MIN,
-        detail: format!(
-            "{} s until the source forgets what is to be read next, if it is read no more",
-            left.as_secs()
-        ),
-        remedy: "let the export run: see `tidegate shard list` for what holds it up; then let \
-                 the source keep its log for longer"
-            .to_owned(),
-    })
 }
 
 fn of(shard: Option<tidegate_proto::v1::ShardId>) -> u64 {

@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub join: Vec<String>,
     /// Start a new cluster, on the first start only.
     pub bootstrap: bool,
+    /// Join without a vote, on the first start only.
+    pub learner: bool,
     /// Allow addresses that are not loopback although nothing is encrypted yet.
     pub insecure: bool,
     /// File that names this boot of the machine: after another boot, what was not
@@ -56,6 +58,7 @@ impl Default for NodeConfig {
             region: "local".to_owned(),
             join: Vec::new(),
             bootstrap: false,
+            learner: false,
             insecure: false,
             boot_id: PathBuf::from("/proc/sys/kernel/random/boot_id"),
             cluster: ClusterConfig::default(),
@@ -225,6 +228,10 @@ pub struct NodeFlags {
     /// Start a new cluster with this node (first start only)
     #[arg(long)]
     pub bootstrap: bool,
+    /// Join without a vote: this node runs shards, and no quorum waits for it (first start
+    /// only; see `tidegate node promote`)
+    #[arg(long)]
+    pub learner: bool,
     /// Allow addresses that are not loopback although nothing is encrypted
     #[arg(long)]
     pub insecure: bool,
@@ -276,6 +283,7 @@ impl NodeConfig {
             self.join = flags.join;
         }
         self.bootstrap |= flags.bootstrap;
+        self.learner |= flags.learner;
         self.insecure |= flags.insecure;
     }
 
@@ -291,6 +299,9 @@ impl NodeConfig {
         }
         if self.bootstrap && !self.join.is_empty() {
             return refuse("bootstrap starts a new cluster and join enters one: choose".to_owned());
+        }
+        if self.bootstrap && self.learner {
+            return refuse("learner: the first node of a cluster votes; leave it out".to_owned());
         }
         self.cluster.check()?;
         self.limits.check()

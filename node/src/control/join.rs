@@ -56,6 +56,7 @@ async fn enter(config: &NodeConfig, peers: &Peers) -> Result<Identity> {
         name: config.name.clone(),
         address: config.address(),
         region: config.region.clone(),
+        learner: config.learner,
     };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
     let mut last = None;
@@ -152,6 +153,7 @@ impl Control {
             name: config.name.clone(),
             address: config.address(),
             region: config.region.clone(),
+            learner: false,
         };
         let admitted = self.admit(join).await?;
         assert_eq!(admitted, FIRST, "the founder is the first node");
@@ -160,8 +162,8 @@ impl Control {
 
     /// Gives a node without an id one; the same one if it asks again.
     pub(super) async fn admit(&self, request: JoinRequest) -> Result<NodeId> {
-        let join =
-            NodeJoin { name: request.name, address: request.address, region: request.region };
+        let JoinRequest { name, address, region, learner } = request;
+        let join = NodeJoin { name, address, region, learner };
         let outcome = self.insist(command::Kind::NodeJoin(join)).await?;
         match outcome.kind {
             Some(outcome::Kind::Created(created)) => Ok(NodeId(created.id)),

@@ -125,7 +125,8 @@ fn step(control: &Control, log_end: &mut Past<u64>) -> Option<Step> {
         let all = metrics.replication.as_ref();
         let matched = all.and_then(|all| all.get(&node.id).copied().flatten()).map(|at| at.index);
         let lives = || lives(node, &contacts, (now, control.times().lease()));
-        if !voters.contains(&node.id) && matched >= Some(log_then) && lives() {
+        let may = !node.learner && !voters.contains(&node.id);
+        if may && matched >= Some(log_then) && lives() {
             return Some(Step::Promote(node.id));
         }
     }

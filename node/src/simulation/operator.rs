@@ -75,7 +75,7 @@ impl World {
         let machine = self.nodes.len();
         let (name, address) = (format!("n{machine}"), Node::address(machine));
         let region = if self.one_in(3) { "b" } else { "a" };
-        let join = NodeJoin { name, address, region: region.to_owned() };
+        let join = NodeJoin { name, address, region: region.to_owned(), learner: false };
         let id = NodeId(self.write(command::Kind::NodeJoin(join)));
         // Clocks differ by up to 4 in a hundred.
         let rate = self.rng.random_range(960..=1040);

@@ -101,6 +101,7 @@ impl State {
             Kind::NodeUp(command) => self.raise_node(at, command),
             Kind::NodeDown(command) => self.lower_node(at, command),
             Kind::NodeCordon(command) => self.cordon_node(command),
+            Kind::NodePromote(command) => self.promote_node(command),
             Kind::NodeRemove(command) => self.remove_node(command),
             Kind::ExportPut(command) => self.put_export(at, command),
             Kind::ExportSetState(command) => self.set_export_state(&command),

@@ -7,7 +7,7 @@
 //! ```
 
 use tidegate_proto::v1::{
-    Node, NodeCordon, NodeDown, NodeJoin, NodeRemove, NodeState, NodeUp, Shard,
+    Node, NodeCordon, NodeDown, NodeJoin, NodePromote, NodeRemove, NodeState, NodeUp, Shard,
 };
 
 use super::outcome::{Verdict, conflict, created, done, exists, invalid, not_found};
@@ -41,6 +41,7 @@ impl State {
             region: command.region,
             state: NodeState::Joining.into(),
             since_ms: at.ms,
+            learner: command.learner,
             ..Node::default()
         };
         self.nodes.insert(id, node);
@@ -89,6 +90,14 @@ impl State {
         let node = self.nodes.get_mut(&command.node).ok_or_else(|| no_node(command.node))?;
         if node.cordoned != command.cordoned {
             node.cordoned = command.cordoned;
+            self.touch(Row::Node(command.node));
+        }
+        Ok(done())
+    }
+
+    pub(super) fn promote_node(&mut self, command: NodePromote) -> Verdict {
+        let node = self.nodes.get_mut(&command.node).ok_or_else(|| no_node(command.node))?;
+        if std::mem::take(&mut node.learner) {
             self.touch(Row::Node(command.node));
         }
         Ok(done())

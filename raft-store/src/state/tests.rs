@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use tidegate_proto::v1::{
     Anchor, Assign, Captured, Checkpoint, Checkpoints, CheckpointsTaken, ClusterCreate, Delivered,
     ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, GapKind, GapPolicy,
-    InSync, Many, MoveShard, NodeCordon, NodeDown, NodeJoin, NodeRemove, NodeState, NodeUp,
-    Progress, Rate, RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, ShardFailed,
+    InSync, Many, MoveShard, NodeCordon, NodeDown, NodeJoin, NodePromote, NodeRemove, NodeState,
+    NodeUp, Progress, Rate, RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, ShardFailed,
     ShardSpec, ShardsDiscovered, SinkRef, SnapshotState, SplitShard, outcome,
 };
 
@@ -97,7 +97,12 @@ fn id(index: u32) -> ShardId {
 
 fn join(name: &str) -> Kind {
     let address = format!("{name}:7400");
-    Kind::NodeJoin(NodeJoin { name: name.to_owned(), address, region: "eu".to_owned() })
+    Kind::NodeJoin(NodeJoin {
+        name: name.to_owned(),
+        address,
+        region: "eu".to_owned(),
+        ..NodeJoin::default()
+    })
 }
 
 fn torn(node: u64, run: u64) -> Kind {

@@ -11,12 +11,15 @@ mod faults;
 mod followed;
 mod gaps;
 mod majority;
+mod members;
 mod operate;
+mod outage;
 mod postgres;
 mod redis;
 mod refusals;
 mod regions;
 mod stage;
+mod subscribers;
 mod zombies;
 
 use std::process::Command;

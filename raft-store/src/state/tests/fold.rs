@@ -49,6 +49,7 @@ fn command(state: &State, draw: Draw) -> Kind {
         3 => up(node, draw.number),
         4 => Kind::NodeDown(NodeDown { node, run: draw.number }),
         5 => Kind::NodeCordon(NodeCordon { node, cordoned: draw.stale }),
+        6 if draw.stale => Kind::NodePromote(NodePromote { node }),
         6 => Kind::NodeRemove(NodeRemove { node }),
         7 => put(name, &NAMES[..draw.pick % 4], 0),
         8 => {

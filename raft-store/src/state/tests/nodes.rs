@@ -46,6 +46,22 @@ fn a_node_that_is_up_says_where() {
 }
 
 #[test]
+fn a_learner_is_one_until_it_is_promoted() {
+    let mut world = World::running();
+    let address = "x:1".to_owned();
+    let join = NodeJoin { name: "l".to_owned(), address, learner: true, ..Default::default() };
+    let node = world.created(Kind::NodeJoin(join));
+    world.done(up(node, 7));
+    assert!(world.state.node(node).unwrap().learner, "starting does not change it");
+    for _ in 0..2 {
+        world.done(Kind::NodePromote(NodePromote { node }));
+        assert!(!world.state.node(node).unwrap().learner);
+    }
+    let nobody = Kind::NodePromote(NodePromote { node: 99 });
+    assert_eq!(world.refused(nobody).0, RefusedKind::NotFound);
+}
+
+#[test]
 fn only_the_run_that_was_missed_goes_down() {
     let mut world = World::running();
     world.done(up(3, 7));
