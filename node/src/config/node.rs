@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// flags win over the environment, both over the file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[expect(clippy::struct_excessive_bools, reason = "switches, each by itself")]
 pub struct NodeConfig {
     /// Unique within the cluster. Default `node`.
     pub name: String,
@@ -197,6 +198,7 @@ impl ClusterConfig {
 
 /// The flags of `tidegated run`; each may also be set in the environment.
 #[derive(Clone, Debug, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches, each by itself")]
 pub struct NodeFlags {
     /// Settings file (TOML)
     #[arg(long, env = "TIDEGATE_CONFIG")]

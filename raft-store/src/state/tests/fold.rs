@@ -52,9 +52,8 @@ fn command(state: &State, draw: Draw) -> Kind {
         6 if draw.stale => Kind::NodePromote(NodePromote { node }),
         6 => Kind::NodeRemove(NodeRemove { node }),
         7 => put(name, &NAMES[..draw.pick % 4], 0),
-        8 => {
-            put(&export.name, &NAMES[..draw.pick % 4], if draw.stale { 1 } else { export.version })
-        }
+        8 if draw.stale => put(&export.name, &NAMES[..draw.pick % 4], 1),
+        8 => put(&export.name, &NAMES[..draw.pick % 4], export.version),
         9 if draw.stale => Kind::ExportDelete(ExportDelete { name: name.to_owned() }),
         9 | 10 => discover(export.id, &NAMES[..draw.pick % 4]),
         11..=13 => Kind::Assign(Assign {
