@@ -1,6 +1,7 @@
 //! What the sink holds between two commits.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use prost::Message as _;
 use tidegate_proto::v1::{Change, Progress};
 
 use super::config::Mode;
-use super::encode::{Encoder, Row, collection};
+use super::encode::{Encoder, Row, collection, corrupt, dictionary_of};
+use super::infer::{Columns, Fields, Search};
 use super::layout::Layout;
 use super::names;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +48,8 @@ pub(super) struct Sealed {
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) table: String,
+    /// How the rows are made.
+    pub(super) layout: Arc<Layout>,
     /// A whole binary COPY, in pieces.
     pub(super) copy: Vec<Bytes>,
     /// Rows that are there afterwards.
@@ -54,13 +58,18 @@ pub(super) struct Staged {
     pub(super) deletes: u64,
 }
 
-/// How rows are made: settings that outlive a commit.
+/// Which table a change goes to.
 #[derive(Debug)]
 pub(super) struct Shape {
-    pub(super) layout: Layout,
     /// As the export file has it.
     pub(super) template: String,
     pub(super) shard: SinkShard,
+}
+
+impl Shape {
+    fn table(&self, collection: &str) -> String {
+        names::table(&self.template, &self.shard, collection)
+    }
 }
 
 impl Held {
@@ -117,9 +126,44 @@ impl Held {
         self.progress = Arc::clone(progress);
     }
 
+    /// Fields that may need a column, by table. CPU work.
+    pub(super) fn search(
+        &self,
+        shape: &Shape,
+        columns: &Columns,
+    ) -> Result<BTreeMap<String, Fields>> {
+        let unsound = |error| corrupt("a document").because(error);
+        let mut found = BTreeMap::new();
+        for (batch, _) in &self.batches {
+            let batch = &batch.batch;
+            let mut searches: HashMap<_, (String, Search<'_>)> = HashMap::new();
+            for change in batch.changes.iter().filter(|change| !change.document.is_empty()) {
+                let (_, search) = match searches.entry((change.collection, change.dictionary)) {
+                    Entry::Occupied(search) => search.into_mut(),
+                    Entry::Vacant(free) => {
+                        let table = shape.table(collection(batch, change)?);
+                        let dictionary = dictionary_of(batch, change.dictionary)?;
+                        let search = Search::new(columns, &table, dictionary).map_err(unsound)?;
+                        free.insert((table, search))
+                    }
+                };
+                search.look(&change.document).map_err(unsound)?;
+            }
+            for (table, search) in searches.into_values() {
+                let is_new = !columns.knows(&table);
+                let mut fields = found.remove(&table).unwrap_or_default();
+                search.finish(columns.fields_max(), &mut fields).map_err(unsound)?;
+                if is_new || !fields.is_empty() {
+                    found.insert(table, fields);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Makes the rows, as shard `id`. CPU work. Not for an empty one.
-    pub(super) fn seal(&self, shape: &Shape, id: i32) -> Result<Sealed> {
-        let mut rows = Rows { shape, id, named: HashMap::new(), found: Vec::new() };
+    pub(super) fn seal(&self, shape: &Shape, columns: &Columns, id: i32) -> Result<Sealed> {
+        let mut rows = Rows { shape, columns, id, named: HashMap::new(), found: Vec::new() };
         assert!(!self.is_empty(), "a commit has changes");
         for (batch, from) in &self.batches {
             let changes = batch.batch.changes.iter().zip(batch.first.0..);
@@ -140,6 +184,7 @@ impl Held {
 /// Rows and the tables they belong to.
 struct Rows<'a> {
     shape: &'a Shape,
+    columns: &'a Columns,
     id: i32,
     named: HashMap<&'a str, Arc<str>>,
     found: Vec<(Arc<str>, Row<'a>)>,
@@ -148,9 +193,8 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn push(&mut self, row: Row<'a>) -> Result<()> {
         let collection = collection(&row.batch.batch, row.change)?;
-        let table = self.named.entry(collection).or_insert_with(|| {
-            names::table(&self.shape.template, &self.shape.shard, collection).into()
-        });
+        let table = self.named.entry(collection);
+        let table = table.or_insert_with(|| self.shape.table(collection).into());
         self.found.push((Arc::clone(table), row));
         Ok(())
     }
@@ -158,7 +202,7 @@ impl<'a> Rows<'a> {
     /// Of several changes of a key only the last has an effect on its row.
     fn encode(mut self) -> Result<Vec<Staged>> {
         let key = |row: &Row<'a>| -> &'a [u8] { &row.change.key };
-        match self.shape.layout.mode {
+        match self.columns.base.mode {
             Mode::Append => self.found.sort_by(|(a, _), (b, _)| a.cmp(b)),
             Mode::Upsert => {
                 // In the order of keys the index is walked once. Stable: the last stays last.
@@ -173,14 +217,16 @@ impl<'a> Rows<'a> {
     }
 
     fn staged(&self, rows: &[(Arc<str>, Row<'a>)]) -> Result<Staged> {
-        let mut encoder = Encoder::new(&self.shape.layout, self.id);
+        let table = rows.first().map_or_else(String::new, |(table, _)| table.to_string());
+        let layout = Arc::clone(self.columns.layout(&table));
+        let mut encoder = Encoder::new(&layout, self.id);
         for (_, row) in rows {
             encoder.push(*row)?;
         }
         let gone = |change: &Change| change.document.is_empty();
         let deletes = rows.iter().filter(|(_, row)| gone(row.change)).count() as u64;
-        let table = rows.first().map_or_else(String::new, |(table, _)| table.to_string());
         let puts = rows.len() as u64 - deletes;
-        Ok(Staged { table, copy: encoder.finish(), puts, deletes })
+        let copy = encoder.finish();
+        Ok(Staged { table, layout, copy, puts, deletes })
     }
 }
