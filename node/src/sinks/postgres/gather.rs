@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidegate_proto::v1::{Change, Progress};
+use tidegate_proto::DocumentError;
+use tidegate_proto::v1::{Change, ChangeBatch, Progress};
 
 use super::config::Mode;
 use super::encode::{Encoder, Row, collection, corrupt, dictionary_of};
@@ -132,32 +133,14 @@ impl Held {
         shape: &Shape,
         columns: &Columns,
     ) -> Result<BTreeMap<String, Fields>> {
-        let unsound = |error| corrupt("a document").because(error);
         let mut found = BTreeMap::new();
         for (batch, _) in &self.batches {
-            let batch = &batch.batch;
-            let mut searches: HashMap<_, (String, Search<'_>)> = HashMap::new();
-            for change in batch.changes.iter().filter(|change| !change.document.is_empty()) {
-                let (_, search) = match searches.entry((change.collection, change.dictionary)) {
-                    Entry::Occupied(search) => search.into_mut(),
-                    Entry::Vacant(free) => {
-                        let table = shape.table(collection(batch, change)?);
-                        let dictionary = dictionary_of(batch, change.dictionary)?;
-                        let search = Search::new(columns, &table, dictionary).map_err(unsound)?;
-                        free.insert((table, search))
-                    }
-                };
-                search.look(&change.document).map_err(unsound)?;
-            }
-            for (table, search) in searches.into_values() {
-                let is_new = !columns.knows(&table);
-                let mut fields = found.remove(&table).unwrap_or_default();
-                search.finish(columns.fields_max(), &mut fields).map_err(unsound)?;
-                if is_new || !fields.is_empty() {
-                    found.insert(table, fields);
-                }
+            for (table, search) in searched(&batch.batch, shape, columns)? {
+                let fields = found.entry(table).or_default();
+                search.finish(columns.fields_max(), fields).map_err(unsound)?;
             }
         }
+        found.retain(|table, fields| !columns.knows(table) || !fields.is_empty());
         Ok(found)
     }
 
@@ -179,6 +162,32 @@ impl Held {
             tables: rows.encode()?,
         })
     }
+}
+
+/// What documents of a batch look like: those of one table and dictionary together.
+fn searched<'a>(
+    batch: &'a ChangeBatch,
+    shape: &Shape,
+    columns: &Columns,
+) -> Result<Vec<(String, Search<'a>)>> {
+    let mut searches: HashMap<_, (String, Search<'a>)> = HashMap::new();
+    for change in batch.changes.iter().filter(|change| !change.document.is_empty()) {
+        let (_, search) = match searches.entry((change.collection, change.dictionary)) {
+            Entry::Occupied(search) => search.into_mut(),
+            Entry::Vacant(free) => {
+                let table = shape.table(collection(batch, change)?);
+                let dictionary = dictionary_of(batch, change.dictionary)?;
+                let search = Search::new(columns, &table, dictionary).map_err(unsound)?;
+                free.insert((table, search))
+            }
+        };
+        search.look(&change.document).map_err(unsound)?;
+    }
+    Ok(searches.into_values().collect())
+}
+
+fn unsound(error: DocumentError) -> Error {
+    corrupt("a document").because(error)
 }
 
 /// Rows and the tables they belong to.

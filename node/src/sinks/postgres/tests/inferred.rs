@@ -175,6 +175,17 @@ async fn the_widest_row_fits_a_page() {
     assert_eq!(schema.query(WRONG), "0");
 }
 
+/// Brings a field of its own and one that all writers bring, over and over.
+async fn see_fields(mut opened: Opened, writer: u64) {
+    // Half of them take it for a number.
+    let value = if writer.is_multiple_of(2) { "7" } else { "\"seven\"" };
+    for round in 0..20 {
+        let json = format!("{{\"shared{round}\": {value}, \"own{writer}{round}\": 1}}");
+        let key = format!("{writer} {round}");
+        put(&mut opened, &changes(round + 1, &[(&key, Some(&json))])).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn writers_of_one_table_that_see_a_field_at_once_agree_on_its_column() {
     let stage = Stage::new().await;
@@ -182,16 +193,8 @@ async fn writers_of_one_table_that_see_a_field_at_once_agree_on_its_column() {
     let mut writers = Vec::new();
     for writer in 0..4 {
         let mine = SinkShard { shard: format!("table/{writer}"), ..shard(1) };
-        let mut opened = schema.open(&mine).await.unwrap();
-        writers.push(tokio::spawn(async move {
-            for round in 0..20 {
-                // Half of them take it for a number.
-                let value = if writer % 2 == 0 { "7" } else { "\"seven\"" };
-                let json = format!("{{\"shared{round}\": {value}, \"own{writer}{round}\": 1}}");
-                let key = format!("{writer} {round}");
-                put(&mut opened, &changes(round + 1, &[(&key, Some(&json))])).await.unwrap();
-            }
-        }));
+        let opened = schema.open(&mine).await.unwrap();
+        writers.push(tokio::spawn(see_fields(opened, writer)));
     }
     for writer in writers {
         writer.await.unwrap();

@@ -248,12 +248,11 @@ impl Struck {
             Ok(mut old) => {
                 assert_eq!(committed, self.captured.last, "it had all done when it froze");
                 let more = batch(committed + 1, committed + 3);
-                loop {
-                    let error = write(&mut old, std::slice::from_ref(&more)).await.unwrap_err();
-                    if error.kind() != ErrorKind::Unavailable {
-                        break error;
-                    }
+                let mut error = write(&mut old, std::slice::from_ref(&more)).await.unwrap_err();
+                while error.kind() == ErrorKind::Unavailable {
+                    error = write(&mut old, std::slice::from_ref(&more)).await.unwrap_err();
                 }
+                error
             }
         };
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");

@@ -306,8 +306,7 @@ async fn message(from: &mut OwnedReadHalf, started: bool) -> io::Result<Vec<u8>>
 /// What the server says, as long as the gate is open.
 async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: watch::Receiver<Gate>) {
     let mut bytes = vec![0; 64 << 10];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut bytes).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
         let Ok(gate) = gate.wait_for(|gate| *gate != Gate::Held).await.map(|gate| *gate) else {
             break;
         };
