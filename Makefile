@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test contract verify fix bench bench-failover faults simulate cluster deps
+.PHONY: help demo test contract verify fix bench bench-failover faults kills simulate cluster deps
 
 # Only tests whose name holds this.
 F ?=
@@ -17,6 +17,8 @@ ROUNDS ?= 7
 SEED ?=
 MINUTES ?=
 FAULTS ?=
+# Faults of `make kills`.
+KILLS ?= 200
 # Worlds of `make simulate`; with SEED, the one of them to tell in full.
 SEEDS ?= 10000
 # Nodes of `make cluster`.
@@ -59,6 +61,9 @@ bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LO
 
 faults: deps ## Do to a cluster what can go wrong; SEED=7 MINUTES=20 FAULTS=F5,F9. Needs root
 	SEED=$(SEED) MINUTES=$(MINUTES) FAULTS=$(FAULTS) ./deploy/faults.sh
+
+kills: ## Kill and freeze what writes to PostgreSQL; KILLS=200 SEED=7
+	KILLS=$(KILLS) SEED=$(SEED) cargo test --workspace --lib -- --nocapture postgres::tests::kills
 
 simulate: ## Simulate placement, leases and moves under SEEDS=10000 seeds; SEED=n tells one in full
 	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --workspace --lib -- --nocapture simulation::tests::no_promise

@@ -121,7 +121,7 @@ async fn bring(place: Arc<Place>, link: Option<Link>, sealed: Arc<Sealed>) -> Br
     if there {
         return (Some(link), Ok(()));
     }
-    match link.write(&place.config, &place.shape, &sealed).await {
+    match link.write(&place.config, &sealed).await {
         Ok(()) => (Some(link), Ok(())),
         Err(Failure::Not(error)) if error.kind() != ErrorKind::Unavailable => (None, Err(error)),
         Err(failure) => {

@@ -15,10 +15,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(25);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// What errors of it are said of.
 pub(super) const PLACE: &str = "[[sink]] of kind \"postgres\"";
-/// Columns that are made whatever the export declares.
-const RESERVED: [&str; 3] = ["key", "document", "before"];
-/// Columns of PostgreSQL itself.
-const SYSTEM: [&str; 7] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "oid"];
+/// Inferred columns that a row has room for whatever they hold: at worst each
+/// takes 18 bytes of a page, and a row has about 8000.
+const INFERRED_MAX: u16 = 400;
+/// What `columns-inferred = true` stands for.
+const INFERRED: u16 = 100;
 
 /// Keys of a `[[sink]]` of kind `postgres`. Either `url`, or `host` and what
 /// goes with it.
@@ -51,6 +52,10 @@ pub struct PostgresConfig {
     /// Parts of documents that get columns of their own.
     #[serde(default)]
     pub(super) columns: Vec<Column>,
+    /// Top-level fields of documents that get columns without being declared, in
+    /// one table at most: a number up to 400, or `true` for 100. Default `false`.
+    #[serde(default)]
+    columns_inferred: Inferred,
     /// Bytes of changes, as captured, that are committed together. Default
     /// 8 MiB; 64 KiB to 256 MiB.
     #[serde(default = "batch_bytes")]
@@ -99,6 +104,20 @@ pub(super) struct Column {
     pub(super) kind: ColumnType,
 }
 
+/// Whether there are inferred columns, or how many.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+enum Inferred {
+    Switch(bool),
+    Most(u16),
+}
+
+impl Default for Inferred {
+    fn default() -> Self {
+        Self::Switch(false)
+    }
+}
+
 /// A way into a document: field names with points between, or in a list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
@@ -123,6 +142,18 @@ pub(super) enum ColumnType {
 }
 
 impl ColumnType {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Text,
+        Self::Boolean,
+        Self::Integer,
+        Self::Bigint,
+        Self::Double,
+        Self::Numeric,
+        Self::Timestamptz,
+        Self::Jsonb,
+        Self::Bytea,
+    ];
+
     /// As PostgreSQL itself writes it.
     pub(super) fn sql(self) -> &'static str {
         match self {
@@ -140,6 +171,11 @@ impl ColumnType {
 }
 
 impl Column {
+    /// For a top-level field.
+    pub(super) fn inferred(name: String, field: &str, kind: ColumnType) -> Self {
+        Self { name, path: Some(Path::List(vec![field.to_owned()])), kind }
+    }
+
     /// The names of the fields on the way to the value.
     pub(super) fn path(&self) -> Vec<&str> {
         match &self.path {
@@ -182,6 +218,10 @@ impl PostgresConfig {
             if !(least..=most).contains(&value) {
                 return Err(refuse(&format!("{key} must be from {least} to {most}")));
             }
+        }
+        if self.columns_inferred() > usize::from(INFERRED_MAX) {
+            let why = format!("columns-inferred must be true, false or up to {INFERRED_MAX}");
+            return Err(refuse(&why));
         }
         self.validate_table()?;
         self.validate_columns()
@@ -229,10 +269,10 @@ impl PostgresConfig {
             if name.is_empty() || name.len() > names::NAME_BYTES_MAX || name.contains('\0') {
                 return wrong("needs a name of 1 to 63 bytes");
             }
-            if RESERVED.contains(&name.as_str()) || name.starts_with(names::OWN) {
+            if names::RESERVED.contains(&name.as_str()) || name.starts_with(names::OWN) {
                 return wrong("is made by Tidegate itself; choose another name");
             }
-            if SYSTEM.contains(&name.as_str()) {
+            if names::SYSTEM.contains(&name.as_str()) {
                 return wrong("is one of PostgreSQL's own; choose another name");
             }
             if self.columns[..index].iter().any(|column| column.name == *name) {
@@ -283,6 +323,15 @@ impl PostgresConfig {
             connection.password(resolve(&password.0)?);
         }
         Ok(connection)
+    }
+
+    /// Inferred columns of a table, at most.
+    pub(super) fn columns_inferred(&self) -> usize {
+        usize::from(match self.columns_inferred {
+            Inferred::Switch(false) => 0,
+            Inferred::Switch(true) => INFERRED,
+            Inferred::Most(most) => most,
+        })
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
@@ -395,6 +444,13 @@ mod tests {
         assert!(with("table = \"all\"").is_err(), "two collections may have one key");
         assert!(with("table = \"all\"\nmode = \"append\"").is_ok());
         assert!(with("table = \"{colection}\"").is_err());
+        for (setting, most) in [("true", Some(100)), ("false", Some(0)), ("400", Some(400))]
+            .into_iter()
+            .chain([("401", None), ("-1", None), ("\"all\"", None)])
+        {
+            let config = with(&format!("columns-inferred = {setting}"));
+            assert_eq!(config.ok().map(|config| config.columns_inferred()), most, "{setting}");
+        }
         assert!(with("batch-bytes = 1").is_err() && with("bach-bytes = 1").is_err());
         let config = with(
             "columns = [{ name = \"a\", type = \"text\", path = \"b.c\" }, \

@@ -53,8 +53,8 @@ impl<'a> Encoder<'a> {
             i16::try_from(self.layout.cells.len()).map_err(|_| corrupt("too many columns"))?;
         self.out.extend_from_slice(&cells.to_be_bytes());
         let layout = self.layout;
-        let declares = layout.cells.iter().any(|cell| matches!(cell, Cell::Declared(_)));
-        let parts = if declares { decoded(row)? } else { None };
+        let is_part = |cell: &Cell| matches!(cell, Cell::Declared(_) | Cell::Inferred(_));
+        let parts = if layout.cells.iter().any(is_part) { decoded(row)? } else { None };
         for cell in &layout.cells {
             self.cell(cell, row, parts.as_ref())?;
         }
@@ -84,7 +84,7 @@ impl<'a> Encoder<'a> {
             Cell::Before => {
                 self.json(decoded, change.before_dictionary, &change.before, "before")?;
             }
-            Cell::Declared(column) => self.declared(column, parts),
+            Cell::Declared(column) | Cell::Inferred(column) => self.part(column, parts),
             Cell::Shard => self.bytes(&self.shard.to_be_bytes()),
             Cell::Sequence => self.bytes(&whole(sequence)?.to_be_bytes()),
             Cell::Epoch => self.bytes(&whole(batch.frame.epoch().0)?.to_be_bytes()),
@@ -156,7 +156,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    fn declared(&mut self, column: &Column, document: Option<&Value>) {
+    fn part(&mut self, column: &Column, document: Option<&Value>) {
         let value = document.and_then(|document| fit::find(document, &column.path()));
         let start = self.open();
         match fit::write(column.kind, value, &mut self.out) {
@@ -243,7 +243,8 @@ fn decoded(row: Row<'_>) -> Result<Option<Value>> {
     value.map(Some).map_err(|error| corrupt("a document").because(error))
 }
 
-fn dictionary_of(batch: &ChangeBatch, index: u32) -> Result<&Bytes> {
+/// The dictionary that a document of `batch` names by its place.
+pub(super) fn dictionary_of(batch: &ChangeBatch, index: u32) -> Result<&Bytes> {
     let dictionary = usize::try_from(index).ok().and_then(|index| batch.dictionaries.get(index));
     dictionary.ok_or_else(|| corrupt("a document without its dictionary"))
 }
@@ -257,7 +258,7 @@ fn whole(number: u64) -> Result<i64> {
     i64::try_from(number).map_err(|_| corrupt("a sequence beyond 2^63"))
 }
 
-fn corrupt(what: &str) -> Error {
+pub(super) fn corrupt(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{what} does not decode for the postgres sink"))
 }
 

@@ -1,4 +1,4 @@
-//! Values of documents in declared columns: what fits, and what to say of the rest.
+//! Values of documents in columns of their own: what fits, and what to say of the rest.
 
 use tidegate_proto::document::{self, tags};
 use tidegate_proto::{Decimal, Value};

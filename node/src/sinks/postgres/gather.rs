@@ -1,14 +1,17 @@
 //! What the sink holds between two commits.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidegate_proto::v1::{Change, Progress};
+use tidegate_proto::DocumentError;
+use tidegate_proto::v1::{Change, ChangeBatch, Progress};
 
 use super::config::Mode;
-use super::encode::{Encoder, Row, collection};
+use super::encode::{Encoder, Row, collection, corrupt, dictionary_of};
+use super::infer::{Columns, Fields, Search};
 use super::layout::Layout;
 use super::names;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +49,8 @@ pub(super) struct Sealed {
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) table: String,
+    /// How the rows are made.
+    pub(super) layout: Arc<Layout>,
     /// A whole binary COPY, in pieces.
     pub(super) copy: Vec<Bytes>,
     /// Rows that are there afterwards.
@@ -54,13 +59,18 @@ pub(super) struct Staged {
     pub(super) deletes: u64,
 }
 
-/// How rows are made: settings that outlive a commit.
+/// Which table a change goes to.
 #[derive(Debug)]
 pub(super) struct Shape {
-    pub(super) layout: Layout,
     /// As the export file has it.
     pub(super) template: String,
     pub(super) shard: SinkShard,
+}
+
+impl Shape {
+    fn table(&self, collection: &str) -> String {
+        names::table(&self.template, &self.shard, collection)
+    }
 }
 
 impl Held {
@@ -117,9 +127,26 @@ impl Held {
         self.progress = Arc::clone(progress);
     }
 
+    /// Fields that may need a column, by table. CPU work.
+    pub(super) fn search(
+        &self,
+        shape: &Shape,
+        columns: &Columns,
+    ) -> Result<BTreeMap<String, Fields>> {
+        let mut found = BTreeMap::new();
+        for (batch, _) in &self.batches {
+            for (table, search) in searched(&batch.batch, shape, columns)? {
+                let fields = found.entry(table).or_default();
+                search.finish(columns.fields_max(), fields).map_err(unsound)?;
+            }
+        }
+        found.retain(|table, fields| !columns.knows(table) || !fields.is_empty());
+        Ok(found)
+    }
+
     /// Makes the rows, as shard `id`. CPU work. Not for an empty one.
-    pub(super) fn seal(&self, shape: &Shape, id: i32) -> Result<Sealed> {
-        let mut rows = Rows { shape, id, named: HashMap::new(), found: Vec::new() };
+    pub(super) fn seal(&self, shape: &Shape, columns: &Columns, id: i32) -> Result<Sealed> {
+        let mut rows = Rows { shape, columns, id, named: HashMap::new(), found: Vec::new() };
         assert!(!self.is_empty(), "a commit has changes");
         for (batch, from) in &self.batches {
             let changes = batch.batch.changes.iter().zip(batch.first.0..);
@@ -137,9 +164,36 @@ impl Held {
     }
 }
 
+/// What documents of a batch look like: those of one table and dictionary together.
+fn searched<'a>(
+    batch: &'a ChangeBatch,
+    shape: &Shape,
+    columns: &Columns,
+) -> Result<Vec<(String, Search<'a>)>> {
+    let mut searches: HashMap<_, (String, Search<'a>)> = HashMap::new();
+    for change in batch.changes.iter().filter(|change| !change.document.is_empty()) {
+        let (_, search) = match searches.entry((change.collection, change.dictionary)) {
+            Entry::Occupied(search) => search.into_mut(),
+            Entry::Vacant(free) => {
+                let table = shape.table(collection(batch, change)?);
+                let dictionary = dictionary_of(batch, change.dictionary)?;
+                let search = Search::new(columns, &table, dictionary).map_err(unsound)?;
+                free.insert((table, search))
+            }
+        };
+        search.look(&change.document).map_err(unsound)?;
+    }
+    Ok(searches.into_values().collect())
+}
+
+fn unsound(error: DocumentError) -> Error {
+    corrupt("a document").because(error)
+}
+
 /// Rows and the tables they belong to.
 struct Rows<'a> {
     shape: &'a Shape,
+    columns: &'a Columns,
     id: i32,
     named: HashMap<&'a str, Arc<str>>,
     found: Vec<(Arc<str>, Row<'a>)>,
@@ -148,9 +202,8 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn push(&mut self, row: Row<'a>) -> Result<()> {
         let collection = collection(&row.batch.batch, row.change)?;
-        let table = self.named.entry(collection).or_insert_with(|| {
-            names::table(&self.shape.template, &self.shape.shard, collection).into()
-        });
+        let table = self.named.entry(collection);
+        let table = table.or_insert_with(|| self.shape.table(collection).into());
         self.found.push((Arc::clone(table), row));
         Ok(())
     }
@@ -158,7 +211,7 @@ impl<'a> Rows<'a> {
     /// Of several changes of a key only the last has an effect on its row.
     fn encode(mut self) -> Result<Vec<Staged>> {
         let key = |row: &Row<'a>| -> &'a [u8] { &row.change.key };
-        match self.shape.layout.mode {
+        match self.columns.base.mode {
             Mode::Append => self.found.sort_by(|(a, _), (b, _)| a.cmp(b)),
             Mode::Upsert => {
                 // In the order of keys the index is walked once. Stable: the last stays last.
@@ -173,14 +226,16 @@ impl<'a> Rows<'a> {
     }
 
     fn staged(&self, rows: &[(Arc<str>, Row<'a>)]) -> Result<Staged> {
-        let mut encoder = Encoder::new(&self.shape.layout, self.id);
+        let table = rows.first().map_or_else(String::new, |(table, _)| table.to_string());
+        let layout = Arc::clone(self.columns.layout(&table));
+        let mut encoder = Encoder::new(&layout, self.id);
         for (_, row) in rows {
             encoder.push(*row)?;
         }
         let gone = |change: &Change| change.document.is_empty();
         let deletes = rows.iter().filter(|(_, row)| gone(row.change)).count() as u64;
-        let table = rows.first().map_or_else(String::new, |(table, _)| table.to_string());
         let puts = rows.len() as u64 - deletes;
-        Ok(Staged { table, copy: encoder.finish(), puts, deletes })
+        let copy = encoder.finish();
+        Ok(Staged { table, layout, copy, puts, deletes })
     }
 }

@@ -14,6 +14,8 @@ pub(super) enum Cell {
     Before,
     /// A part of the document.
     Declared(Column),
+    /// A field of the document, which nobody declared.
+    Inferred(Column),
     /// The key as Tidegate orders and compares it.
     KeyBytes,
     /// Which shard brought it: `id` in the checkpoint table.
@@ -34,7 +36,7 @@ impl Cell {
             Self::Key => "key",
             Self::Document => "document",
             Self::Before => "before",
-            Self::Declared(column) => &column.name,
+            Self::Declared(column) | Self::Inferred(column) => &column.name,
             Self::KeyBytes => "tidegate_key",
             Self::Shard => "tidegate_shard",
             Self::Sequence => "tidegate_sequence",
@@ -52,7 +54,7 @@ impl Cell {
         match self {
             Self::Key | Self::Operation | Self::Collection => "text",
             Self::Document | Self::Before => "jsonb",
-            Self::Declared(column) => column.kind.sql(),
+            Self::Declared(column) | Self::Inferred(column) => column.kind.sql(),
             Self::KeyBytes => "bytea",
             Self::Shard => "integer",
             Self::Sequence | Self::Epoch => "bigint",
@@ -62,7 +64,7 @@ impl Cell {
     }
 }
 
-/// The columns that all tables of a sink have, in order.
+/// The columns that a table has, in order.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) mode: Mode,
@@ -85,21 +87,34 @@ impl Layout {
         Self { mode: config.mode, cells }
     }
 
-    /// Makes `table`, unless it is there.
+    /// The same, with inferred columns behind the declared ones.
+    pub(super) fn with(&self, inferred: Vec<Column>) -> Self {
+        let mut cells = self.cells.clone();
+        let behind = cells.iter().position(|cell| matches!(cell, Cell::KeyBytes));
+        let behind = behind.expect("every table has the key");
+        cells.splice(behind..behind, inferred.into_iter().map(Cell::Inferred));
+        Self { mode: self.mode, cells }
+    }
+
+    /// Makes `table`, unless it is there, without inferred columns.
     pub(super) fn create(&self, table: &str) -> String {
         let primary = match self.mode {
             Mode::Upsert => "tidegate_key",
             Mode::Append => "tidegate_shard, tidegate_sequence",
         };
+        let cells = self.cells.iter().filter(|cell| !matches!(cell, Cell::Inferred(_)));
         format!(
             "CREATE TABLE IF NOT EXISTS {table} ({}, PRIMARY KEY ({primary}))",
-            self.definitions()
+            definitions(cells)
         )
     }
 
     /// Makes a table of the session, emptied by every commit.
     pub(super) fn create_staging(&self, table: &str) -> String {
-        format!("CREATE TEMP TABLE {table} ({}) ON COMMIT DELETE ROWS", self.definitions())
+        format!(
+            "CREATE TEMP TABLE {table} ({}) ON COMMIT DELETE ROWS",
+            definitions(self.cells.iter())
+        )
     }
 
     /// Takes rows as [`encode`](super::encode) makes them.
@@ -142,9 +157,9 @@ impl Layout {
         let names = self.cells.iter().map(|cell| quoted(cell.name()));
         names.collect::<Vec<_>>().join(", ")
     }
+}
 
-    fn definitions(&self) -> String {
-        let one = |cell: &Cell| format!("{} {}", quoted(cell.name()), cell.sql_type());
-        self.cells.iter().map(one).collect::<Vec<_>>().join(", ")
-    }
+fn definitions<'a>(cells: impl Iterator<Item = &'a Cell>) -> String {
+    let one = |cell: &Cell| format!("{} {}", quoted(cell.name()), cell.sql_type());
+    cells.map(one).collect::<Vec<_>>().join(", ")
 }

@@ -3,9 +3,10 @@
 //! Rows and the row that says how far the shard is are committed together, and
 //! that row is moved only from where its mover knows it to be: [`checkpoint`]
 //! keeps owners apart and answers after a commit whose answer was lost.
-//! [`gather`] takes batches, [`encode`] makes rows of them as [`layout`] says,
-//! [`fit`] puts values into declared columns, [`tables`] makes what is missing,
-//! [`write`] is the transaction, [`commits`] their order.
+//! [`gather`] takes batches, [`infer`] finds fields that should have columns,
+//! [`encode`] makes rows as [`layout`] says, [`fit`] puts values into columns,
+//! [`tables`] makes what is missing, [`write`] is the transaction, [`commits`]
+//! their order.
 //!
 //! Snapshot rows need no care here: the merge upstream lets none follow a newer
 //! change of its key, and sequences are the order of both. So what comes last is
@@ -21,6 +22,7 @@ mod config;
 mod encode;
 mod fit;
 mod gather;
+mod infer;
 mod layout;
 mod names;
 mod numeric;
@@ -34,32 +36,26 @@ use tidegate_proto::Sequence;
 use tonic::async_trait;
 
 pub(super) use self::check::check;
+use self::client::Session;
 use self::commits::{Commits, Place};
 pub use self::config::PostgresConfig;
 use self::gather::{Held, Shape};
-use self::layout::Layout;
+use self::infer::Columns;
 use self::write::Link;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sinks::{Durable, Guarantee, Opened, Sink, SinkBatch, SinkShard, SinkTraits, Written};
 
 /// Opens the database for a shard, and shuts out owners before this one.
 pub(super) async fn open(config: &PostgresConfig, shard: &SinkShard) -> Result<Opened> {
-    let shape = Arc::new(Shape {
-        layout: Layout::new(config),
-        template: config.table.clone(),
-        shard: shard.clone(),
-    });
+    let shape = Arc::new(Shape { template: config.table.clone(), shard: shard.clone() });
     let link = Link::open(config, &shape).await?;
     let committed = link.claim.committed()?;
     let (row, sequence, records) = (link.claim.id, link.claim.sequence, link.claim.records);
     let place = Place { config: config.clone(), shape: Arc::clone(&shape), row };
     let sink = PostgresSink {
-        limits: Limits {
-            bytes: config.batch_bytes,
-            changes: config.batch_changes,
-            delay_ms: config.delay_ms,
-        },
+        config: config.clone(),
         shape,
+        columns: Arc::new(Columns::new(config)),
         row,
         held: Held::behind(sequence, records),
         commits: Commits::new(place, link),
@@ -69,17 +65,11 @@ pub(super) async fn open(config: &PostgresConfig, shard: &SinkShard) -> Result<O
     Ok(Opened { sink: Box::new(sink), committed })
 }
 
-/// What a transaction may hold, and how long it may wait.
-struct Limits {
-    bytes: u64,
-    changes: u64,
-    delay_ms: u64,
-}
-
 /// The database, open for one shard.
 struct PostgresSink {
-    limits: Limits,
+    config: PostgresConfig,
     shape: Arc<Shape>,
+    columns: Arc<Columns>,
     /// The checkpoint row's number, which rows name their shard by.
     row: i32,
     held: Held,
@@ -96,7 +86,7 @@ impl Sink for PostgresSink {
         SinkTraits {
             kind: "postgres",
             guarantee: Guarantee::ExactlyOnce,
-            flush_after_ms: self.limits.delay_ms,
+            flush_after_ms: self.config.delay_ms,
         }
     }
 
@@ -118,14 +108,16 @@ impl Sink for PostgresSink {
             let everything = Durable::vouch(Sequence(committed));
             return Ok(if durable { Written::Durable(everything) } else { Written::Accepted });
         }
+        if self.is_full() {
+            // It could not be sealed before, and must not grow.
+            self.seal().await?;
+        }
         if batch.first.0 > next {
             self.skip(batch).await?;
         }
         self.held.take(batch)?;
         self.fresh = false;
-        let full =
-            self.held.bytes() >= self.limits.bytes || self.held.changes() >= self.limits.changes;
-        if !full {
+        if !self.is_full() {
             return Ok(Written::Accepted);
         }
         let durable = self.seal().await?;
@@ -149,6 +141,12 @@ impl Sink for PostgresSink {
 }
 
 impl PostgresSink {
+    /// What is held is enough for a transaction.
+    fn is_full(&self) -> bool {
+        let (bytes, changes) = (self.config.batch_bytes, self.config.batch_changes);
+        self.held.bytes() >= bytes || self.held.changes() >= changes
+    }
+
     /// Leaves out the sequences before `batch`, if they are a recorded loss.
     async fn skip(&mut self, batch: &SinkBatch) -> Result<()> {
         if batch.batch.rewound.is_none() {
@@ -175,14 +173,44 @@ impl PostgresSink {
     /// Makes a transaction of what is held, while the one before is written, and
     /// waits for that one.
     async fn seal(&mut self) -> Result<Option<Durable>> {
-        let (held, shape, row) = (self.held.clone(), Arc::clone(&self.shape), self.row);
-        let sealed = tokio::task::spawn_blocking(move || held.seal(&shape, row));
-        let sealed = sealed.await.map_err(|_| {
-            Error::new(ErrorKind::Unknown, "a call to the postgres sink did not end; open it anew")
-        })??;
+        if self.columns.infers() {
+            self.infer().await?;
+        }
+        let row = self.row;
+        let sealed =
+            self.compute(move |held, shape, columns| held.seal(shape, columns, row)).await?;
         self.held = Held::behind(sealed.upto, sealed.records);
         self.commits.push(sealed);
         if self.commits.len() > 1 { self.commits.first().await } else { Ok(None) }
+    }
+
+    /// Sees to it that fields that are held have columns. On a connection of its
+    /// own: the other is busy with the transaction before.
+    async fn infer(&mut self) -> Result<()> {
+        let found = self.compute(Held::search).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let session = Session::connect(&self.config).await?;
+        for (table, fields) in found {
+            let schema = &self.config.schema;
+            let known = tables::extend(&session, schema, &table, &self.columns, &fields).await?;
+            Arc::make_mut(&mut self.columns).learn(table, known);
+        }
+        Ok(())
+    }
+
+    /// CPU work on what is held.
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Held, &Shape, &Columns) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let held = self.held.clone();
+        let (shape, columns) = (Arc::clone(&self.shape), Arc::clone(&self.columns));
+        let done = tokio::task::spawn_blocking(move || work(&held, &shape, &columns)).await;
+        done.map_err(|_| {
+            Error::new(ErrorKind::Unknown, "a call to the postgres sink did not end; open it anew")
+        })?
     }
 }
 

@@ -1,4 +1,4 @@
-//! Names of tables, made from names of collections.
+//! Names of tables and columns, made from names of collections and fields.
 
 use crate::sinks::SinkShard;
 
@@ -6,6 +6,10 @@ use crate::sinks::SinkShard;
 pub(super) const NAME_BYTES_MAX: usize = 63;
 /// What begins like this is ours.
 pub(super) const OWN: &str = "tidegate_";
+/// Columns that are made whatever the export declares.
+pub(super) const RESERVED: [&str; 3] = ["key", "document", "before"];
+/// Columns of PostgreSQL itself.
+pub(super) const SYSTEM: [&str; 7] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "oid"];
 /// Hexadecimal digits of a hash behind a name that had to be changed.
 const HASH_CHARS: usize = 16;
 
@@ -33,8 +37,23 @@ pub(super) fn table(template: &str, shard: &SinkShard, collection: &str) -> Stri
         rest = behind;
     }
     name.push_str(rest);
+    if is_plain(&name) { name } else { hashed(&name) }
+}
+
+/// The column of a field, in the same way: no two fields share it.
+pub(super) fn column(field: &str) -> String {
+    let ours = RESERVED.contains(&field) || SYSTEM.contains(&field);
+    if is_plain(field) && !ours { field.to_owned() } else { hashed(field) }
+}
+
+/// `text` as a text constant of SQL, whatever it holds but U+0000.
+pub(super) fn constant(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+fn is_plain(name: &str) -> bool {
     let taken = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains('\0');
-    if taken && !name.starts_with(OWN) { name } else { hashed(&name) }
+    taken && !name.starts_with(OWN)
 }
 
 /// What stands in braces in a template, if all of it is known.
@@ -97,7 +116,21 @@ mod tests {
     }
 
     #[test]
+    fn fields_have_columns_of_their_own() {
+        let long = "ü".repeat(40);
+        let fields = [&long, &format!("{long}x"), "", "a\0b", "ab", "key", "ctid", "tidegate_key"];
+        let columns: std::collections::BTreeSet<_> = fields.into_iter().map(column).collect();
+        assert_eq!(columns.len(), fields.len(), "{columns:?}");
+        for name in &columns {
+            assert!(!name.is_empty() && name.len() <= NAME_BYTES_MAX, "{name}");
+            assert!(!name.contains('\0') && !["key", "ctid", "tidegate_key"].contains(&&name[..]));
+        }
+        assert_eq!(column("Größe \"x\""), "Größe \"x\"");
+    }
+
+    #[test]
     fn quotes_in_names_do_not_end_them() {
+        assert_eq!(constant("it's \\"), "E'it''s \\\\'");
         assert_eq!(quoted("a\"; drop table b; --"), "\"a\"\"; drop table b; --\"");
     }
 }

@@ -1,29 +1,37 @@
 //! The tables that rows go to: made, checked and extended on first use.
 
+use std::sync::Arc;
+
 use tokio_postgres::Statement;
 
 use super::checkpoint::MAKING;
 use super::client::{Session, get};
 use super::config::{Mode, refuse};
+use super::infer::{self, Columns, Existing, Fields, Known};
 use super::layout::{Cell, Layout};
-use super::names::quoted;
-use crate::error::Result;
+use super::names::{constant, quoted};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Tables kept ready in a session from commit to commit. Their staging tables are
 /// the session's own.
 const READY_MAX: usize = 256;
 
 /// A table that was checked, with what is done to it.
-pub(super) enum Table {
-    /// Rows go through a staging table.
-    Upsert {
-        /// Into the staging table.
-        copy: Statement,
-        merge: Statement,
-        delete: Statement,
-    },
-    /// Rows go straight in.
-    Append { copy: Statement },
+pub(super) struct Table {
+    /// What it was made ready for.
+    layout: Arc<Layout>,
+    /// Of its staging table.
+    number: usize,
+    /// Into the staging table, if there is one, else straight in.
+    pub(super) copy: Statement,
+    /// From the staging table.
+    pub(super) merge: Option<Merge>,
+}
+
+/// What is done with staged rows.
+pub(super) struct Merge {
+    pub(super) merge: Statement,
+    pub(super) delete: Statement,
 }
 
 /// Forgets the tables of a session that has seen very many. Not within a
@@ -36,63 +44,112 @@ pub(super) async fn forget(session: &mut Session) -> Result<()> {
     session.run("drop the staging tables", "DISCARD TEMP").await
 }
 
-/// Makes `name` ready in this session. Not within a transaction.
+/// Makes `name` ready in this session for rows of this layout. Not within a
+/// transaction.
 pub(super) async fn ready(
     session: &mut Session,
     schema: &str,
     name: &str,
-    layout: &Layout,
+    layout: &Arc<Layout>,
 ) -> Result<()> {
-    if session.tables.contains_key(name) {
+    let before = session.tables.get(name);
+    if before.is_some_and(|table| Arc::ptr_eq(&table.layout, layout)) {
         return Ok(());
     }
-    let full = format!("{}.{}", quoted(schema), quoted(name));
+    let number = before.map_or(session.tables.len(), |table| table.number);
+    let full = full(schema, name);
     fit(session, &full, layout).await?;
-    let table = match layout.mode {
-        Mode::Append => {
-            Table::Append { copy: session.prepare("prepare a copy", &layout.copy(&full)).await? }
-        }
-        Mode::Upsert => stage(session, &full, layout).await?,
+    let (copy, merge) = match layout.mode {
+        Mode::Append => (session.prepare("prepare a copy", &layout.copy(&full)).await?, None),
+        Mode::Upsert => stage(session, &full, layout, number).await?,
     };
+    let table = Table { layout: Arc::clone(layout), number, copy, merge };
     session.tables.insert(name.to_owned(), table);
     Ok(())
 }
 
-async fn stage(session: &Session, full: &str, layout: &Layout) -> Result<Table> {
-    let doing = "make a staging table";
-    let staging = format!("pg_temp.tidegate_stage_{}", session.tables.len());
-    session.run(doing, &layout.create_staging(&staging)).await?;
-    Ok(Table::Upsert {
-        copy: session.prepare(doing, &layout.copy(&staging)).await?,
-        merge: session.prepare(doing, &layout.merge(full, &staging)).await?,
-        delete: session.prepare(doing, &Layout::delete(full, &staging)).await?,
-    })
+/// Makes columns for `fields`, as far as there may be; says what the table then
+/// has. In a session that is not written with.
+///
+/// Several writers of one table may do so at once. Each adds only what it sees
+/// to be missing while it holds the lock, so all come to the same columns.
+pub(super) async fn extend(
+    session: &Session,
+    schema: &str,
+    name: &str,
+    columns: &Columns,
+    fields: &Fields,
+) -> Result<Known> {
+    let full = full(schema, name);
+    fit(session, &full, &columns.base).await?;
+    let mut decision = columns.decide(&existing(session, &full).await?, fields)?;
+    if !decision.add.is_empty() {
+        session.run("add a column", &format!("BEGIN; {MAKING}")).await?;
+        decision = columns.decide(&existing(session, &full).await?, fields)?;
+        let add: String = decision.add.iter().map(|cell| addition(&full, cell)).collect();
+        session.run("add a column", &format!("{add} COMMIT")).await?;
+    }
+    for cell in &decision.add {
+        let (column, kind) = (cell.name(), cell.sql_type());
+        tracing::info!(table = full, column, kind, "a field of documents has a column from now on");
+    }
+    for column in &decision.foreign {
+        tracing::warn!(table = full, column, "the column is not ours: its field is not written");
+    }
+    if decision.known.is_full() {
+        let most = columns.most();
+        tracing::warn!(
+            table = full,
+            most,
+            "no more columns: other fields are in the document only"
+        );
+    }
+    Ok(decision.known)
 }
 
-/// Makes the table if it is missing, and the declared columns it lacks.
+async fn stage(
+    session: &Session,
+    full: &str,
+    layout: &Layout,
+    number: usize,
+) -> Result<(Statement, Option<Merge>)> {
+    let doing = "make a staging table";
+    let staging = format!("pg_temp.tidegate_stage_{number}");
+    let create = layout.create_staging(&staging);
+    session.run(doing, &format!("DROP TABLE IF EXISTS {staging}; {create}")).await?;
+    let copy = session.prepare(doing, &layout.copy(&staging)).await?;
+    let merge = session.prepare(doing, &layout.merge(full, &staging)).await?;
+    let delete = session.prepare(doing, &Layout::delete(full, &staging)).await?;
+    Ok((copy, Some(Merge { merge, delete })))
+}
+
+/// Makes the table if it is missing, and the columns of documents' parts it lacks.
 async fn fit(session: &Session, full: &str, layout: &Layout) -> Result<()> {
-    let mut there = columns(session, full).await?;
+    let mut there = existing(session, full).await?;
     if there.is_empty() {
         let sql = format!("BEGIN; {MAKING}; {}; COMMIT", layout.create(full));
         session.run("make a table", &sql).await?;
-        there = columns(session, full).await?;
+        there = existing(session, full).await?;
     }
     for cell in &layout.cells {
         let (name, wanted) = (cell.name(), cell.sql_type());
-        match there.iter().find(|(column, _)| column == name) {
-            Some((_, kind)) if kind == wanted => {}
-            Some((_, kind)) => {
+        match there.iter().find(|existing| existing.name == name) {
+            Some(Existing { kind, .. }) if kind == wanted => {}
+            Some(_) if matches!(cell, Cell::Inferred(_)) => {
+                let what = format!(
+                    "inferred column \"{name}\" of table {full} was altered; open the postgres \
+                     sink anew"
+                );
+                return Err(Error::new(ErrorKind::Unknown, what));
+            }
+            Some(Existing { kind, .. }) => {
                 return Err(refuse(&format!(
                     "column \"{name}\" of table {full} is {kind}, and should be {wanted}; \
                      alter it, or declare another type or name"
                 )));
             }
-            None if matches!(cell, Cell::Declared(_)) => {
-                let sql = format!(
-                    "BEGIN; {MAKING}; \
-                     ALTER TABLE {full} ADD COLUMN IF NOT EXISTS {} {wanted}; COMMIT",
-                    quoted(name)
-                );
+            None if matches!(cell, Cell::Declared(_) | Cell::Inferred(_)) => {
+                let sql = format!("BEGIN; {MAKING}; {} COMMIT", addition(full, cell));
                 session.run("add a column", &sql).await?;
             }
             None => {
@@ -106,10 +163,25 @@ async fn fit(session: &Session, full: &str, layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Names and types of a table's columns; none if there is no such table.
-async fn columns(session: &Session, full: &str) -> Result<Vec<(String, String)>> {
-    let sql = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute \
+/// Adds a column, unless it is there.
+fn addition(full: &str, cell: &Cell) -> String {
+    let (name, kind) = (quoted(cell.name()), cell.sql_type());
+    let add = format!("ALTER TABLE {full} ADD COLUMN IF NOT EXISTS {name} {kind};");
+    let Cell::Inferred(column) = cell else { return add };
+    let comment = constant(&infer::comment(&column.path().concat()));
+    format!("{add} COMMENT ON COLUMN {full}.{name} IS {comment};")
+}
+
+/// A table's columns; none if there is no such table.
+async fn existing(session: &Session, full: &str) -> Result<Vec<Existing>> {
+    let sql = "SELECT attname::text, format_type(atttypid, atttypmod), \
+               col_description(attrelid, attnum) FROM pg_attribute \
                WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
     let rows = session.all("look at a table", sql, &[&full]).await?;
-    rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
+    let one = |row| Ok(Existing { name: get(row, 0)?, kind: get(row, 1)?, comment: get(row, 2)? });
+    rows.iter().map(one).collect()
+}
+
+fn full(schema: &str, name: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(name))
 }

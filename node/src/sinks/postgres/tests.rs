@@ -1,6 +1,8 @@
 //! Against a real server: the contract, and what is its own.
 
 mod faults;
+mod inferred;
+mod kills;
 mod proxy;
 #[path = "../../../../tests/src/postgres.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of whole clusters")]

@@ -4,7 +4,7 @@ use super::checkpoint::Claim;
 use super::client::Session;
 use super::config::PostgresConfig;
 use super::gather::{Sealed, Shape, Staged};
-use super::tables::{self, Table};
+use super::tables::{self, Merge};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A session that holds the right to move a shard's checkpoint row.
@@ -40,12 +40,11 @@ impl Link {
     pub(super) async fn write(
         &mut self,
         config: &PostgresConfig,
-        shape: &Shape,
         sealed: &Sealed,
     ) -> Result<(), Failure> {
         tables::forget(&mut self.session).await?;
-        for Staged { table, .. } in &sealed.tables {
-            tables::ready(&mut self.session, &config.schema, table, &shape.layout).await?;
+        for Staged { table, layout, .. } in &sealed.tables {
+            tables::ready(&mut self.session, &config.schema, table, layout).await?;
         }
         self.session.run("begin", "BEGIN").await?;
         let mut held_back = None;
@@ -70,12 +69,8 @@ impl Link {
         let Staged { table, puts, deletes, .. } = staged;
         let there = self.session.tables.get(table);
         let there = there.ok_or_else(|| wrong(table, "was not made ready"))?;
-        let (copy, merge) = match there {
-            Table::Append { copy } => (copy, None),
-            Table::Upsert { copy, merge, delete } => (copy, Some((merge, delete))),
-        };
-        require(table, self.session.copy(copy, staged).await?, puts + deletes)?;
-        let Some((merge, delete)) = merge else { return Ok(None) };
+        require(table, self.session.copy(&there.copy, staged).await?, puts + deletes)?;
+        let Some(Merge { merge, delete }) = &there.merge else { return Ok(None) };
         let mut merged = 0;
         if *puts > 0 {
             merged = self.session.perform("merge rows", merge, &[]).await?;

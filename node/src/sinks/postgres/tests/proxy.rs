@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::server::Postgres;
+
+/// What was sent has arrived after this long, and was most often executed.
+const TO_ARRIVE: Duration = Duration::from_millis(5);
 
 /// A message of the client, by its place in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +46,10 @@ pub(super) enum Act {
     TerminateBehind,
     /// Nothing goes on until [`Proxy::release`].
     Hold,
+    /// It goes through, and nothing else in either direction until then.
+    HoldBehind,
+    /// It goes to a process of the server that stands still until then.
+    Stop,
 }
 
 /// What befalls the next connection that gets to the point, once.
@@ -122,6 +130,19 @@ impl Plan {
         Some(due.act)
     }
 
+    /// Says that a connection is held, and holds it.
+    async fn hold(&self) {
+        self.held.notify_one();
+        self.release.notified().await;
+    }
+
+    /// The server's process for the connection from `port`.
+    async fn process(&self, port: u16) -> String {
+        let server = Arc::clone(&self.server);
+        let sql = format!("SELECT pid FROM pg_stat_activity WHERE client_port = {port}");
+        tokio::task::spawn_blocking(move || server.query(&sql)).await.unwrap()
+    }
+
     /// Ends the server's process for the connection from `port`.
     async fn terminate(&self, port: u16) {
         let server = Arc::clone(&self.server);
@@ -177,46 +198,97 @@ async fn forward(client: TcpStream, plan: Arc<Plan>) {
     }
     let port = server.local_addr().unwrap().port();
     let (mut from_client, to_client) = client.into_split();
-    let (from_server, mut to_server) = server.into_split();
-    let mute = watch::Sender::new(false);
-    let answers = tokio::spawn(answer(from_server, to_client, mute.subscribe()));
+    let (from_server, to_server) = server.into_split();
+    let gate = watch::Sender::new(Gate::Open);
+    let answers = tokio::spawn(answer(from_server, to_client, gate.subscribe()));
+    let mut road = Road { plan, to_server, gate, port };
     let mut place = Place::default();
     while let Ok(message) = message(&mut from_client, place.started).await {
         let point = place.next(&message);
-        let broken = match plan.take(point) {
-            None => false,
-            Some(Act::Cut) => {
-                // Half of it may arrive.
-                drop(to_server.write_all(&message[..message.len() / 2]).await);
-                true
-            }
-            Some(Act::Swallow) => {
-                mute.send_replace(true);
-                drop(to_server.write_all(&message).await);
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                true
-            }
-            Some(Act::Terminate) => {
-                plan.terminate(port).await;
-                false
-            }
-            Some(Act::TerminateBehind) => {
-                mute.send_replace(true);
-                drop(to_server.write_all(&message).await);
-                plan.terminate(port).await;
-                true
-            }
-            Some(Act::Hold) => {
-                plan.held.notify_one();
-                plan.release.notified().await;
-                false
-            }
+        let goes_on = match road.plan.take(point) {
+            None => road.to_server.write_all(&message).await.is_ok(),
+            Some(act) => road.befall(act, &message).await,
         };
-        if broken || to_server.write_all(&message).await.is_err() {
+        if !goes_on {
             break;
         }
     }
     answers.abort();
+}
+
+/// What happens to answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Held,
+    Muted,
+}
+
+/// The way of one connection to the server.
+struct Road {
+    plan: Arc<Plan>,
+    to_server: OwnedWriteHalf,
+    gate: watch::Sender<Gate>,
+    /// From which the server sees it come.
+    port: u16,
+}
+
+impl Road {
+    /// Does what is to be done about `message`; false if that breaks the connection.
+    async fn befall(&mut self, act: Act, message: &[u8]) -> bool {
+        match act {
+            Act::Cut => {
+                // Half of it may arrive.
+                self.send(&message[..message.len() / 2]).await;
+                false
+            }
+            Act::Swallow => {
+                self.gate.send_replace(Gate::Muted);
+                self.send(message).await;
+                tokio::time::sleep(TO_ARRIVE).await;
+                false
+            }
+            Act::Terminate => {
+                self.plan.terminate(self.port).await;
+                self.send(message).await
+            }
+            Act::TerminateBehind => {
+                self.gate.send_replace(Gate::Muted);
+                self.send(message).await;
+                self.plan.terminate(self.port).await;
+                false
+            }
+            Act::Hold => {
+                self.plan.hold().await;
+                self.send(message).await
+            }
+            Act::HoldBehind => {
+                self.gate.send_replace(Gate::Held);
+                let sent = self.send(message).await;
+                tokio::time::sleep(TO_ARRIVE).await;
+                self.plan.hold().await;
+                self.gate.send_replace(Gate::Open);
+                sent
+            }
+            Act::Stop => {
+                let process = self.plan.process(self.port).await;
+                signal(&process, "-STOP");
+                let sent = self.send(message).await;
+                self.plan.hold().await;
+                signal(&process, "-CONT");
+                sent
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &[u8]) -> bool {
+        self.to_server.write_all(message).await.is_ok()
+    }
+}
+
+fn signal(process: &str, signal: &str) {
+    let sent = Command::new("kill").args([signal, process]).status();
+    assert!(sent.unwrap().success(), "the server has this process");
 }
 
 /// One message of the client; the first has no type.
@@ -231,15 +303,15 @@ async fn message(from: &mut OwnedReadHalf, started: bool) -> io::Result<Vec<u8>>
     Ok(message)
 }
 
-/// What the server says, until it is muted.
-async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mute: watch::Receiver<bool>) {
+/// What the server says, as long as the gate is open.
+async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: watch::Receiver<Gate>) {
     let mut bytes = vec![0; 64 << 10];
-    loop {
-        match from.read(&mut bytes).await {
-            Ok(0) | Err(_) => break,
-            Ok(_) if *mute.borrow() => {}
-            Ok(read) if to.write_all(&bytes[..read]).await.is_err() => break,
-            Ok(_) => {}
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        let Ok(gate) = gate.wait_for(|gate| *gate != Gate::Held).await.map(|gate| *gate) else {
+            break;
+        };
+        if gate == Gate::Open && to.write_all(&bytes[..read]).await.is_err() {
+            break;
         }
     }
     drop(to.shutdown().await);
