@@ -3,7 +3,7 @@
 use super::arguments::{Arguments, parse};
 use super::{Done, Place, Stop};
 use crate::sources::redis::object::Entry;
-use crate::sources::redis::rdb::restored;
+use crate::sources::redis::rdb::{RdbError, restored};
 
 pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>) -> Done {
     match name {
@@ -107,6 +107,9 @@ fn restore(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
         at if absolute => Some(at),
         after => Some(place.now_ms.saturating_add(after)),
     };
-    let object = restored(payload).map_err(|_| Stop::Reread("a value it brings cannot be read"))?;
+    let object = restored(payload).map_err(|error| match error {
+        RdbError::Corrupt(why) => Stop::Reread(why),
+        RdbError::Short(_) | RdbError::Unsupported(_) => Stop::Reread("a value of an unknown type"),
+    })?;
     Ok(place.keys.put(*place.db, key, Entry { object, expire_ms })?)
 }

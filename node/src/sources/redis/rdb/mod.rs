@@ -155,7 +155,8 @@ fn pass_over(kind: u8, rest: &mut Cursor<'_>) -> Result<(), RdbError> {
     Ok(())
 }
 
-/// What `RESTORE` is given: a value, the version of dumps, a checksum.
+/// What `RESTORE` is given: a value, the version of dumps, a checksum. Bytes
+/// between value and version are passed over, as servers do.
 pub(super) fn restored(payload: &[u8]) -> Result<Object, RdbError> {
     let (body, sum) =
         payload.split_last_chunk::<8>().ok_or(RdbError::Corrupt("a short payload"))?;
@@ -167,9 +168,8 @@ pub(super) fn restored(payload: &[u8]) -> Result<Object, RdbError> {
         body.split_last_chunk::<2>().ok_or(RdbError::Corrupt("a short payload"))?;
     let mut rest = Cursor::new(value);
     let kind = rest.byte()?;
-    let object = value::read(kind, &mut rest).map_err(|error| match error {
+    value::read(kind, &mut rest).map_err(|error| match error {
         RdbError::Short(_) => RdbError::Corrupt("a payload ends early"),
         error @ (RdbError::Corrupt(_) | RdbError::Unsupported(_)) => error,
-    })?;
-    if rest.is_empty() { Ok(object) } else { Err(RdbError::Corrupt("a payload goes on")) }
+    })
 }

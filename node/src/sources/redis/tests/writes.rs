@@ -409,6 +409,9 @@ pub(super) async fn one_of_each(client: &mut RedisClient) {
     client.say("XREADGROUP GROUP g me COUNT 5 STREAMS stream >").await;
     client.say("XGROUP CREATE empty g 0 MKSTREAM").await;
     client.say("PFADD sketch a b c").await;
+    // A payload with more behind the value: no text, then zeros, whose sum is zero.
+    let restored = client.call(&[b"RESTORE", b"zeros", b"0", &[0; 16]]).await;
+    assert!(matches!(restored, Answer::Text(_)), "{restored:?}");
     client.say("FUNCTION FLUSH").await;
     let library: &[u8] = b"#!lua name=l\nredis.register_function('f', function() return 1 end)";
     client.call(&[b"FUNCTION", b"LOAD", library]).await;
