@@ -2,6 +2,8 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod admin;
+#[cfg(test)]
+mod asked;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;

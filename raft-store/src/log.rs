@@ -206,6 +206,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::db::Stop;
     use crate::types::Proposal;
 
     fn entry(index: u64, bytes: usize) -> Entry<TypeConfig> {
@@ -218,7 +219,7 @@ mod tests {
     }
 
     fn open(dir: &TempDir) -> LogStore {
-        LogStore::new(Db::open(dir.path(), crate::db::Stop::Process).unwrap())
+        LogStore::new(Db::open(dir.path(), Stop::Process).unwrap())
     }
 
     #[tokio::test]

@@ -286,6 +286,21 @@ impl Cluster {
         self.json(&["shard", "list", export])["shards"].as_array().cloned().unwrap_or_default()
     }
 
+    /// How many changes of an export are captured.
+    #[must_use]
+    pub fn captured(&self, export: &str) -> u64 {
+        self.shards(export).iter().map(|shard| sequence(&shard["captured"])).sum()
+    }
+
+    /// How many changes of an export a sink has.
+    #[must_use]
+    pub fn delivered(&self, export: &str, sink: &str) -> u64 {
+        let shards = self.shards(export);
+        let sinks = shards.iter().filter_map(|shard| shard["sinks"].as_array()).flatten();
+        let its = sinks.filter(|it| it["sink"] == sink);
+        its.map(|it| sequence(&it["delivered"])).sum()
+    }
+
     /// The recorded gaps of an export.
     ///
     /// # Panics
@@ -402,6 +417,10 @@ pub fn binary(name: &str) -> PathBuf {
 pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     test.ancestors().nth(2).expect("target/debug/deps").to_owned()
+}
+
+fn sequence(checkpoint: &Value) -> u64 {
+    checkpoint["sequence"].as_u64().unwrap_or(0)
 }
 
 fn on_loopback(size: usize) -> Vec<Place> {

@@ -26,8 +26,12 @@ impl Sample {
         for (at, region) in regions.iter().enumerate() {
             let (name, region) = (format!("node{at}"), (*region).to_owned());
             let address = format!("{name}:7400");
-            let (at, of) = (address.clone(), region.clone());
-            let join = NodeJoin { name, address: at, region: of, learner: false };
+            let join = NodeJoin {
+                name,
+                address: address.clone(),
+                region: region.clone(),
+                ..NodeJoin::default()
+            };
             let node = it.apply(command::Kind::NodeJoin(join));
             it.nodes.push(node);
             let up = NodeUp { node, address, region, run: node, torn: false };

@@ -7,8 +7,8 @@
 //! 1. every shard is placed, if any node may take work;
 //! 2. what runs on a node that may keep it stays there;
 //! 3. what has to move goes to a node in sync, among those to one near its source,
-//!    among those to the one with least work by what its shards capture, heaviest first; without one in sync it
-//!    waits a while, and is then read again elsewhere;
+//!    among those to the one with least work by what its shards capture, heaviest
+//!    first; without one in sync it waits a while, and is then read again elsewhere;
 //! 4. a writer goes near its sink, or to its reader's node, unless it may stay;
 //! 5. what runs away from its region goes home once a node there has settled and,
 //!    for a reader, its copy is in sync: a node that flaps draws nothing;

@@ -31,9 +31,7 @@ pub async fn run(control: Control) {
         // An error means the log is closing.
         let changed = tokio::time::timeout(ROUND, topology.changed()).await.is_ok();
         let now = Instant::now();
-        if planner.rates.due(now) {
-            control.read(|state| planner.look(state, now));
-        }
+        control.read(|state| planner.look(state, now));
         if !control.leads() {
             planner.forget(control.times());
             continue;
@@ -110,9 +108,11 @@ impl Planner {
         *self = Self { rates, ..Self::new(times) };
     }
 
-    /// Looks how much the shards capture.
+    /// Looks how much the shards capture, if it is time to.
     pub(crate) fn look(&mut self, state: &State, now: Instant) {
-        self.rates.look(state, now);
+        if self.rates.due(now) {
+            self.rates.look(state, now);
+        }
     }
 
     /// The commands that would make the state as placement wants it.

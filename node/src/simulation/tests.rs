@@ -2,6 +2,7 @@
 //! rule that is left out is missed within some.
 
 use super::{Broken, Report, run};
+use crate::asked::{number, tell};
 
 /// Seeds of a run of the tests; `make simulate SEEDS=n` runs more.
 const SEEDS: u64 = 200;
@@ -106,14 +107,4 @@ impl Sum {
         self.longest_ownerless_ms =
             self.longest_ownerless_ms.max(report.longest_ownerless_us / 1_000);
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how many seeds is asked by who runs the tests")]
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-#[expect(clippy::print_stderr, reason = "for who runs the tests with --nocapture")]
-fn tell(text: &str) {
-    eprintln!("{text}");
 }

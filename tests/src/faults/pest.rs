@@ -10,12 +10,10 @@ use tonic::{Code, Status, async_trait};
 use super::arena::GENERATED;
 use super::{Arena, Fault};
 use crate::Outcome;
-use crate::feed::{Open, open};
+use crate::feed::{ANSWER, Open, open};
 
 /// Subscribers that stop reading, at each node.
 const LAZY: usize = 4;
-/// What an answer may take.
-const ANSWER: Duration = Duration::from_secs(20);
 /// How long the others may then wait for a change.
 const OTHERS: Duration = Duration::from_secs(3);
 /// A sequence no shard reaches.

@@ -4,6 +4,7 @@ mod open;
 mod seen;
 mod subscriber;
 
+pub(crate) use open::ANSWER;
 pub use open::{Open, open};
 pub use seen::{Judge, Seen};
 pub use subscriber::Subscriber;

@@ -10,11 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Endpoint;
 
 use crate::Outcome;
 
 /// What an answer may take.
-const ANSWER: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER: Duration = Duration::from_secs(20);
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// An open subscription, and what keeps it open.
 pub type Open = (mpsc::Sender<SubscribeRequest>, Streaming<SubscribeResponse>);
@@ -26,7 +28,7 @@ pub type Open = (mpsc::Sender<SubscribeRequest>, Streaming<SubscribeResponse>);
 ///
 /// If the node does not answer, or refuses: then a [`tonic::Status`].
 pub async fn open(address: &str, export: &str, from: From, credit_bytes: u64) -> Outcome<Open> {
-    let (requests, outbound) = mpsc::channel(1);
+    let (requests, outbound) = mpsc::channel(64);
     let start = SubscribeStart {
         export: export.to_owned(),
         from: Some(from),
@@ -35,7 +37,9 @@ pub async fn open(address: &str, export: &str, from: From, credit_bytes: u64) ->
         ..SubscribeStart::default()
     };
     requests.send(SubscribeRequest { kind: Some(Kind::Start(start)) }).await?;
-    let mut client = FeedClient::connect(format!("http://{address}")).await?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    let channel = endpoint.tcp_nodelay(true).connect().await?;
+    let mut client = FeedClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let answer = timeout(ANSWER, client.subscribe(ReceiverStream::new(outbound))).await;
     let answer =
         answer.map_err(|_| format!("{address} did not answer a subscription in {ANSWER:?}"))?;

@@ -6,22 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidegate_proto::v1::feed_client::FeedClient;
+use tidegate_proto::v1::SubscribeRequest;
 use tidegate_proto::v1::subscribe_request::Kind;
 use tidegate_proto::v1::subscribe_start::From;
-use tidegate_proto::v1::{FeedFormat, SubscribeRequest, SubscribeStart};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
-use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 
+use super::open::open;
 use super::seen::{Judge, Seen};
 use crate::Outcome;
 
 /// Bytes that may be on their way to it.
 const CREDIT: u64 = 32 << 20;
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// A node that says nothing for so long is left: under load there is always something.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Between two nodes.
@@ -181,22 +177,15 @@ async fn run<J: Judge>(shared: &Shared<J>, addresses: &[String]) -> Outcome<()> 
 }
 
 async fn follow<J: Judge>(shared: &Shared<J>, address: &str) -> End {
-    let (requests, outbound) = mpsc::channel(64);
-    let start = SubscribeRequest { kind: Some(Kind::Start(start(shared))) };
-    let (Ok(()), Ok(endpoint)) =
-        (requests.try_send(start), Endpoint::from_shared(format!("http://{address}")))
-    else {
-        return End::Failed("the first request cannot be made".into());
-    };
-    let opened = timeout(SILENCE, async {
-        let channel = endpoint.tcp_nodelay(true).connect().await.ok()?;
-        let mut client = FeedClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Some(client.subscribe(ReceiverStream::new(outbound)).await)
-    });
-    let mut responses = match opened.await {
-        Ok(Some(Ok(responses))) => responses.into_inner(),
-        Ok(Some(Err(status))) => return ended(&status),
-        Ok(None) | Err(_) => return End::Left,
+    let token = shared.seen().token.clone();
+    let from = if token.is_empty() { From::Earliest(true) } else { From::Token(token) };
+    let opened = timeout(SILENCE, open(address, &shared.export, from, CREDIT)).await;
+    let (requests, mut responses) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => {
+            return error.downcast::<Status>().map_or(End::Left, |status| ended(&status));
+        }
+        Err(_) => return End::Left,
     };
     let mut owed = 0;
     while !shared.stopped() {
@@ -219,21 +208,9 @@ async fn follow<J: Judge>(shared: &Shared<J>, address: &str) -> End {
     End::Left
 }
 
-fn start<J: Judge>(shared: &Shared<J>) -> SubscribeStart {
-    let token = shared.seen().token.clone();
-    let from = if token.is_empty() { From::Earliest(true) } else { From::Token(token) };
-    SubscribeStart {
-        export: shared.export.clone(),
-        from: Some(from),
-        format: FeedFormat::Frames.into(),
-        credit_bytes: CREDIT,
-        ..SubscribeStart::default()
-    }
-}
-
 /// What was seen and is no longer there, and data that is damaged, are losses; a
 /// node that starts or ends is not.
-fn ended(status: &tonic::Status) -> End {
+fn ended(status: &Status) -> End {
     if matches!(status.code(), Code::OutOfRange | Code::DataLoss | Code::InvalidArgument) {
         return End::Failed(status.message().to_owned().into());
     }

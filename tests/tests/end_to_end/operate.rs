@@ -94,14 +94,11 @@ fn readers(cluster: &Cluster) -> Vec<String> {
 }
 
 fn captured(cluster: &Cluster) -> u64 {
-    let shards = cluster.shards(EXPORT);
-    shards.iter().map(|shard| shard["captured"]["sequence"].as_u64().unwrap_or(0)).sum()
+    cluster.captured(EXPORT)
 }
 
 fn delivered(cluster: &Cluster) -> u64 {
-    let shards = cluster.shards(EXPORT);
-    let of = |shard: &Value| shard["sinks"][0]["delivered"]["sequence"].as_u64().unwrap_or(0);
-    shards.iter().map(of).sum()
+    cluster.delivered(EXPORT, "lake")
 }
 
 /// METHOD: a drained node gets nothing back by itself; a rebalance gives it its
@@ -146,18 +143,13 @@ async fn work_is_evened_out_and_slowed_down_when_asked() {
     cluster.until("it catches up", caught_up).await;
 
     cluster.start_node(0);
-    let up = |it: &Cluster| {
-        let nodes = it.json(&["node", "list"]);
-        let nodes = nodes["nodes"].as_array().cloned().unwrap_or_default();
-        nodes.iter().filter(|node| node["state"] == "up").count()
-    };
-    cluster.until("all nodes are up", |it| up(it) == 3).await;
+    cluster.until("all nodes are up", |it| it.up() == 3).await;
     assert!(cluster.cli(&["export", "pause", EXPORT]).status.success());
     // What is under way when the command returns may still be recorded.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (at_rest, before) = (delivered(&cluster), captured(&cluster));
     cluster.kill(1).await;
-    cluster.until("one node is down", |it| up(it) == 2).await;
+    cluster.until("one node is down", |it| it.up() == 2).await;
     refused(&cluster.cli(&["doctor"]), 1, &["nodes: node1 down", "node remove"]);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(delivered(&cluster), at_rest, "it is paused still");

@@ -3,11 +3,12 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use serde_json::Value;
 use tidegate_tests::cluster::{Cluster, alone};
 use tidegate_tests::oracle::Memory;
 use tidegate_tests::postgres::Postgres;
 use tokio::time::{Instant, sleep};
+
+use crate::postgres::LOG_IS_WHOLE;
 
 const EXPORT: &str = "outlasting";
 const SHARDS: u64 = 3;
@@ -103,25 +104,15 @@ fn asked(cluster: &Cluster) -> u64 {
 }
 
 fn captured(cluster: &Cluster) -> u64 {
-    let shards = cluster.shards(EXPORT);
-    shards.iter().map(|shard| sequence(&shard["captured"])).sum()
+    cluster.captured(EXPORT)
 }
 
 fn delivered(cluster: &Cluster, sink: &str) -> u64 {
-    let shards = cluster.shards(EXPORT);
-    let sinks = shards.iter().flat_map(|shard| shard["sinks"].as_array().cloned());
-    let of = sinks.flatten().filter(|it| it["sink"] == sink);
-    of.map(|it| sequence(&it["delivered"])).sum()
-}
-
-fn sequence(checkpoint: &Value) -> u64 {
-    checkpoint["sequence"].as_u64().unwrap_or(0)
+    cluster.delivered(EXPORT, sink)
 }
 
 /// Every shard's log has all sequences up to its checkpoint, each once.
 fn is_whole(server: &Postgres) -> bool {
-    let whole = "SELECT count(*) FROM exported.tidegate_checkpoint c WHERE c.records = c.sequence \
-        AND (SELECT (count(*), min(tidegate_sequence), max(tidegate_sequence)) \
-             FROM exported.log WHERE tidegate_shard = c.id) = (c.sequence, 1::bigint, c.sequence)";
-    server.query(whole) == SHARDS.to_string()
+    let whole = format!("SELECT count(*) FROM exported.tidegate_checkpoint c WHERE {LOG_IS_WHOLE}");
+    server.query(&whole) == SHARDS.to_string()
 }

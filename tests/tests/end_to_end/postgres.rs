@@ -14,6 +14,11 @@ const CHANGES: u64 = 15_000;
 /// Longer than a lease and the wait for a silent node.
 const FROZEN: Duration = Duration::from_secs(4);
 
+/// Of a checkpoint `c` of an `append` sink: its log has all sequences up to there, each once.
+pub(crate) const LOG_IS_WHOLE: &str = "c.records = c.sequence \
+    AND (SELECT (count(*), min(tidegate_sequence), max(tidegate_sequence)) \
+         FROM exported.log WHERE tidegate_shard = c.id) = (c.sequence, 1::bigint, c.sequence)";
+
 /// Key in hexadecimal, and the hash of its document.
 type State = BTreeMap<String, [u8; 16]>;
 
@@ -96,16 +101,16 @@ fn moved(server: &Postgres) -> u64 {
 /// Every shard's log ends at one place with its table, has all sequences to there,
 /// and the latest changes of all keys are those of the table.
 fn is_whole(server: &Postgres) -> bool {
-    let tiles = "SELECT count(*) FROM exported.tidegate_checkpoint c \
-        JOIN exported.tidegate_checkpoint r ON r.shard = c.shard AND r.sink = 'rows' \
-        WHERE c.sink = 'log' AND c.sequence = r.sequence AND c.records = c.sequence \
-        AND (SELECT (count(*), min(tidegate_sequence), max(tidegate_sequence)) \
-             FROM exported.log WHERE tidegate_shard = c.id) = (c.sequence, 1::bigint, c.sequence)";
+    let tiles = format!(
+        "SELECT count(*) FROM exported.tidegate_checkpoint c \
+         JOIN exported.tidegate_checkpoint r ON r.shard = c.shard AND r.sink = 'rows' \
+         WHERE c.sink = 'log' AND c.sequence = r.sequence AND {LOG_IS_WHOLE}"
+    );
     let latest = "SELECT count(*) FROM (SELECT DISTINCT ON (tidegate_key) tidegate_key, document \
         FROM exported.log ORDER BY tidegate_key, tidegate_sequence DESC) l \
         FULL JOIN exported.orders o USING (tidegate_key) \
         WHERE l.document IS DISTINCT FROM o.document";
-    server.query(tiles) == SHARDS.to_string() && server.query(latest) == "0"
+    server.query(&tiles) == SHARDS.to_string() && server.query(latest) == "0"
 }
 
 fn rows(server: &Postgres) -> State {

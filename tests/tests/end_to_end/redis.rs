@@ -52,10 +52,7 @@ async fn a_redis_arrives_whole_although_its_owner_and_itself_are_killed() {
         shards.first().is_some_and(|it| it["in_sync"].as_array().map_or(0, Vec::len) >= 2)
     };
     cluster.until("the spool has two copies in sync", in_sync).await;
-    let captured = |it: &Cluster| {
-        let shards = it.shards(EXPORT);
-        shards.first().map_or(0, |it| it["captured"]["sequence"].as_u64().unwrap_or(0))
-    };
+    let captured = |it: &Cluster| it.captured(EXPORT);
     cluster.until("all rows and some changes are captured", |it| captured(it) > 10_000).await;
 
     let owner = cluster.busiest(EXPORT);

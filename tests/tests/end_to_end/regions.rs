@@ -117,8 +117,7 @@ async fn crossed(cluster: &Cluster) -> (f64, f64) {
 }
 
 fn captured(cluster: &Cluster) -> u64 {
-    let shards = cluster.shards(EXPORT);
-    shards.iter().map(|shard| shard["captured"]["sequence"].as_u64().unwrap_or(0)).sum()
+    cluster.captured(EXPORT)
 }
 
 /// How many changes the subscriber got; each shard's once and in order.

@@ -29,8 +29,7 @@ async fn subscribers_that_read_nothing_stop_nobody_at_their_node() {
          [spool]\ncopies = 1\n[[sink]]\nkind = \"jsonl\"\npath = \"{}\"\n",
         cluster.folder().join("jsonl").display()
     ));
-    let captured = |it: &Cluster| it.shards(EXPORT)[0]["captured"]["sequence"].as_u64();
-    cluster.until("all is captured", |it| captured(it) >= Some(CHANGES)).await;
+    cluster.until("all is captured", |it| it.captured(EXPORT) >= CHANGES).await;
     let other = 1 - cluster.busiest(EXPORT);
     let address = cluster.addresses().swap_remove(other);
     let earliest = || From::Earliest(true);

@@ -53,8 +53,7 @@ impl<'a> Encoder<'a> {
             i16::try_from(self.layout.cells.len()).map_err(|_| corrupt("too many columns"))?;
         self.out.extend_from_slice(&cells.to_be_bytes());
         let layout = self.layout;
-        let is_part = |cell: &Cell| matches!(cell, Cell::Declared(_) | Cell::Inferred(_));
-        let parts = if layout.cells.iter().any(is_part) { decoded(row)? } else { None };
+        let parts = if layout.cells.iter().any(Cell::is_part) { decoded(row)? } else { None };
         for cell in &layout.cells {
             self.cell(cell, row, parts.as_ref())?;
         }

@@ -49,6 +49,11 @@ impl Cell {
         }
     }
 
+    /// It holds a part of the document.
+    pub(super) fn is_part(&self) -> bool {
+        matches!(self, Self::Declared(_) | Self::Inferred(_))
+    }
+
     /// As PostgreSQL itself writes the type.
     pub(super) fn sql_type(&self) -> &'static str {
         match self {

@@ -148,7 +148,7 @@ async fn fit(session: &Session, full: &str, layout: &Layout) -> Result<()> {
                      alter it, or declare another type or name"
                 )));
             }
-            None if matches!(cell, Cell::Declared(_) | Cell::Inferred(_)) => {
+            None if cell.is_part() => {
                 let sql = format!("BEGIN; {MAKING}; {} COMMIT", addition(full, cell));
                 session.run("add a column", &sql).await?;
             }

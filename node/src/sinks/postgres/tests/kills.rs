@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::inferred::WRONG;
 use super::proxy::{Act, Fault, Point, Proxy};
 use super::*;
+use crate::asked::{number, tell};
 
 /// Faults of a run of the tests; `make kills KILLS=200 SEED=7` asks for others.
 const KILLS: usize = 40;
@@ -355,14 +356,4 @@ async fn changes_are_there_once_whatever_was_killed_or_frozen() {
 
 fn kills() -> usize {
     number("KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap())
-}
-
-#[expect(clippy::disallowed_methods, reason = "how many faults is asked by who runs the tests")]
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-#[expect(clippy::print_stderr, reason = "for who runs the tests with --nocapture")]
-fn tell(text: &str) {
-    eprintln!("{text}");
 }
