@@ -89,9 +89,8 @@ impl RedisServer {
     }
 
     /// Connects, if it is there and has loaded what it had saved.
-    async fn try_client(&self) -> Option<RedisClient> {
-        let socket = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-        let mut client = RedisClient(BufReader::new(socket));
+    pub async fn try_client(&self) -> Option<RedisClient> {
+        let mut client = RedisClient::connect(self.port).await.ok()?;
         let answer = client.try_call(&[b"PING"]).await.ok()?;
         let loading = matches!(&answer, Answer::Error(why) if why.starts_with("LOADING"));
         (!loading).then_some(client)
@@ -114,6 +113,12 @@ impl RedisServer {
 }
 
 impl RedisClient {
+    /// Connects to a server on this machine.
+    pub async fn connect(port: u16) -> io::Result<Self> {
+        let socket = TcpStream::connect(("127.0.0.1", port)).await?;
+        Ok(Self(BufReader::new(socket)))
+    }
+
     /// Sends a command and gives its answer.
     ///
     /// # Panics

@@ -5,6 +5,8 @@
 mod redis_server;
 
 mod breaks;
+mod cluster;
+mod cluster_server;
 mod compare;
 mod writes;
 
@@ -309,9 +311,14 @@ async fn a_server_is_looked_at_before_and_what_is_wrong_is_named() {
         );
     }
 
-    let server = RedisServer::start(&["--cluster-enabled", "yes"]).await;
-    let error = open(&server).discover().await.unwrap_err();
+    // An export of a server that became part of a cluster since.
+    let port = free_port().to_string();
+    let server = RedisServer::start(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
+    let stream = open(&server).stream_from(&primary(), b"?", Arc::<Memory>::default()).await;
+    let error = stream.err().unwrap();
     assert!(error.kind() == ErrorKind::Config && error.to_string().contains("cluster"), "{error}");
+    let checks = open(&server).check().await;
+    assert!(!checks[0].passed && checks[0].detail.contains("no cluster"), "{checks:?}");
     let server = RedisServer::start(&["--rename-command", "PSYNC", ""]).await;
     let checks = open(&server).check().await;
     assert!(!checks[1].passed && checks[1].detail.contains("managed"), "{checks:?}");

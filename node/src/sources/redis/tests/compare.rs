@@ -11,23 +11,37 @@ use crate::sources::redis::object::{Entry, Object, Stream, StreamId, Zset};
 /// Databases that tests write to.
 pub(super) const DATABASES: u32 = 3;
 
+/// By collection and key.
+pub(super) type Held = BTreeMap<(String, Vec<u8>), Entry>;
+
 /// Fails unless each key has the same value and expiry on both sides.
 pub(super) async fn compare(client: &mut RedisClient, captured: &Memory) {
-    let mut wanted = BTreeMap::new();
+    let mut wanted = Held::new();
     for db in 0..DATABASES {
         client.say(&format!("SELECT {db}")).await;
-        for key in client.say("KEYS *").await.parts() {
-            let key = key.text();
-            let named =
-                (document::collection(db), document::key(&key).unwrap().as_bytes().to_vec());
-            // It may have ended since.
-            if let Some(entry) = read(client, &key).await {
-                wanted.insert(named, entry);
-            }
-        }
+        wanted.extend(held(client, db).await);
     }
     client.say("SELECT 0").await;
-    let mut found = BTreeMap::new();
+    same(wanted, captured);
+}
+
+/// What a server has in the database that is selected.
+pub(super) async fn held(client: &mut RedisClient, db: u32) -> Held {
+    let mut held = Held::new();
+    for key in client.say("KEYS *").await.parts() {
+        let key = key.text();
+        let named = (document::collection(db), document::key(&key).unwrap().as_bytes().to_vec());
+        // It may have ended since.
+        if let Some(entry) = read(client, &key).await {
+            held.insert(named, entry);
+        }
+    }
+    held
+}
+
+/// Fails unless `wanted` is what was captured.
+pub(super) fn same(mut wanted: Held, captured: &Memory) {
+    let mut found = Held::new();
     for (named, (dictionary, value)) in captured.documents() {
         found.insert(named, document::decode(&dictionary, &value).unwrap());
     }
