@@ -23,7 +23,7 @@ use crate::sources::contract::{
     Memory, any_position_resumes_over, writes_after_the_anchor_are_streamed,
 };
 use compare::compare;
-use redis_server::{RedisClient, RedisServer};
+use redis_server::{RedisClient, RedisServer, other_servers};
 use writes::Writer;
 
 const BATCH: usize = 256 << 10;
@@ -163,6 +163,32 @@ async fn what_random_commands_leave_is_what_was_captured() {
         }
         reader.matches(&mut writing.await.unwrap()).await;
         assert_eq!(reader.losses, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_and_newer_servers_are_read_alike() {
+    for (seed, program) in (41..).zip(other_servers()) {
+        let settings = ["--repl-diskless-sync", "yes", "--repl-backlog-size", "64mb"];
+        let server = RedisServer::start_program(program, &settings).await;
+        let mut client = server.client().await;
+        let mut writer = Writer::new(seed);
+        writer.write(&mut client, 2_000).await;
+        let writing = tokio::spawn(write_on(writer, client));
+        let mut reader = Reader::start(&server).await;
+        while !writing.is_finished() {
+            reader.read().await.unwrap();
+        }
+        let mut client = writing.await.unwrap();
+        reader.matches(&mut client).await;
+        // A link that breaks goes on; then every encoding, as a dump and as commands.
+        client.say("CLIENT KILL TYPE replica").await;
+        Writer::new(seed + 10).write(&mut client, 500).await;
+        reader.matches(&mut client).await;
+        assert_eq!(reader.losses, []);
+        writes::one_of_each(&mut client).await;
+        reader.matches(&mut client).await;
+        Reader::start(&server).await.matches(&mut client).await;
     }
 }
 

@@ -266,9 +266,9 @@ async fn a_primarys_replica_goes_on_for_it_without_a_dump() {
     load.write(500).await;
     let end = offset(&mut cluster.client(0).await).await;
     let mut replica = cluster.client(3).await;
-    until(async || offset(&mut replica).await.bytes >= end.bytes).await;
+    until("the replica has all", async || offset(&mut replica).await.bytes >= end.bytes).await;
     cluster.nodes[0].kill().await;
-    until(async || cluster.primaries().await == [1, 2, 3]).await;
+    until("the replica took over", async || cluster.primaries().await == [1, 2, 3]).await;
     load.write(1_500).await;
     reader.matches(&cluster).await;
     assert_eq!(reader.losses, []);
@@ -280,14 +280,14 @@ async fn a_primarys_replica_goes_on_for_it_without_a_dump() {
     cluster.nodes[0].start_again().await;
     let mut first = cluster.client(0).await;
     let up = "master_link_status:up";
-    until(async || info(&mut first, "replication").await.contains(up)).await;
+    until("it follows", async || info(&mut first, "replication").await.contains(up)).await;
     let stop = Arc::default();
     let writing = write_on(load, &stop);
     for _ in 0..50 {
         reader.read().await;
     }
     first.say("CLUSTER FAILOVER").await;
-    until(async || {
+    until("it took over", async || {
         reader.read().await;
         cluster.primaries().await == [0, 1, 2]
     })
@@ -373,11 +373,12 @@ async fn a_primary_that_leaves_takes_nothing_with_it_that_was_not_read() {
     for number in [0, 1] {
         let mut client = cluster.client(number).await;
         let up = "cluster_state:ok";
-        until(async || text(client.say("CLUSTER INFO").await).contains(up)).await;
+        let mut info = async || text(client.say("CLUSTER INFO").await);
+        until("the others have all slots", async || info().await.contains(up)).await;
     }
     reader.reopen().await;
     reader.matches(&cluster).await;
-    until(async || {
+    until("its place is gone", async || {
         reader.read().await;
         !reader.places().contains_key(&id)
     })

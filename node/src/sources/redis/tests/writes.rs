@@ -212,7 +212,7 @@ impl Writer {
             "LMPOP" => {
                 line(verb, ["2".into(), key, other, "RIGHT".into(), "COUNT".into(), "2".into()])
             }
-            "BLPOP" => line(verb, [key, other, "0.001".into()]),
+            "BLPOP" => line(verb, [key, other, "0.01".into()]),
             _ => line(verb, [key, value]),
         }
     }
@@ -410,9 +410,10 @@ pub(super) async fn one_of_each(client: &mut RedisClient) {
     client.say("XGROUP CREATE empty g 0 MKSTREAM").await;
     client.say("PFADD sketch a b c").await;
     // A payload with more behind the value: no text, then zeros, whose sum is zero.
-    let restored = client.call(&[b"RESTORE", b"zeros", b"0", &[0; 16]]).await;
-    assert!(matches!(restored, Answer::Text(_)), "{restored:?}");
-    client.say("FUNCTION FLUSH").await;
+    // Valkey 9 refuses it.
+    client.call(&[b"RESTORE", b"zeros", b"0", &[0; 16]]).await;
+    // From version 7 on.
+    client.call(&[b"FUNCTION", b"FLUSH"]).await;
     let library: &[u8] = b"#!lua name=l\nredis.register_function('f', function() return 1 end)";
     client.call(&[b"FUNCTION", b"LOAD", library]).await;
     client.say("PEXPIREAT sketch 99999999999999").await;
