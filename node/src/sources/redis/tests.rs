@@ -8,6 +8,7 @@ mod breaks;
 mod cluster;
 mod cluster_server;
 mod compare;
+mod fuzz;
 mod writes;
 
 use std::time::Duration;

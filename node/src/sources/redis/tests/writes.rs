@@ -7,7 +7,7 @@ use super::compare::DATABASES;
 use super::redis_server::{Answer, RedisClient};
 use crate::clock;
 
-type Words = Vec<Vec<u8>>;
+pub(super) type Words = Vec<Vec<u8>>;
 
 /// Writes what its seed says. Many commands are refused, as keys are few and of
 /// six types.
@@ -21,6 +21,11 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(seed: u64) -> Self {
         Self { random: StdRng::seed_from_u64(seed), dumps: Vec::new(), done: 0 }
+    }
+
+    /// One that has payloads already.
+    pub(super) fn with_dumps(seed: u64, dumps: Vec<Vec<u8>>) -> Self {
+        Self { dumps, ..Self::new(seed) }
     }
 
     /// Sends so many commands; some of them in transactions and scripts.
@@ -112,7 +117,7 @@ impl Writer {
         }
     }
 
-    fn command(&mut self) -> Words {
+    pub(super) fn command(&mut self) -> Words {
         match self.random.random_range(0..17) {
             0..3 => self.strings(),
             16 => self.sketches(),
