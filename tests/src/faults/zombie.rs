@@ -162,11 +162,13 @@ impl Fault for Zombie {
         arena.until("what was held has come to its end", ended).await?;
         let number = self.node;
         arena
-            .until("the thawed node votes and has copies in sync", |it| {
+            .until("the thawed node votes, and its copies are in sync", |it| {
                 let cluster = it.watch.cluster();
                 let own = |id: &u64| number_of(cluster.name_of(*id)) == Some(number);
-                cluster.status.voters.iter().any(own)
-                    && cluster.shards.iter().any(|shard| shard.in_sync.iter().any(own))
+                // It has none if it was away for so long that others keep them now.
+                let lacks =
+                    |shard: &Shard| shard.copies.iter().any(own) && !shard.in_sync.iter().any(own);
+                cluster.status.voters.iter().any(own) && !cluster.shards.iter().any(lacks)
             })
             .await?;
         arena.world.bucket.proxy.set(Mood::Fair);

@@ -10,17 +10,21 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Dumps of older servers are not read.
 const MAJOR_MIN: u32 = 6;
+/// Clusters of older servers do not tell when a key ends.
+const CLUSTER_MAJOR_MIN: u32 = 7;
 
 /// What a server says of itself.
 #[derive(Debug, Default)]
 pub(super) struct Server {
     /// Keys in all databases.
     pub(super) keys: u64,
-    version: String,
-    major: u32,
+    /// It is a node of a cluster.
+    pub(super) cluster: bool,
+    pub(super) version: String,
+    pub(super) major: u32,
     /// Size of the ring from which a replica that comes back is served.
     pub(super) backlog_bytes: u64,
-    writes_per_second: u64,
+    pub(super) writes_per_second: u64,
 }
 
 /// Asks a server about itself; fails if it cannot be exported.
@@ -33,19 +37,20 @@ pub(super) async fn describe(config: &RedisConfig) -> Result<Server> {
     let refuse = |why: String| {
         Err(Error::new(ErrorKind::Config, format!("redis at {}: {why}", wire.address())))
     };
-    if field("cluster_enabled") == "1" {
-        let why = "it is part of a cluster, which is not read yet; export a server that is not";
-        return refuse(why.to_owned());
-    }
+    let cluster = field("cluster_enabled") == "1";
     let version = field("redis_version").to_owned();
     let major = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     if major < MAJOR_MIN {
         return refuse(format!("version {version} is older than {MAJOR_MIN}; upgrade it"));
     }
+    if cluster && major < CLUSTER_MAJOR_MIN {
+        return refuse(format!("a cluster of version {version} is not read; upgrade it to 7"));
+    }
     let keys =
         fields.iter().filter(|(name, _)| name.starts_with("db")).map(|(_, of)| keys(of)).sum();
     Ok(Server {
         keys,
+        cluster,
         version,
         major,
         backlog_bytes: field("repl_backlog_size").parse().unwrap_or(0),
@@ -83,7 +88,7 @@ pub(super) async fn checks(config: &RedisConfig) -> Vec<Check> {
 
 /// Asks for a stream that cannot be, so that the answer is an error of one kind
 /// or another and no dump begins.
-async fn replicates(config: &RedisConfig, major: u32) -> Result<()> {
+pub(super) async fn replicates(config: &RedisConfig, major: u32) -> Result<()> {
     const DOING: &str = "replicate from";
     let mut wire = Wire::connect(config).await?;
     wire.ask_done(&["REPLCONF", "capa", "psync2"], DOING).await?;
@@ -98,7 +103,7 @@ async fn replicates(config: &RedisConfig, major: u32) -> Result<()> {
     }
 }
 
-fn backlog(server: &Server) -> Check {
+pub(super) fn backlog(server: &Server) -> Check {
     const NAME: &str = "source: backlog";
     const SECONDS_MIN: u64 = 60;
     let (size, speed) = (server.backlog_bytes, server.writes_per_second);
@@ -118,10 +123,10 @@ fn backlog(server: &Server) -> Check {
     }
 }
 
-fn passed(name: &str, detail: String) -> Check {
+pub(super) fn passed(name: &str, detail: String) -> Check {
     Check { name: name.to_owned(), passed: true, detail, ..Check::default() }
 }
 
-fn failed(name: &str, detail: String, remedy: &str) -> Check {
+pub(super) fn failed(name: &str, detail: String, remedy: &str) -> Check {
     Check { name: name.to_owned(), passed: false, detail, remedy: remedy.to_owned() }
 }

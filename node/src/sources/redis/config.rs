@@ -12,7 +12,8 @@ const PORT: u16 = 6379;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RedisConfig {
     /// `redis://HOST:PORT`, or `rediss://` with TLS: the primary or one of its
-    /// replicas; port 6379 if none is given.
+    /// replicas; port 6379 if none is given. Of a cluster any of its nodes, several
+    /// with commas between them: `redis://a:7000,b:7000`.
     pub endpoint: String,
     /// The ACL user; without it, the default user.
     #[serde(default)]
@@ -32,8 +33,19 @@ impl RedisConfig {
         self.endpoint.starts_with("rediss://")
     }
 
-    /// Host and port, as a socket takes them.
+    /// The same at another address.
+    pub(super) fn at(&self, address: &str) -> Self {
+        let scheme = if self.encrypted() { "rediss" } else { "redis" };
+        Self { endpoint: format!("{scheme}://{address}"), ..self.clone() }
+    }
+
+    /// Host and port of the first server, as a socket takes them.
     pub(super) fn address(&self) -> Result<String> {
+        Ok(self.addresses()?.swap_remove(0))
+    }
+
+    /// Host and port of each server that is named: one at least.
+    pub(super) fn addresses(&self) -> Result<Vec<String>> {
         let refuse = |why: &str| Err(Error::new(ErrorKind::Config, format!("[source]: {why}")));
         if self.user.is_some() && self.password.is_none() {
             return refuse("user needs a password");
@@ -45,14 +57,19 @@ impl RedisConfig {
         let rest = schemes.iter().find_map(|scheme| self.endpoint.strip_prefix(scheme));
         let rest = rest.unwrap_or("");
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.is_empty() || rest.contains(['/', '@', '?']) {
+        let hosts: Vec<&str> = rest.split(',').map(str::trim).collect();
+        if hosts.contains(&"") || rest.contains(['/', '@', '?']) {
             return refuse(
                 "endpoint must read redis://HOST:PORT; user and password have keys of their own",
             );
         }
         // A colon within brackets belongs to an address of version 6.
-        let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-        Ok(if has_port { rest.to_owned() } else { format!("{rest}:{PORT}") })
+        let has_port =
+            |host: &str| host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let whole = |host: &str| {
+            if has_port(host) { host.to_owned() } else { format!("{host}:{PORT}") }
+        };
+        Ok(hosts.into_iter().map(whole).collect())
     }
 }
 
@@ -76,6 +93,15 @@ mod tests {
             assert!(address(wrong).unwrap_err().to_string().contains("redis://HOST"), "{wrong}");
         }
         assert_eq!(address("rediss://a").unwrap(), "a:6379");
+    }
+
+    #[test]
+    fn a_cluster_may_be_named_by_several_of_its_nodes() {
+        let table = toml::toml! { endpoint = "rediss://a, b:7001,[::1]" };
+        let config: RedisConfig = parse("[source]", table).unwrap();
+        assert_eq!(config.addresses().unwrap(), ["a:6379", "b:7001", "[::1]:6379"]);
+        assert_eq!(config.at("c:1").endpoint, "rediss://c:1");
+        assert!(address("redis://a,,b").is_err());
     }
 
     #[test]

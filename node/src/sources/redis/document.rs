@@ -46,6 +46,21 @@ pub(super) fn key(key: &[u8]) -> Result<Key> {
         .map_err(|error| Error::new(ErrorKind::Corrupt, "encode a Redis key").because(error))
 }
 
+/// The Redis key stands in the document's key as it is.
+pub(super) fn is_whole(key: &[u8]) -> bool {
+    key.len() <= KEY_BYTES_MAX
+}
+
+/// The Redis key of a document, if it is whole there.
+pub(super) fn redis_key(key: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = Key::from_bytes(bytes::Bytes::copy_from_slice(key)).parts().ok()?;
+    match (parts.pop()?, parts.is_empty()) {
+        (KeyPart::String(text), true) => Some(text.into_bytes()),
+        (KeyPart::Bytes(bytes), true) => Some(bytes),
+        _ => None,
+    }
+}
+
 /// The document of an entry. One that would be too large becomes opaque.
 pub(super) fn encode(entry: &mut Entry) -> Result<Encoded> {
     let encoded = document::encode(&to_value(entry)?);

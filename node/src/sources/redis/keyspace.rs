@@ -183,13 +183,7 @@ impl Keyspace {
     }
 
     /// A row of a dump: passes as a snapshot row, unless it is what was captured.
-    pub(super) fn row(
-        &mut self,
-        db: u32,
-        key: &[u8],
-        mut entry: Entry,
-        known: bool,
-    ) -> Result<(String, Vec<u8>)> {
+    pub(super) fn row(&mut self, db: u32, key: &[u8], mut entry: Entry, known: bool) -> Result<()> {
         let (collection, key) = (document::collection(db), document::key(key)?.as_bytes().to_vec());
         let document = document::encode(&mut entry)?;
         let last = if known { self.captured.last(&collection, &key)? } else { None };
@@ -202,12 +196,12 @@ impl Keyspace {
         if !same {
             self.changes.push_back(Change {
                 operation: Operation::Snapshot,
-                collection: collection.clone(),
-                key: key.clone(),
+                collection,
+                key,
                 document: Some(document),
             });
         }
-        Ok((collection, key))
+        Ok(())
     }
 
     /// A key that is named as its document is.

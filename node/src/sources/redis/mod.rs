@@ -1,6 +1,6 @@
 //! Redis and Valkey, read as one of their replicas.
 //!
-//! A primary is one shard. It sends a dump and then, for ever, the commands that
+//! A primary is one shard, and so is a whole cluster (`cluster`). A primary sends a dump and then, for ever, the commands that
 //! change it. A change carries what its key holds behind a command, computed
 //! from what was captured of the key before (`adr/0009`).
 //!
@@ -11,10 +11,12 @@
 //!   keyspace          what each key holds                   changes
 //!   document          an entry as a document
 //!   stream            all of it, in order, with a position
+//!   cluster           the streams of all primaries of a cluster
 //! ```
 
 mod apply;
 mod check;
+mod cluster;
 mod config;
 mod document;
 mod keyspace;
@@ -39,9 +41,11 @@ use tonic::async_trait;
 
 pub use config::RedisConfig;
 
+use check::Server;
+use cluster::{ClusterStream, Places, Seen, Whole};
 use position::Position;
 use rereads::Rereads;
-use stream::RedisStream;
+use stream::{Besides, RedisStream};
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,18 +53,42 @@ use crate::sources::{
     Anchor, Captured, ChangeStream, ChunkReader, MergeRule, Page, Rows, Source, SourceTraits,
 };
 
-/// A primary and its databases.
+/// The shard of a primary with its databases.
+const PRIMARY: &str = "primary";
+/// The shard of all primaries of a cluster.
+const CLUSTER: &str = "cluster";
+
+/// A primary and its databases, or a cluster.
 #[derive(Debug)]
 pub struct Redis {
     config: RedisConfig,
     rereads: Arc<Rereads>,
+    /// Nodes of the cluster.
+    seen: Seen,
 }
 
 impl Redis {
     /// Checks `config`. Nothing is asked of the server yet.
     pub fn open(config: &RedisConfig) -> Result<Self> {
         config.address()?;
-        Ok(Self { config: config.clone(), rereads: Arc::default() })
+        Ok(Self { config: config.clone(), rereads: Arc::default(), seen: Seen::default() })
+    }
+
+    /// What the first server says that can be asked. Only a cluster has several.
+    async fn describe(&self) -> Result<Server> {
+        let addresses = self.config.addresses()?;
+        let mut answer = Err(Error::new(ErrorKind::Config, "[source]: endpoint names no server"));
+        for address in &addresses {
+            answer = check::describe(&self.config.at(address)).await;
+            if answer.is_ok() {
+                break;
+            }
+        }
+        if answer.as_ref().is_ok_and(|server| !server.cluster && addresses.len() > 1) {
+            let why = "[source]: endpoint names several servers that are no cluster; name one";
+            return Err(Error::new(ErrorKind::Config, why));
+        }
+        answer
     }
 }
 
@@ -72,16 +100,19 @@ impl Source for Redis {
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {
-        check::describe(&self.config).await?;
-        Ok(vec![ShardSpec { name: "primary".to_owned(), ..ShardSpec::default() }])
+        let name = if self.describe().await?.cluster { CLUSTER } else { PRIMARY };
+        Ok(vec![ShardSpec { name: name.to_owned(), ..ShardSpec::default() }])
     }
 
     /// The rows come with the stream, since both are one connection: there are no
     /// chunks.
-    async fn anchor(&self, _shard: &ShardSpec) -> Result<Anchor> {
-        let server = check::describe(&self.config).await?;
-        let position = Position::Anew.encode();
-        Ok(Anchor { position, chunks: 0, rows_estimated: server.keys })
+    async fn anchor(&self, shard: &ShardSpec) -> Result<Anchor> {
+        let rows_estimated = if shard.name == CLUSTER {
+            cluster::count_keys(&self.config, &self.seen).await?
+        } else {
+            self.describe().await?.keys
+        };
+        Ok(Anchor { position: Position::Anew.encode(), chunks: 0, rows_estimated })
     }
 
     async fn stream(&self, _shard: &ShardSpec, _position: &[u8]) -> Result<Box<dyn ChangeStream>> {
@@ -91,14 +122,20 @@ impl Source for Redis {
 
     async fn stream_from(
         &self,
-        _shard: &ShardSpec,
+        shard: &ShardSpec,
         position: &[u8],
         captured: Arc<dyn Captured>,
     ) -> Result<Box<dyn ChangeStream>> {
+        if shard.name == CLUSTER {
+            let (config, seen, rereads) = (&self.config, &self.seen, &self.rereads);
+            let whole = Whole { config, seen, rereads };
+            let places = Places::decode(position)?;
+            return Ok(Box::new(ClusterStream::open(whole, places, captured).await?));
+        }
         let position = Position::decode(position)?;
         let rereads = Arc::clone(&self.rereads);
-        let stream = RedisStream::open(&self.config, position, captured, rereads, clock::now_ms);
-        Ok(Box::new(stream.await?))
+        let besides = Besides { rereads, now_ms: clock::now_ms, gate: None };
+        Ok(Box::new(RedisStream::open(&self.config, position, captured, besides).await?))
     }
 
     async fn chunk(&self, _: &ShardSpec, _: u32, _: &[u8]) -> Result<Box<dyn ChunkReader>> {
@@ -106,7 +143,10 @@ impl Source for Redis {
     }
 
     async fn check(&self) -> Vec<Check> {
-        check::checks(&self.config).await
+        match self.describe().await {
+            Ok(server) if server.cluster => cluster::checks(&self.config, &self.seen).await,
+            Ok(_) | Err(_) => check::checks(&self.config).await,
+        }
     }
 }
 

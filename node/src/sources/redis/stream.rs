@@ -25,7 +25,9 @@ use tokio::time::Instant;
 use tonic::async_trait;
 
 use super::check;
+use super::cluster::Gate;
 use super::config::RedisConfig;
+use super::document;
 use super::keyspace::Keyspace;
 use super::link::{Answer, Link};
 use super::position::{Offset, Position};
@@ -48,6 +50,17 @@ pub(super) struct RedisStream {
     rereads: Arc<Rereads>,
     backlog: Backlog,
     now_ms: fn() -> i64,
+    /// There, if the primary is one of a cluster.
+    gate: Option<Gate>,
+}
+
+/// What a stream needs beside its place.
+pub(super) struct Besides {
+    /// Shared by all streams of a source.
+    pub(super) rereads: Arc<Rereads>,
+    pub(super) now_ms: fn() -> i64,
+    /// For a primary of a cluster.
+    pub(super) gate: Option<Gate>,
 }
 
 /// What is being read.
@@ -74,9 +87,15 @@ impl RedisStream {
         config: &RedisConfig,
         position: Position,
         captured: Arc<dyn Captured>,
-        rereads: Arc<Rereads>,
-        now_ms: fn() -> i64,
+        besides: Besides,
     ) -> Result<Self> {
+        let Besides { rereads, now_ms, gate } = besides;
+        let server = check::describe(config).await?;
+        if server.cluster && gate.is_none() {
+            let why = "redis: the server is part of a cluster by now: delete the export and create \
+                       it again, so that all of the cluster is read";
+            return Err(Error::new(ErrorKind::Config, why));
+        }
         let known = captured.known()?;
         let at = match &position {
             Position::At(at) if known.whole && known.exact => Some(at),
@@ -108,9 +127,65 @@ impl RedisStream {
             }
         };
         let keys = Keyspace::new(captured);
-        let backlog = Backlog::new(check::describe(config).await?.backlog_bytes);
+        let backlog = Backlog::new(server.backlog_bytes);
         let wanted = (1, 1);
-        Ok(Self { link, keys, phase, position, wanted, losses, rereads, backlog, now_ms })
+        Ok(Self { link, keys, phase, position, wanted, losses, rereads, backlog, now_ms, gate })
+    }
+
+    /// Behind what was given.
+    pub(super) fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Changes wait to be given.
+    pub(super) fn is_behind(&self) -> bool {
+        self.keys.queued() > 0
+    }
+
+    /// A dump is read.
+    pub(super) fn resyncs(&self) -> bool {
+        matches!(self.phase, Phase::Resync(_))
+    }
+
+    /// It goes on whether more of the stream comes or not.
+    pub(super) fn is_at_work(&self) -> bool {
+        matches!(self.phase, Phase::Resync(_) | Phase::Flush(_))
+    }
+
+    /// What was looked at may be old. Only when nothing waits and all is spooled.
+    pub(super) fn forget(&mut self) {
+        self.keys.forget();
+    }
+
+    /// Waits up to `wait` for more of the stream.
+    pub(super) async fn arrives(&mut self, wait: Duration) -> Result<bool> {
+        self.link.more(wait).await
+    }
+
+    /// The gate, with how far the stream has come in.
+    pub(super) fn gate(&mut self) -> Option<(&mut Gate, u64)> {
+        let received = match &self.phase {
+            Phase::Commands(at) => at.bytes.saturating_add(self.link.buffer.len() as u64),
+            Phase::Resync(_) | Phase::Flush(_) | Phase::Over(_) => 0,
+        };
+        Some((self.gate.as_mut()?, received))
+    }
+
+    /// As much is noted elsewhere as should be before more is read.
+    fn is_full(&self) -> bool {
+        self.gate.as_ref().is_some_and(Gate::is_full)
+    }
+
+    /// A key that was captured is gone, as far as this primary can tell.
+    fn gone(&mut self, (collection, key): (String, Vec<u8>)) -> Result<()> {
+        if let Some(gate) = &self.gate {
+            let counts = document::redis_key(&key).map(|key| gate.judge_row(0, &key));
+            if !counts.transpose()?.unwrap_or(false) {
+                return Ok(());
+            }
+        }
+        self.keys.sweep(collection, key);
+        Ok(())
     }
 
     /// What was given is spooled by now.

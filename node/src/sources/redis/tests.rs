@@ -5,7 +5,10 @@
 mod redis_server;
 
 mod breaks;
+mod cluster;
+mod cluster_server;
 mod compare;
+mod fuzz;
 mod writes;
 
 use std::time::Duration;
@@ -21,7 +24,7 @@ use crate::sources::contract::{
     Memory, any_position_resumes_over, writes_after_the_anchor_are_streamed,
 };
 use compare::compare;
-use redis_server::{RedisClient, RedisServer};
+use redis_server::{RedisClient, RedisServer, other_servers};
 use writes::Writer;
 
 const BATCH: usize = 256 << 10;
@@ -161,6 +164,32 @@ async fn what_random_commands_leave_is_what_was_captured() {
         }
         reader.matches(&mut writing.await.unwrap()).await;
         assert_eq!(reader.losses, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_and_newer_servers_are_read_alike() {
+    for (seed, program) in (41..).zip(other_servers()) {
+        let settings = ["--repl-diskless-sync", "yes", "--repl-backlog-size", "64mb"];
+        let server = RedisServer::start_program(program, &settings).await;
+        let mut client = server.client().await;
+        let mut writer = Writer::new(seed);
+        writer.write(&mut client, 2_000).await;
+        let writing = tokio::spawn(write_on(writer, client));
+        let mut reader = Reader::start(&server).await;
+        while !writing.is_finished() {
+            reader.read().await.unwrap();
+        }
+        let mut client = writing.await.unwrap();
+        reader.matches(&mut client).await;
+        // A link that breaks goes on; then every encoding, as a dump and as commands.
+        client.say("CLIENT KILL TYPE replica").await;
+        Writer::new(seed + 10).write(&mut client, 500).await;
+        reader.matches(&mut client).await;
+        assert_eq!(reader.losses, []);
+        writes::one_of_each(&mut client).await;
+        reader.matches(&mut client).await;
+        Reader::start(&server).await.matches(&mut client).await;
     }
 }
 
@@ -309,9 +338,14 @@ async fn a_server_is_looked_at_before_and_what_is_wrong_is_named() {
         );
     }
 
-    let server = RedisServer::start(&["--cluster-enabled", "yes"]).await;
-    let error = open(&server).discover().await.unwrap_err();
+    // An export of a server that became part of a cluster since.
+    let port = free_port().to_string();
+    let server = RedisServer::start(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
+    let stream = open(&server).stream_from(&primary(), b"?", Arc::<Memory>::default()).await;
+    let error = stream.err().unwrap();
     assert!(error.kind() == ErrorKind::Config && error.to_string().contains("cluster"), "{error}");
+    let checks = open(&server).check().await;
+    assert!(!checks[0].passed && checks[0].detail.contains("no cluster"), "{checks:?}");
     let server = RedisServer::start(&["--rename-command", "PSYNC", ""]).await;
     let checks = open(&server).check().await;
     assert!(!checks[1].passed && checks[1].detail.contains("managed"), "{checks:?}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -41,6 +41,17 @@ pub(super) enum Reply {
     Refused(String),
 }
 
+/// What a server answers, as it comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Raw {
+    /// A status or a number.
+    Text(String),
+    Bytes(Bytes),
+    Nothing,
+    /// Begins with a code: `NOAUTH …`.
+    Refused(String),
+}
+
 impl Wire {
     /// Connects and logs in.
     pub(super) async fn connect(config: &RedisConfig) -> Result<Self> {
@@ -62,13 +73,18 @@ impl Wire {
 
     /// Sends a command and reads its reply.
     pub(super) async fn ask(&mut self, command: &[&str]) -> Result<Reply> {
-        let mut out = Vec::new();
         let arguments: Vec<&[u8]> = command.iter().map(|argument| argument.as_bytes()).collect();
-        resp::write(&arguments, &mut out);
+        self.send(&[&arguments]).await?;
+        self.reply().await
+    }
+
+    /// Sends commands, each of which will be answered.
+    pub(super) async fn send(&mut self, commands: &[&[&[u8]]]) -> Result<()> {
+        let mut out = Vec::new();
+        commands.iter().for_each(|command| resp::write(command, &mut out));
         let sent = self.socket.write_all(&out).await;
         let sent = if sent.is_ok() { self.socket.flush().await } else { sent };
-        sent.map_err(|error| lost(&self.address, "send to").because(error))?;
-        self.reply().await
+        sent.map_err(|error| lost(&self.address, "send to").because(error))
     }
 
     /// Sends a command that must succeed, `doing` something with the server.
@@ -79,8 +95,19 @@ impl Wire {
         }
     }
 
-    /// The next reply. Lines without content keep a connection alive.
+    /// The next reply, which is text.
     pub(super) async fn reply(&mut self) -> Result<Reply> {
+        match self.raw(TEXT_BYTES_MAX).await? {
+            Raw::Text(text) => Ok(Reply::Text(text)),
+            Raw::Bytes(bytes) => Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned())),
+            Raw::Refused(why) => Ok(Reply::Refused(why)),
+            Raw::Nothing => Err(self.odd()),
+        }
+    }
+
+    /// The next reply, of up to so many bytes. Lines without content keep a connection
+    /// alive.
+    pub(super) async fn raw(&mut self, bytes_max: usize) -> Result<Raw> {
         let line = loop {
             let line = self.line().await?;
             if !line.is_empty() {
@@ -89,15 +116,16 @@ impl Wire {
         };
         let (kind, rest) = line.split_at_checked(1).unwrap_or_default();
         match kind {
-            "+" | ":" => Ok(Reply::Text(rest.to_owned())),
-            "-" => Ok(Reply::Refused(rest.to_owned())),
+            "+" | ":" => Ok(Raw::Text(rest.to_owned())),
+            "-" => Ok(Raw::Refused(rest.to_owned())),
+            "$" if rest == "-1" => Ok(Raw::Nothing),
             "$" => {
-                let size = rest.parse().ok().filter(|size| *size <= TEXT_BYTES_MAX);
+                let size = rest.parse().ok().filter(|size| *size <= bytes_max);
                 let size = size.ok_or_else(|| self.odd())?;
                 self.more_than(size + 1).await?;
-                let text = String::from_utf8_lossy(&self.buffer[..size]).into_owned();
-                self.buffer.advance(size + 2);
-                Ok(Reply::Text(text))
+                let bytes = self.buffer.split_to(size).freeze();
+                self.buffer.advance(2);
+                Ok(Raw::Bytes(bytes))
             }
             _ => Err(self.odd()),
         }
@@ -141,9 +169,11 @@ impl Wire {
             "NOAUTH" | "WRONGPASS" => {
                 (ErrorKind::Config, "give [source] user and password that are valid there")
             }
-            "NOPERM" => {
-                (ErrorKind::Config, "allow this user +psync +replconf +ping +info (ACL SETUSER)")
-            }
+            "NOPERM" => (
+                ErrorKind::Config,
+                "allow this user +psync +replconf +ping +info (ACL SETUSER), of \
+                                     a cluster also +cluster|nodes +asking +dump +pexpiretime %R~*",
+            ),
             "ERR" if why.contains("unknown command") || why.contains("unsupported") => (
                 ErrorKind::Config,
                 "this service hides replication (PSYNC), as managed ones do; let it feed a Redis \
@@ -156,7 +186,7 @@ impl Wire {
         Error::new(kind, format!("{doing} redis at {}: {why}; {remedy}", self.address))
     }
 
-    fn odd(&self) -> Error {
+    pub(super) fn odd(&self) -> Error {
         let why = format!("what redis at {} answers is not understood", self.address);
         Error::new(ErrorKind::Unavailable, why)
     }

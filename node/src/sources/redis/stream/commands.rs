@@ -31,12 +31,12 @@ impl RedisStream {
             }
             let Phase::Commands(at) = &self.phase else { return Ok(()) };
             self.position = Position::At(at.clone());
-            if out.bytes() >= bytes_max {
+            if out.bytes() >= bytes_max || self.is_full() {
                 return Ok(());
             }
             let wanted = match resp::take(&mut self.link.buffer) {
                 Ok((command, taken)) => {
-                    self.apply(&command, taken as u64)?;
+                    self.take(&command, taken as u64).await?;
                     continue;
                 }
                 Err(RespError::Short(wanted)) => wanted,
@@ -52,6 +52,22 @@ impl RedisStream {
             // More only if it is there already.
             wait = Duration::ZERO;
         }
+        Ok(())
+    }
+
+    /// Applies a command, unless its keys are on the move between primaries of a cluster.
+    async fn take(&mut self, command: &Command, taken: u64) -> Result<()> {
+        let (Phase::Commands(at), Some(gate)) = (&mut self.phase, &mut self.gate) else {
+            return self.apply(command, taken);
+        };
+        let upto = at.bytes.saturating_add(taken);
+        if gate.must_look(command, upto) {
+            gate.look(upto.saturating_add(self.link.buffer.len() as u64)).await?;
+        }
+        if gate.judge((at.db, command), upto)? {
+            return self.apply(command, taken);
+        }
+        at.bytes = upto;
         Ok(())
     }
 
@@ -105,21 +121,23 @@ impl RedisStream {
 
     /// Deletes the next keys. All changes before are spooled: this is another read.
     pub(super) fn flush(&mut self, out: &mut BatchBuilder, bytes_max: usize) -> Result<()> {
-        let Phase::Flush(flush) = &mut self.phase else { return Ok(()) };
+        let Phase::Flush(flush) = &self.phase else { return Ok(()) };
         self.keys.forget();
         let only = flush.db.map(document::collection);
-        while out.bytes() < bytes_max {
+        while out.bytes() < bytes_max && !self.is_full() {
+            let Phase::Flush(flush) = &mut self.phase else { return Ok(()) };
             let (collection, key) = &flush.upto;
             let page = self.keys.captured().keys_after(collection, key, PAGE)?;
             let meant = |collection: &String| only.as_ref().is_none_or(|only| only == collection);
             let page: Vec<_> = page.into_iter().take_while(|named| meant(&named.0)).collect();
             let done = page.len() < PAGE;
             flush.upto = page.last().unwrap_or(&flush.upto).clone();
-            page.into_iter().for_each(|(collection, key)| self.keys.sweep(collection, key));
+            let then = flush.then.clone();
+            page.into_iter().try_for_each(|named| self.gone(named))?;
             self.keys.give(out, usize::MAX);
             if done {
-                self.position = Position::At(flush.then.clone());
-                self.phase = Phase::Commands(flush.then.clone());
+                self.position = Position::At(then.clone());
+                self.phase = Phase::Commands(then);
                 return Ok(());
             }
         }

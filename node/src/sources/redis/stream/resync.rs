@@ -8,6 +8,7 @@ use tidegate_proto::BatchBuilder;
 use super::{Phase, RedisStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::Captured;
+use crate::sources::redis::document;
 use crate::sources::redis::position::{Offset, Position};
 use crate::sources::redis::rdb::{Dump, Found, RdbError};
 
@@ -66,13 +67,13 @@ impl RedisStream {
         bytes_max: usize,
         mut wait: Duration,
     ) -> Result<()> {
-        while self.keys.give(out, bytes_max) && out.bytes() < bytes_max {
+        while self.keys.give(out, bytes_max) && out.bytes() < bytes_max && !self.is_full() {
             let Phase::Resync(resync) = &mut self.phase else { return Ok(()) };
             let short = match &resync.step {
                 Step::Announced => self.announced()?,
                 Step::Dump { .. } => self.dump()?,
                 Step::Sweep(..) => {
-                    self.sweep()?;
+                    self.sweep().await?;
                     None
                 }
                 Step::Settle => return self.settle(),
@@ -152,9 +153,16 @@ impl RedisStream {
         *read += taken as u64;
         match found {
             Found::Key { db, key, entry } => {
-                let name = self.keys.row(db, &key, entry, resync.compares)?;
+                let counts = match &self.gate {
+                    Some(gate) => gate.judge_row(db, &key)?,
+                    None => true,
+                };
+                if counts {
+                    self.keys.row(db, &key, entry, resync.compares)?;
+                }
                 if resync.compares {
-                    resync.marks.push(name);
+                    let named = document::key(&key)?.as_bytes().to_vec();
+                    resync.marks.push((document::collection(db), named));
                 }
             }
             Found::Other => {}
@@ -173,7 +181,11 @@ impl RedisStream {
     }
 
     /// Deletes what was captured and is not in the dump, page by page.
-    fn sweep(&mut self) -> Result<()> {
+    async fn sweep(&mut self) -> Result<()> {
+        // What went to another primary is not in the dump either.
+        if let Some(gate) = &mut self.gate {
+            gate.look(0).await?;
+        }
         let Phase::Resync(resync) = &mut self.phase else { return Ok(()) };
         let Step::Sweep(collection, key) = &mut resync.step else { return Ok(()) };
         let captured = self.keys.captured();
@@ -188,8 +200,7 @@ impl RedisStream {
             Some(last) => (*collection, *key) = last,
             None => resync.step = Step::Settle,
         }
-        gone.into_iter().for_each(|(collection, key)| self.keys.sweep(collection, key));
-        Ok(())
+        gone.into_iter().try_for_each(|named| self.gone(named))
     }
 
     /// All that followed from the dump is spooled.

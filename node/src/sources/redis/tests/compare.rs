@@ -11,22 +11,40 @@ use crate::sources::redis::object::{Entry, Object, Stream, StreamId, Zset};
 /// Databases that tests write to.
 pub(super) const DATABASES: u32 = 3;
 
+/// What a server tells within the time that it takes to ask: before version 7, when a
+/// key ends.
+const ABOUT_MS: i64 = 2_000;
+
+/// By collection and key; with how many milliseconds the end may be off.
+pub(super) type Held = BTreeMap<(String, Vec<u8>), (Entry, i64)>;
+
 /// Fails unless each key has the same value and expiry on both sides.
 pub(super) async fn compare(client: &mut RedisClient, captured: &Memory) {
-    let mut wanted = BTreeMap::new();
+    let mut wanted = Held::new();
     for db in 0..DATABASES {
         client.say(&format!("SELECT {db}")).await;
-        for key in client.say("KEYS *").await.parts() {
-            let key = key.text();
-            let named =
-                (document::collection(db), document::key(&key).unwrap().as_bytes().to_vec());
-            // It may have ended since.
-            if let Some(entry) = read(client, &key).await {
-                wanted.insert(named, entry);
-            }
-        }
+        wanted.extend(held(client, db).await);
     }
     client.say("SELECT 0").await;
+    same(wanted, captured);
+}
+
+/// What a server has in the database that is selected.
+pub(super) async fn held(client: &mut RedisClient, db: u32) -> Held {
+    let mut held = Held::new();
+    for key in client.say("KEYS *").await.parts() {
+        let key = key.text();
+        let named = (document::collection(db), document::key(&key).unwrap().as_bytes().to_vec());
+        // It may have ended since.
+        if let Some(entry) = read(client, &key).await {
+            held.insert(named, entry);
+        }
+    }
+    held
+}
+
+/// Fails unless `wanted` is what was captured.
+pub(super) fn same(mut wanted: Held, captured: &Memory) {
     let mut found = BTreeMap::new();
     for (named, (dictionary, value)) in captured.documents() {
         found.insert(named, document::decode(&dictionary, &value).unwrap());
@@ -34,16 +52,36 @@ pub(super) async fn compare(client: &mut RedisClient, captured: &Memory) {
     // What has ended by now, Redis shows no more, and may yet have to delete.
     let ended = |entry: &Entry| entry.expire_ms.is_some_and(|ms| ms <= clock::now_ms());
     found.retain(|named, entry| wanted.contains_key(named) || !ended(entry));
-    wanted.retain(|named, entry| found.contains_key(named) || !ended(entry));
-    for (named, entry) in &wanted {
-        assert_eq!(found.get(named), Some(entry), "{named:?}");
+    wanted.retain(|named, (entry, _)| found.contains_key(named) || !ended(entry));
+    for (named, (entry, about_ms)) in &mut wanted {
+        let found = found.get(named);
+        let close = |wanted: &mut i64, found: i64| {
+            if wanted.abs_diff(found) <= about_ms.unsigned_abs() {
+                *wanted = found;
+            }
+        };
+        if let (Some(wanted), Some(found)) =
+            (&mut entry.expire_ms, found.and_then(|it| it.expire_ms))
+        {
+            close(wanted, found);
+        }
+        assert_eq!(found, Some(&*entry), "{named:?}");
     }
     let more: Vec<_> = found.keys().filter(|named| !wanted.contains_key(*named)).collect();
     assert!(more.is_empty(), "captured, and not there: {more:?}");
 }
 
-async fn read(client: &mut RedisClient, key: &[u8]) -> Option<Entry> {
-    let Answer::Whole(ms) = client.call(&[b"PEXPIRETIME", key]).await else { panic!("a time") };
+/// When a key ends, less than 0 as a server says it, and how much it may be off.
+async fn end_of(client: &mut RedisClient, key: &[u8]) -> (i64, i64) {
+    if let Answer::Whole(ms) = client.call(&[b"PEXPIRETIME", key]).await {
+        return (ms, 0);
+    }
+    let Answer::Whole(left_ms) = client.call(&[b"PTTL", key]).await else { panic!("a time") };
+    (if left_ms < 0 { left_ms } else { clock::now_ms() + left_ms }, ABOUT_MS)
+}
+
+async fn read(client: &mut RedisClient, key: &[u8]) -> Option<(Entry, i64)> {
+    let (ms, about_ms) = end_of(client, key).await;
     if ms == -2 {
         return None;
     }
@@ -67,7 +105,7 @@ async fn read(client: &mut RedisClient, key: &[u8]) -> Option<Entry> {
         b"none" => return None,
         other => panic!("type {}", String::from_utf8_lossy(other)),
     };
-    Some(Entry { object, expire_ms })
+    Some((Entry { object, expire_ms }, about_ms))
 }
 
 async fn stream(client: &mut RedisClient, key: &[u8]) -> Stream {

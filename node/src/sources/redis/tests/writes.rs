@@ -7,7 +7,7 @@ use super::compare::DATABASES;
 use super::redis_server::{Answer, RedisClient};
 use crate::clock;
 
-type Words = Vec<Vec<u8>>;
+pub(super) type Words = Vec<Vec<u8>>;
 
 /// Writes what its seed says. Many commands are refused, as keys are few and of
 /// six types.
@@ -21,6 +21,11 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(seed: u64) -> Self {
         Self { random: StdRng::seed_from_u64(seed), dumps: Vec::new(), done: 0 }
+    }
+
+    /// One that has payloads already.
+    pub(super) fn with_dumps(seed: u64, dumps: Vec<Vec<u8>>) -> Self {
+        Self { dumps, ..Self::new(seed) }
     }
 
     /// Sends so many commands; some of them in transactions and scripts.
@@ -112,7 +117,7 @@ impl Writer {
         }
     }
 
-    fn command(&mut self) -> Words {
+    pub(super) fn command(&mut self) -> Words {
         match self.random.random_range(0..17) {
             0..3 => self.strings(),
             16 => self.sketches(),
@@ -212,7 +217,7 @@ impl Writer {
             "LMPOP" => {
                 line(verb, ["2".into(), key, other, "RIGHT".into(), "COUNT".into(), "2".into()])
             }
-            "BLPOP" => line(verb, [key, other, "0.001".into()]),
+            "BLPOP" => line(verb, [key, other, "0.01".into()]),
             _ => line(verb, [key, value]),
         }
     }
@@ -410,9 +415,10 @@ pub(super) async fn one_of_each(client: &mut RedisClient) {
     client.say("XGROUP CREATE empty g 0 MKSTREAM").await;
     client.say("PFADD sketch a b c").await;
     // A payload with more behind the value: no text, then zeros, whose sum is zero.
-    let restored = client.call(&[b"RESTORE", b"zeros", b"0", &[0; 16]]).await;
-    assert!(matches!(restored, Answer::Text(_)), "{restored:?}");
-    client.say("FUNCTION FLUSH").await;
+    // Valkey 9 refuses it.
+    client.call(&[b"RESTORE", b"zeros", b"0", &[0; 16]]).await;
+    // From version 7 on.
+    client.call(&[b"FUNCTION", b"FLUSH"]).await;
     let library: &[u8] = b"#!lua name=l\nredis.register_function('f', function() return 1 end)";
     client.call(&[b"FUNCTION", b"LOAD", library]).await;
     client.say("PEXPIREAT sketch 99999999999999").await;
