@@ -5,6 +5,7 @@ use tidegate_proto::v1::Check;
 use super::checkpoint::TABLE as CHECKPOINTS;
 use super::client::{Session, get};
 use super::config::PostgresConfig;
+use super::layout::Cell;
 use super::names::quoted;
 use crate::error::Result;
 
@@ -14,10 +15,13 @@ pub(in crate::sinks) async fn check(config: &PostgresConfig) -> Vec<Check> {
         Ok(session) => session,
         Err(error) => return vec![told("postgres", Err(error.to_string()))],
     };
-    let checks = [
+    let mut checks = vec![
         ("postgres rights", rights(&session, config).await),
         ("postgres durability", durability(&session).await),
     ];
+    if config.columns_inferred() > 0 {
+        checks.push(("postgres ownership", ownership(&session, config).await));
+    }
     let connected = told("postgres", Ok("connects".to_owned()));
     let others = checks
         .into_iter()
@@ -59,6 +63,25 @@ async fn rights(session: &Session, config: &PostgresConfig) -> Result<Told> {
         return Ok(Err("the schema is missing, and the role may not make it".to_owned()));
     }
     Ok(Ok("may make tables".to_owned()))
+}
+
+/// Only who owns a table adds columns to it; no grant allows that.
+async fn ownership(session: &Session, config: &PostgresConfig) -> Result<Told> {
+    let sql = "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+               WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p') \
+               AND a.attname = $2 AND NOT a.attisdropped \
+               AND NOT pg_has_role(current_user, c.relowner, 'USAGE') ORDER BY 1";
+    let (schema, mark) = (quoted(&config.schema), Cell::Shard.name());
+    let rows = session.all("look at owners", sql, &[&schema, &mark]).await?;
+    let foreign = rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>>>()?;
+    if foreign.is_empty() {
+        return Ok(Ok("may add columns".to_owned()));
+    }
+    let tables = foreign.join(", ");
+    Ok(Err(format!(
+        "columns are inferred, and the role owns none of these tables, so that it may add no \
+         columns there: {tables}; ALTER TABLE .. OWNER TO it, or grant it the owner's role"
+    )))
 }
 
 async fn durability(session: &Session) -> Result<Told> {

@@ -268,6 +268,27 @@ async fn the_check_says_what_is_missing() {
 }
 
 #[tokio::test]
+async fn the_check_says_whose_tables_get_no_columns() {
+    let stage = Stage::new().await;
+    let schema = stage.schema("columns-inferred = true");
+    let mut opened = schema.open(&shard(1)).await.unwrap();
+    put(&mut opened, &changes(1, &[("a", Some("{\"n\": 1}"))])).await.unwrap();
+    schema.query("CREATE ROLE other LOGIN");
+    let url = stage.server.url();
+    let (own, other) = (schema.config(&url), schema.config(&url.replace("postgres@", "other@")));
+    let owned = async |config| {
+        let told = check(config).await;
+        told.into_iter().find(|check| check.name == "postgres ownership").unwrap()
+    };
+    let mine = owned(&own).await;
+    assert!(mine.passed, "{mine:?}");
+    let foreign = owned(&other).await;
+    assert!(!foreign.passed && foreign.detail.contains("items"), "{foreign:?}");
+    schema.query("ALTER TABLE items OWNER TO other");
+    assert!(owned(&other).await.passed);
+}
+
+#[tokio::test]
 async fn a_server_is_spoken_to_only_if_its_certificate_is_good() {
     let server = Postgres::start_tls().await;
     let config = |rest: &str| {
