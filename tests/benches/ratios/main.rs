@@ -25,7 +25,8 @@ use crate::bench::{Bench, Outcome};
 use crate::report::Report;
 
 /// All rows, in the order in which they run.
-const ROWS: [&str; 11] = ["SPOOL", "P3", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "COST"];
+const ROWS: [&str; 13] =
+    ["SPOOL", "P1", "P2", "P3", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "COST"];
 
 /// Measures Tidegate against the bare parts it is made of.
 #[derive(Debug, Parser)]
@@ -111,6 +112,8 @@ async fn measure(flags: Flags) -> Outcome<()> {
 async fn run(row: &str, bench: &mut Bench) -> Outcome<()> {
     match row {
         "SPOOL" => rows::spool::run(bench).await,
+        "P1" => rows::redis::catch_up(bench).await,
+        "P2" => rows::redis::attached(bench).await,
         "P3" => rows::lake::run(bench).await,
         "P5" => rows::feed::run(bench).await,
         "P6" => rows::fanout::run(bench).await,

@@ -7,6 +7,7 @@ pub(crate) mod feed;
 pub(crate) mod lake;
 pub(crate) mod memory;
 pub(crate) mod postgres;
+pub(crate) mod redis;
 pub(crate) mod shards;
 pub(crate) mod size;
 pub(crate) mod spool;
