@@ -26,10 +26,11 @@ pub(crate) enum ExportCommand {
         /// Name of the export
         export: String,
     },
-    /// Stop reading and writing; the place is kept
+    /// Stop writing to sinks and reading rows; the stream is still captured, so nothing is lost
     #[command(after_help = "Example:\n  tidegate export pause orders
 
-The source goes on forgetting its log: a pause longer than that is a gap.")]
+The spool keeps what is not written; see `tidegate export show` for how much that is. When its disk
+limit is reached, capture stands still, and the source may forget what was not captured.")]
     Pause {
         /// Name of the export
         export: String,
