@@ -176,6 +176,22 @@ impl RedisClient {
         self.answer().await
     }
 
+    /// The id of the server's stream of changes, and how many bytes it has.
+    ///
+    /// # Panics
+    ///
+    /// If the connection breaks, or the server does not say so.
+    pub async fn stream(&mut self) -> (String, u64) {
+        let info = String::from_utf8(self.say("INFO replication").await.text());
+        let info = info.expect("the server says text");
+        let field = |name| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name));
+            value.expect("the server says where its stream is").trim()
+        };
+        let bytes = field("master_repl_offset:").parse().expect("a number of bytes");
+        (field("master_replid:").to_owned(), bytes)
+    }
+
     /// Sends commands without waiting for answers.
     pub async fn send(&mut self, commands: &[Vec<Vec<u8>>]) -> io::Result<()> {
         let mut out = Vec::new();

@@ -85,6 +85,12 @@ impl Bench {
         self.report.say(&format!("  {text}"));
     }
 
+    /// Tells what a round, counted from zero, gave.
+    pub(crate) fn round(&self, goal: &Goal, round: usize, ours: f64, theirs: f64) {
+        let (number, ours, theirs) = (round + 1, short(ours), short(theirs));
+        self.say(&format!("{} {number}: {ours} to {theirs}", goal.id));
+    }
+
     /// Measures both sides in turn and writes the line.
     pub(crate) async fn pair(
         &mut self,
@@ -95,7 +101,7 @@ impl Bench {
         let (mut ours_all, mut theirs_all) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
             let (a, b) = (ours().await?, theirs().await?);
-            self.report.say(&format!("  {} {}: {} to {}", goal.id, round + 1, short(a), short(b)));
+            self.round(goal, round, a, b);
             ours_all.push(a);
             theirs_all.push(b);
         }

@@ -105,10 +105,36 @@ pub(super) fn write(arguments: &[&[u8]], out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The commands of a stream that comes in pieces of `piece` bytes, each with where it
+    /// ends, and what is wrong behind them.
+    pub(in crate::sources::redis) fn take_pieces(
+        bytes: &[u8],
+        piece: usize,
+    ) -> (Vec<(Command, usize)>, Option<RespError>) {
+        let (mut buffer, mut offset, mut found) = (BytesMut::new(), 0, Vec::new());
+        let mut parts = bytes.chunks(piece);
+        loop {
+            let before = buffer.len();
+            match take(&mut buffer) {
+                Ok((command, taken)) => {
+                    assert_eq!(taken + buffer.len(), before);
+                    offset += taken;
+                    found.push((command, offset));
+                }
+                Err(RespError::Short(wanted)) => {
+                    assert!(wanted > before, "it asks for more than it has");
+                    let Some(part) = parts.next() else { return (found, None) };
+                    buffer.extend_from_slice(part);
+                }
+                Err(error @ RespError::Corrupt(_)) => return (found, Some(error)),
+            }
+        }
+    }
 
     proptest! {
         #[test]
@@ -122,23 +148,8 @@ mod tests {
                 write(&command.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut bytes);
                 ends.push(bytes.len());
             }
-            let (mut buffer, mut offset, mut found) = (BytesMut::new(), 0, Vec::new());
-            for part in bytes.chunks(piece) {
-                buffer.extend_from_slice(part);
-                loop {
-                    match take(&mut buffer) {
-                        Ok((command, taken)) => {
-                            offset += taken;
-                            found.push((command, offset));
-                        }
-                        Err(RespError::Short(wanted)) => {
-                            prop_assert!(wanted > buffer.len());
-                            break;
-                        }
-                        Err(error) => prop_assert!(false, "{error:?}"),
-                    }
-                }
-            }
+            let (found, wrong) = take_pieces(&bytes, piece);
+            prop_assert_eq!(wrong, None);
             prop_assert_eq!(found.iter().map(|(_, end)| *end).collect::<Vec<_>>(), ends);
             let found: Vec<Vec<Vec<u8>>> =
                 found.into_iter().skip(2).map(|(command, _)| command.iter().map(|it| it.to_vec()).collect()).collect();

@@ -46,10 +46,8 @@ fn primary() -> ShardSpec {
 
 /// How far a server's stream is.
 async fn offset(client: &mut RedisClient) -> Offset {
-    let info = String::from_utf8(client.say("INFO replication").await.text()).unwrap();
-    let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
-    let (id, bytes) = (field("master_replid:").to_owned(), field("master_repl_offset:"));
-    Offset { id, bytes: bytes.parse().unwrap(), db: 0 }
+    let (id, bytes) = client.stream().await;
+    Offset { id, bytes, db: 0 }
 }
 
 /// A reader: stream, and what it captured.
@@ -147,23 +145,30 @@ async fn write_on(mut writer: Writer, mut client: RedisClient) -> RedisClient {
     client
 }
 
+/// Random commands, before the dump, while it is made and read, and behind it: all that
+/// they leave is captured.
+async fn random_commands(server: &RedisServer, seed: u64) -> (Reader, RedisClient) {
+    let mut client = server.client().await;
+    let mut writer = Writer::new(seed);
+    writer.write(&mut client, 3_000).await;
+    let writing = tokio::spawn(write_on(writer, client));
+    let mut reader = Reader::start(server).await;
+    // Batches of a few changes: there are many places to stand at.
+    reader.batch = 2_000;
+    while !writing.is_finished() {
+        reader.read().await.unwrap();
+    }
+    let mut client = writing.await.unwrap();
+    reader.matches(&mut client).await;
+    assert_eq!(reader.losses, []);
+    (reader, client)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_random_commands_leave_is_what_was_captured() {
     for (seed, diskless) in [(1, "yes"), (2, "no")] {
         let server = RedisServer::start(&["--repl-diskless-sync", diskless]).await;
-        let mut client = server.client().await;
-        let mut writer = Writer::new(seed);
-        writer.write(&mut client, 3_000).await;
-        // Written while the dump is made and read, and behind it.
-        let writing = tokio::spawn(write_on(writer, client));
-        let mut reader = Reader::start(&server).await;
-        // Batches of a few changes: there are many places to stand at.
-        reader.batch = 2_000;
-        while !writing.is_finished() {
-            reader.read().await.unwrap();
-        }
-        reader.matches(&mut writing.await.unwrap()).await;
-        assert_eq!(reader.losses, []);
+        random_commands(&server, seed).await;
     }
 }
 
@@ -172,16 +177,7 @@ async fn older_and_newer_servers_are_read_alike() {
     for (seed, program) in (41..).zip(other_servers()) {
         let settings = ["--repl-diskless-sync", "yes", "--repl-backlog-size", "64mb"];
         let server = RedisServer::start_program(program, &settings).await;
-        let mut client = server.client().await;
-        let mut writer = Writer::new(seed);
-        writer.write(&mut client, 2_000).await;
-        let writing = tokio::spawn(write_on(writer, client));
-        let mut reader = Reader::start(&server).await;
-        while !writing.is_finished() {
-            reader.read().await.unwrap();
-        }
-        let mut client = writing.await.unwrap();
-        reader.matches(&mut client).await;
+        let (mut reader, mut client) = random_commands(&server, seed).await;
         // A link that breaks goes on; then every encoding, as a dump and as commands.
         client.say("CLIENT KILL TYPE replica").await;
         Writer::new(seed + 10).write(&mut client, 500).await;

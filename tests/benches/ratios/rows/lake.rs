@@ -106,13 +106,7 @@ async fn whole(bench: &mut Bench, goal: &Goal, document_bytes: usize, rows: u64)
         let bare = ready.as_ref().ok_or("there are record batches")?;
         ours.push(float(rows) / seconds);
         theirs.push(bare.rate(rows).await?);
-        bench.say(&format!(
-            "{} {}: {:.0} to {:.0}",
-            goal.id,
-            round + 1,
-            ours[round],
-            theirs[round]
-        ));
+        bench.round(goal, round, ours[round], theirs[round]);
     }
     node.stop().await?;
     bench.line(goal, &ours, &theirs, "with capture, spool and checkpoints on the same core")

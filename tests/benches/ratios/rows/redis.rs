@@ -70,14 +70,14 @@ pub(crate) async fn catch_up(bench: &mut Bench) -> Outcome<()> {
         let before = captured(&node.shards(EXPORT).await?);
         let mut client = server.client().await;
         freeze(&node, &mut client).await?;
-        let from = Stream::of(&mut client).await?;
+        let from = client.stream().await;
         write(&mut client, round).await?;
         let port = server.port();
         let (seconds, bytes) = pinned(CORE, move || timed(drain(port, from, SETS))).await?;
         require(bytes > SETS * VALUE_BYTES as u64, "the client had all of it")?;
         theirs.push(float(SETS) / seconds);
         ours.push(caught_up(&mut node, before, before + SETS).await?);
-        told(bench, &CATCH_UP, &ours, &theirs);
+        bench.round(&CATCH_UP, round, ours[round], theirs[round]);
     }
     let note = "every change is spooled, and its key's state kept";
     bench.line(&CATCH_UP, &ours, &theirs, note)?;
@@ -95,23 +95,17 @@ pub(crate) async fn attached(bench: &mut Bench) -> Outcome<()> {
         let wanted = before + SETS;
         node.until(EXPORT, EVERY, |shards| captured(shards) >= wanted).await?;
         freeze(&node, &mut client).await?;
-        let from = Stream::of(&mut client).await?;
+        let from = client.stream().await;
         let follows = tokio::spawn(drain(server.port(), from, SETS));
         let (seconds, ()) = timed(write(&mut client, 2 * round + 1)).await?;
         theirs.push(float(SETS) / seconds);
         follows.await??;
         caught_up(&mut node, wanted, wanted + SETS).await?;
-        told(bench, &ATTACHED, &ours, &theirs);
+        bench.round(&ATTACHED, round, ours[round], theirs[round]);
     }
     let note = "server, writer and follower share two cores";
     bench.line(&ATTACHED, &ours, &theirs, note)?;
     node.stop().await
-}
-
-fn told(bench: &Bench, goal: &Goal, ours: &[f64], theirs: &[f64]) {
-    if let (Some(ours), Some(theirs)) = (ours.last(), theirs.last()) {
-        bench.say(&format!("{}: {ours:.0} to {theirs:.0}", goal.id));
-    }
 }
 
 /// The node follows no more, until it is thawed.
@@ -147,31 +141,13 @@ async fn write(client: &mut RedisClient, round: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// A place in a server's stream.
-struct Stream {
-    id: String,
-    offset: u64,
-}
-
-impl Stream {
-    /// Where the server is.
-    async fn of(client: &mut RedisClient) -> Outcome<Self> {
-        let info = String::from_utf8(client.say("INFO replication").await.text())?;
-        let field = |name| info.lines().find_map(|line| line.strip_prefix(name));
-        let id = field("master_replid:").ok_or("a stream has an id")?.trim().to_owned();
-        let offset = field("master_repl_offset:").ok_or("a stream has an offset")?;
-        Ok(Self { id, offset: offset.trim().parse()? })
-    }
-}
-
-/// Takes the stream behind `from` until so many SETs have come; gives its bytes.
-async fn drain(port: u16, from: Stream, sets: u64) -> Outcome<u64> {
+/// Takes the stream behind a place until so many SETs have come; gives its bytes.
+async fn drain(port: u16, (id, offset): (String, u64), sets: u64) -> Outcome<u64> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
     let mut buffer = vec![0; 1 << 20];
     socket.write_all(b"REPLCONF capa eof capa psync2\r\n").await?;
     let answered = socket.read(&mut buffer).await?;
     require(&buffer[..answered] == b"+OK\r\n", "it may be a replica")?;
-    let Stream { id, offset } = from;
     socket.write_all(format!("PSYNC {id} {}\r\n", offset + 1).as_bytes()).await?;
     let (mut there, mut done, mut bytes, mut continues) = (0, 0, 0, false);
     while done < sets {

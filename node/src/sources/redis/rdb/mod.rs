@@ -9,7 +9,7 @@ mod lzf;
 mod packed;
 mod streams;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod value;
 
 pub(super) use cursor::RdbError;

@@ -4,28 +4,37 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Reads all of a dump that comes in pieces of `piece` bytes.
-fn read_all(bytes: &[u8], piece: usize) -> Result<Vec<Found>, RdbError> {
+/// Reads a dump that comes in pieces of `piece` bytes: what it holds, each with the bytes
+/// it took, and how it ends.
+pub(in crate::sources::redis) fn read_pieces(
+    bytes: &[u8],
+    piece: usize,
+) -> (Vec<(Found, usize)>, Result<(), RdbError>) {
     let (mut dump, mut found) = (Dump::default(), Vec::new());
     let (mut at, mut there) = (0, 0);
     loop {
         match dump.next(&bytes[at..there]) {
-            Ok((Found::End, _)) => return Ok(found),
+            Ok((Found::End, _)) => return (found, Ok(())),
             Ok((next, taken)) => {
-                assert!(taken > 0 && taken <= there - at);
+                assert!(taken > 0 && taken <= there - at, "it takes what is there");
                 at += taken;
-                found.push(next);
+                found.push((next, taken));
             }
             Err(RdbError::Short(wanted)) => {
                 assert!(wanted > there - at, "it asks for more than it has");
                 if there == bytes.len() {
-                    return Err(RdbError::Short(wanted));
+                    return (found, Err(RdbError::Short(wanted)));
                 }
                 there = (there + piece).min(bytes.len());
             }
-            Err(error) => return Err(error),
+            Err(error) => return (found, Err(error)),
         }
     }
+}
+
+fn read_all(bytes: &[u8], piece: usize) -> Result<Vec<Found>, RdbError> {
+    let (found, end) = read_pieces(bytes, piece);
+    end.map(|()| found.into_iter().map(|(found, _)| found).collect())
 }
 
 /// A dump of `body`, ended and summed up.

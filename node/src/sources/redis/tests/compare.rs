@@ -55,15 +55,11 @@ pub(super) fn same(mut wanted: Held, captured: &Memory) {
     wanted.retain(|named, (entry, _)| found.contains_key(named) || !ended(entry));
     for (named, (entry, about_ms)) in &mut wanted {
         let found = found.get(named);
-        let close = |wanted: &mut i64, found: i64| {
-            if wanted.abs_diff(found) <= about_ms.unsigned_abs() {
-                *wanted = found;
-            }
-        };
-        if let (Some(wanted), Some(found)) =
-            (&mut entry.expire_ms, found.and_then(|it| it.expire_ms))
+        let ends = entry.expire_ms.zip(found.and_then(|it| it.expire_ms));
+        if let Some((wanted, told)) = ends
+            && wanted.abs_diff(told) <= about_ms.unsigned_abs()
         {
-            close(wanted, found);
+            entry.expire_ms = Some(told);
         }
         assert_eq!(found, Some(&*entry), "{named:?}");
     }

@@ -4,7 +4,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use bytes::BytesMut;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -13,12 +12,14 @@ use crate::asked;
 use crate::sources::redis::apply::{Place, apply};
 use crate::sources::redis::keyspace::Keyspace;
 use crate::sources::redis::object::{Entry, Object};
-use crate::sources::redis::rdb::{Dump, Found, RdbError, restored};
-use crate::sources::redis::resp::{self, Command, RespError};
+use crate::sources::redis::rdb::tests::read_pieces;
+use crate::sources::redis::rdb::{Found, restored};
+use crate::sources::redis::resp;
+use crate::sources::redis::resp::tests::take_pieces;
 use redis_server::Answer;
 
 const SECONDS: u64 = 30;
-/// Databases, and keys by type, that [`Writer`] writes to.
+/// With what the keys begin that [`Writer`] writes to.
 const KINDS: [&str; 8] = ["s", "l", "t", "z", "h", "x", "e", "p"];
 /// Larger values are left to the tests that read them as they are.
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
@@ -126,30 +127,6 @@ fn is_bounded(entry: &Entry, bytes: usize) -> bool {
     weight(entry) <= GROWTH * bytes + SKETCH_BYTES
 }
 
-/// Reads a dump that comes in pieces: what it holds, and how it ends.
-fn read_all(bytes: &[u8], piece: usize) -> (Vec<Found>, Result<(), RdbError>) {
-    let (mut dump, mut found, mut at, mut there) = (Dump::default(), Vec::new(), 0, 0);
-    loop {
-        match dump.next(&bytes[at..there]) {
-            Ok((Found::End, _)) => return (found, Ok(())),
-            Ok((next, taken)) => {
-                assert!(taken > 0 && taken <= there - at, "it takes what is there");
-                if let Found::Key { key, entry, .. } = &next {
-                    assert!(is_bounded(entry, taken) && key.len() <= GROWTH * taken);
-                }
-                at += taken;
-                found.push(next);
-            }
-            Err(RdbError::Short(wanted)) if there < bytes.len() => {
-                assert!(wanted > there - at, "it asks for more than it has");
-                there = (there + piece).min(bytes.len());
-            }
-            // How much is wanted at the end depends on nothing before it.
-            Err(error) => return (found, Err(error)),
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn dumps_with_mistakes_are_read_or_refused() {
     let (payloads, dumps) = corpus().await;
@@ -171,8 +148,12 @@ fn whole_dump(random: &mut StdRng, input: &mut Vec<u8>, other: &[u8]) {
     // No checksum: what is behind a mistake is read as far as it can be.
     let end = input.len().saturating_sub(8);
     input[end..].fill(0);
-    let whole = read_all(input, input.len().max(1));
-    assert_eq!(whole, read_all(input, random.random_range(500..40_000)));
+    let whole = read_pieces(input, input.len().max(1));
+    assert_eq!(whole, read_pieces(input, random.random_range(500..40_000)));
+    for (found, taken) in whole.0 {
+        let Found::Key { key, entry, .. } = found else { continue };
+        assert!(is_bounded(&entry, taken) && key.len() <= GROWTH * taken);
+    }
 }
 
 fn payload(random: &mut StdRng, input: &mut Vec<u8>, other: &[u8]) {
@@ -186,29 +167,6 @@ fn payload(random: &mut StdRng, input: &mut Vec<u8>, other: &[u8]) {
     if let Ok(object) = restored(input) {
         assert!(is_bounded(&Entry::of(object), input.len()));
     }
-}
-
-/// The commands in a stream that comes in pieces, and how it ends.
-fn commands_of(bytes: &[u8], piece: usize) -> (Vec<Command>, Option<RespError>) {
-    let (mut buffer, mut commands) = (BytesMut::new(), Vec::new());
-    for part in bytes.chunks(piece) {
-        buffer.extend_from_slice(part);
-        loop {
-            let before = buffer.len();
-            match resp::take(&mut buffer) {
-                Ok((command, taken)) => {
-                    assert_eq!(taken + buffer.len(), before);
-                    commands.push(command);
-                }
-                Err(RespError::Short(wanted)) => {
-                    assert!(wanted > before, "it asks for more than it has");
-                    break;
-                }
-                Err(error @ RespError::Corrupt(_)) => return (commands, Some(error)),
-            }
-        }
-    }
-    (commands, None)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,11 +187,11 @@ async fn commands_with_mistakes_are_applied_or_refused() {
         if random.random_bool(0.2) {
             spoil(random, input, b"*3\r\n$3\r\nSET\r\n$99999999999\r\n\n*0\r\n$0\r\n");
         }
-        let whole = commands_of(input, input.len().max(1));
-        assert_eq!(whole, commands_of(input, random.random_range(1..300)));
+        let whole = take_pieces(input, input.len().max(1));
+        assert_eq!(whole, take_pieces(input, random.random_range(1..300)));
         let mut keys = Keyspace::new(Arc::<Memory>::default());
         let mut db = 0;
-        for command in whole.0 {
+        for (command, _) in whole.0 {
             let mut place = Place { keys: &mut keys, db: &mut db, now_ms: 1_000_000 };
             // A stream goes no further than what is refused; here, all the rest is tried.
             drop(apply(&mut place, &command));
