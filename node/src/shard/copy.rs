@@ -13,6 +13,8 @@ use crate::shard::role::Terms;
 
 /// How often an owner that is not there yet is asked.
 const OWNER_WAIT: Duration = Duration::from_millis(30);
+/// How often a full disk is looked at.
+const ROOM_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs until told to stop, or until another owner is known.
 pub(super) async fn run(
@@ -26,7 +28,7 @@ pub(super) async fn run(
             Err(error) = follow(&means, id, terms) => error,
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         };
-        if error.kind() != ErrorKind::Unavailable {
+        if !asks_again(error.kind()) {
             return Err(error);
         }
         tracing::debug!(error = %error, "a copy looks for the owner");
@@ -34,8 +36,18 @@ pub(super) async fn run(
     }
 }
 
+/// Whether a copy that met an error of this kind asks the owner again. What is gone was
+/// retained no longer before it could be fetched: asked again, the owner says behind what
+/// to begin anew. A copy that is behind is no reason for its shard to stand still.
+pub(crate) fn asks_again(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Gone)
+}
+
 /// Follows the owner of these terms for as long as it can be reached.
 async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> {
+    while means.spool.check_room().is_err() {
+        tokio::time::sleep(ROOM_WAIT).await;
+    }
     let owner = means.control.read(|state| {
         let shard = state.shard(id).filter(|shard| shard.epoch == terms.epoch.0)?;
         Some(state.node(shard.reader).map(|node| node.address.clone()))

@@ -13,7 +13,7 @@
 
 mod actor;
 mod chunks;
-mod copy;
+pub(crate) mod copy;
 mod discover;
 mod exports;
 mod held;

@@ -18,6 +18,10 @@ use crate::spool::{Keep, not_needed};
 
 /// Between the tries of one tick, as `checkpoint/ticker.rs` has it.
 const RETRY: (Micros, Micros) = (20 * MS, 1_000 * MS);
+/// How long what is delivered is retained.
+const RETAINED: Duration = Duration::from_secs(6);
+/// Of the looks at what is retained, those at which a disk is short.
+const SHORT: f64 = 0.3;
 
 impl World {
     pub(super) fn captured(
@@ -125,20 +129,19 @@ impl World {
         }
     }
 
-    /// Takes away what is delivered and old.
+    /// Takes away what is delivered and old; while its disk is short, all that is
+    /// delivered, also before the eyes of a copy that is catching up.
     pub(super) fn retain(&mut self, machine: Machine) {
         let round = u64::try_from(ROUND.as_micros()).unwrap();
         self.timer(machine, round, Timer::Retain);
         let now = self.instant(machine);
+        let is_short = self.rng.random_bool(SHORT);
+        let age = if is_short { Duration::ZERO } else { RETAINED };
         let disk = &mut self.nodes[machine].disk;
         for (id, log) in &mut disk.logs {
             let Some(shard) = disk.state.shard(*id) else { continue };
             let Some(export) = disk.state.export(id.export_id) else { continue };
-            let keep = Keep {
-                delivered: not_needed(shard, export),
-                age: Duration::from_secs(6),
-                bytes: u64::MAX,
-            };
+            let keep = Keep { delivered: not_needed(shard, export), age, bytes: u64::MAX };
             let next = log.standing.head().next;
             log.marks.note(Mark { at: now, next, bytes: 0 });
             if let Some(upto) = log.marks.cut(&keep, now) {

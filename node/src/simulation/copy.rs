@@ -8,6 +8,7 @@ use super::spool::Log;
 use super::tasks::Work;
 use super::world::World;
 use crate::error::ErrorKind;
+use crate::shard::copy::asks_again;
 use crate::shard::role::{Role, Terms};
 use crate::spool::{Head, Refusal};
 
@@ -73,7 +74,7 @@ impl World {
             Said::OpenCopy(..) | Said::OpenFetch(_) | Said::Acknowledged(_) => Ok(()),
         };
         let Err(kind) = outcome else { return };
-        if kind == ErrorKind::Unavailable {
+        if asks_again(kind) {
             self.hang_up(machine, role);
             let Some(actor) = self.nodes[machine].memory.actors.get(role) else { return };
             let task = actor.task;

@@ -11,6 +11,9 @@ use crate::error::ErrorKind;
 use crate::exchange::copy::meet;
 use crate::exchange::local::place;
 
+/// Batches on their way to a copy: few, so that catching up takes its time.
+const COPY_BATCHES: usize = 1;
+
 /// What is sent on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Serves {
@@ -119,19 +122,24 @@ impl World {
             self.say(number, false, Said::Closed(ErrorKind::Gone));
             return;
         }
-        let batches = log.read(serves.after, upto);
+        let mut batches = log.read(serves.after, upto);
+        let is_copy = serves.copy.is_some();
+        if is_copy {
+            // It has credit for so much, and gets more when it says that it has that.
+            batches.truncate(COPY_BATCHES);
+        }
         let told = serves.copy.is_some() && marks.stable > serves.stable;
         if batches.is_empty() && !told {
             return;
         }
         serves.after = batches.last().map_or(serves.after, Batch::last);
         serves.stable = marks.stable;
-        if serves.copy.is_none() {
+        if !is_copy {
             self.served(machine, shard, &batches);
         }
         let more = !batches.is_empty();
         self.say(number, false, Said::Batches(batches, marks.stable));
-        if more {
+        if more && !is_copy {
             self.pump(number);
         }
     }
