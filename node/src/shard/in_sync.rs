@@ -22,7 +22,7 @@ mod delays;
 pub(crate) const ROUND: Duration = Duration::from_millis(50);
 /// How often it looks while nothing is: for what the cluster has decided since.
 const REST: Duration = Duration::from_secs(2);
-/// A copy that has what was safe so long ago may join: one that is far away always
+/// A copy that has what was needed so long ago may join: one that is far away always
 /// lacks what is under way.
 const NEAR: Duration = Duration::from_millis(500);
 
@@ -39,8 +39,8 @@ pub(crate) struct Sight {
     /// Waited for, and not recorded: those among them that keep a copy no longer too.
     pub(crate) joining: BTreeSet<NodeId>,
     pub(crate) seen: BTreeMap<NodeId, Copy>,
-    /// Up to here, captures may have been reported already.
-    pub(crate) safe: Sequence,
+    /// What a copy must have to be in sync: it may have been shown or reported already.
+    pub(crate) needed: Sequence,
     pub(crate) appended: Sequence,
 }
 
@@ -66,8 +66,8 @@ struct Decision {
     in_sync: BTreeSet<NodeId>,
 }
 
-/// A copy joins in two steps: once it has what was safe a moment ago (`recent`),
-/// nothing becomes safe without it; then, as soon as it has all that is, it is
+/// A copy joins in two steps: once it has what was needed a moment ago (`recent`),
+/// nothing becomes safe without it; then, as soon as it has all that is needed, it is
 /// recorded.
 fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
     let mut decision = Decision::default();
@@ -85,7 +85,7 @@ fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
         if sight.joining.contains(node) {
             if late {
                 decision.leave.insert(*node);
-            } else if has(sight.safe) {
+            } else if has(sight.needed) {
                 decision.in_sync.insert(*node);
             }
         } else if has(recent) && !late && delays.steady(*node) {
@@ -103,7 +103,7 @@ pub(crate) struct Keeper {
     /// Once proposed, a copy is waited for until the cluster says otherwise: the
     /// proposal may yet be applied. When it was, the record tells who counts.
     proposed: BTreeSet<NodeId>,
-    /// What was safe a moment ago.
+    /// What was needed a moment ago.
     past: Past<Sequence>,
 }
 
@@ -128,7 +128,7 @@ impl Keeper {
     /// Decides one round.
     pub(crate) fn round(&mut self, sight: &Sight) -> Round {
         self.delays.note(sight);
-        let recent = self.past.note(sight.now, sight.safe);
+        let recent = self.past.note(sight.now, sight.needed);
         let Decision { join, leave, in_sync } = decide(sight, &self.delays, recent);
         self.proposed.retain(|node| !sight.in_sync.contains(node));
         // Who keeps no copy any more cannot be recorded either.
@@ -232,7 +232,7 @@ fn look(known: &Known, log: &ShardLog, started: Instant) -> Sight {
         in_sync: known.in_sync.clone(),
         down: known.down.clone(),
         seen: log.copies(),
-        safe: *log.safe().borrow(),
+        needed: log.needed(),
         appended: *log.appended_mark().borrow(),
     }
 }

@@ -124,7 +124,7 @@ impl World {
             in_sync: known.in_sync.clone(),
             down: known.down.clone(),
             seen: standing.copies().seen(),
-            safe: standing.marks().safe,
+            needed: standing.needed(),
             appended: standing.marks().appended,
         };
         standing.with_copies(|copies| copies.set_in_sync(sight.in_sync.clone()));

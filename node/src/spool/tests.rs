@@ -335,6 +335,23 @@ fn a_reader_that_starts_while_the_one_before_appends_is_refused_and_so_is_that_o
 }
 
 #[test]
+fn a_copy_that_joins_needs_what_the_owner_before_may_have_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), 0);
+    let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
+    log.append(&frame(1, 1, 10), &at("1"), None).unwrap();
+    // Taken over beside a copy that is not heard: nothing moves, and all of it counts.
+    log.take_over(Epoch(2), (log.next(), at("1")), [NodeId(2)].into()).unwrap();
+    assert_eq!((*log.safe().borrow(), log.needed()), (Sequence(0), Sequence(10)));
+    log.append(&frame(2, 11, 5), &at("2"), None).unwrap();
+    assert_eq!(log.needed(), Sequence(10), "nobody has seen the rest");
+    let heard = log.copy_opened((NodeId(2), 1), Sequence(12), Epoch(2)).unwrap();
+    assert_eq!(log.needed(), Sequence(12));
+    log.copy_acked(NodeId(2), heard, Sequence(15));
+    assert_eq!(log.needed(), Sequence(15));
+}
+
+#[test]
 fn an_owner_that_starts_again_under_its_epoch_still_hears_its_copies() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);

@@ -43,7 +43,7 @@ fn sight(acked: u64, is: Is) -> Sight {
         down: BTreeSet::new(),
         joining: when(Is::Joining),
         seen: seen(acked),
-        safe: Sequence(50),
+        needed: Sequence(50),
         appended: Sequence(60),
     }
 }
@@ -114,7 +114,7 @@ fn follow(
         sight.seen.get_mut(&B).unwrap().acked = Sequence(acked(sight.appended.0));
         let acked = sight.seen[&B].acked;
         let counts = !sight.in_sync.is_empty() || !sight.joining.is_empty();
-        sight.safe = if counts { acked } else { sight.appended };
+        sight.needed = if counts { acked } else { sight.appended };
         let round = keeper.round(sight);
         sight.joining.extend(round.join);
         sight.joining.retain(|node| !round.leave.contains(node));

@@ -57,6 +57,13 @@ impl ShardLog {
         self.change(|standing| standing.with_copies(|copies| copies.leave(node)));
     }
 
+    /// What a copy must have to be in sync: all that may have been shown or reported,
+    /// under this owner or before.
+    #[must_use]
+    pub fn needed(&self) -> Sequence {
+        self.inner().standing.needed()
+    }
+
     /// The copies that are waited for and not recorded yet.
     #[must_use]
     pub fn joining(&self) -> BTreeSet<NodeId> {

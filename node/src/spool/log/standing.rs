@@ -88,6 +88,9 @@ pub(crate) struct Standing {
     copies: Copies,
     /// The last sequence the cluster recorded as captured.
     recorded: Sequence,
+    /// What there was when this node took the log over: the owner before may have shown
+    /// all of it.
+    inherited: Sequence,
 }
 
 impl Standing {
@@ -95,9 +98,9 @@ impl Standing {
     pub(crate) fn new(head: Head) -> Self {
         let (last, before) = (head.last(), Sequence(head.first.0 - 1));
         let marks = Marks { appended: last, synced: last, safe: before, stable: before };
-        let recorded = Sequence(0);
+        let (recorded, inherited) = (Sequence(0), Sequence(0));
         let copies = Copies::default();
-        Self { head, marks, owned: false, closed: false, cuts: 0, copies, recorded }
+        Self { head, marks, owned: false, closed: false, cuts: 0, copies, recorded, inherited }
     }
 
     pub(crate) fn head(&self) -> &Head {
@@ -191,8 +194,15 @@ impl Standing {
         self.owned = true;
         // As a copy it took the owner's word for it.
         self.recorded = Sequence(0);
+        self.inherited = self.head.last();
         self.copies.set_in_sync(others);
         self.settle();
+    }
+
+    /// What a copy must have to be in sync: all that may have been shown or reported,
+    /// under this owner or before.
+    pub(crate) fn needed(&self) -> Sequence {
+        self.marks.safe.max(self.inherited)
     }
 
     /// The head of a copy of the log that the owner of `epoch` has, which has
