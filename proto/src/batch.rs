@@ -114,6 +114,12 @@ impl BatchBuilder {
         });
     }
 
+    /// Adds one change in front of the others; looks at all of them for that.
+    pub fn push_front(&mut self, draft: &Draft<'_>) {
+        self.push(draft);
+        self.entries.rotate_right(1);
+    }
+
     /// How many changes are in it.
     #[must_use]
     pub fn len(&self) -> usize {

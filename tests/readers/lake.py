@@ -55,7 +55,7 @@ except ImportError:
     blake3 = None
 
 FORMAT = 1
-OPERATIONS = {"insert", "update", "delete", "snapshot", "upsert"}
+OPERATIONS = {"insert", "update", "delete", "snapshot", "upsert", "gap"}
 
 
 class Broken(Exception):
@@ -235,7 +235,7 @@ LATEST = """
         SELECT collection, key_bytes, shard, arg_max(
             {'key': key, 'operation': operation, 'clock': clock, 'sequence': sequence}, sequence
         ) AS change
-        FROM lake GROUP BY collection, key_bytes, shard
+        FROM lake WHERE operation <> 'gap' GROUP BY collection, key_bytes, shard
     ), alive AS (
         SELECT collection, key_bytes, arg_max(shard, change.clock) AS shard,
             arg_max(change, change.clock) AS change

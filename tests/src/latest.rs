@@ -16,7 +16,7 @@ pub type State = BTreeMap<Vec<u8>, [u8; 16]>;
 ///
 /// If a change names a dictionary that the batch does not have.
 pub fn fold(state: &mut State, batch: &ChangeBatch) -> Outcome<()> {
-    for change in &batch.changes {
+    for change in batch.changes.iter().filter(|it| it.operation() != Operation::Gap) {
         if change.operation() == Operation::Delete {
             state.remove(&change.key[..]);
             continue;

@@ -17,7 +17,8 @@ impl Filter {
             let known = Operation::try_from(*operation);
             if known.is_err() || known == Ok(Operation::Unspecified) {
                 return Err(format!(
-                    "operation {operation} is not known; use insert, update, delete, snapshot or upsert"
+                    "operation {operation} is not known; use insert, update, delete, snapshot, \
+                     upsert or gap"
                 ));
             }
         }
@@ -32,7 +33,8 @@ impl Filter {
         self.collections.is_empty() && self.operations.is_empty()
     }
 
-    /// The indices of the changes of `batch` that pass.
+    /// The indices of the changes of `batch` that pass. Marks of a gap always do: what is
+    /// missing there may be of any collection.
     pub(super) fn passing(&self, batch: &ChangeBatch) -> Vec<usize> {
         let wanted: Vec<bool> = batch
             .collections
@@ -41,8 +43,9 @@ impl Filter {
             .collect();
         let passes = |at: &usize| {
             let change = &batch.changes[*at];
-            wanted.get(change.collection as usize) == Some(&true)
-                && (self.operations.is_empty() || self.operations.contains(&change.operation))
+            let named = wanted.get(change.collection as usize) == Some(&true);
+            let asked = self.operations.is_empty() || self.operations.contains(&change.operation);
+            change.operation() == Operation::Gap || named && asked
         };
         (0..batch.changes.len()).filter(passes).collect()
     }
@@ -61,11 +64,12 @@ mod tests {
             ..Change::default()
         };
         ChangeBatch {
-            collections: vec!["orders".to_owned(), "users".to_owned()],
+            collections: ["orders", "users", ""].map(str::to_owned).to_vec(),
             changes: vec![
                 change(0, Operation::Insert),
                 change(1, Operation::Insert),
                 change(0, Operation::Delete),
+                change(2, Operation::Gap),
             ],
             ..ChangeBatch::default()
         }
@@ -81,11 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_asked_for_passes() {
-        assert_eq!(filter(&[], &[]).passing(&batch()), [0, 1, 2]);
-        assert_eq!(filter(&["orders"], &[]).passing(&batch()), [0, 2]);
-        assert_eq!(filter(&["orders"], &[Operation::Delete]).passing(&batch()), [2]);
-        assert!(filter(&["nothing-of-that-name"], &[]).passing(&batch()).is_empty());
+    fn only_what_was_asked_for_passes_and_every_gap() {
+        assert_eq!(filter(&[], &[]).passing(&batch()), [0, 1, 2, 3]);
+        assert_eq!(filter(&["orders"], &[]).passing(&batch()), [0, 2, 3]);
+        assert_eq!(filter(&["orders"], &[Operation::Delete]).passing(&batch()), [2, 3]);
+        assert_eq!(filter(&["nothing-of-that-name"], &[]).passing(&batch()), [3]);
     }
 
     #[test]

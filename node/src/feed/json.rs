@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use tidegate_proto::v1::{Change, ChangeBatch, Operation};
+use tidegate_proto::v1::{Change, ChangeBatch, Operation, Rewound};
 use tidegate_proto::{Epoch, Key, Sequence, document};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +14,8 @@ pub(super) struct Origin<'a> {
     pub(super) shard: &'a str,
     pub(super) epoch: Epoch,
     pub(super) first: Sequence,
+    /// The loss of a spool that the change follows.
+    pub(super) rewound: Option<Rewound>,
 }
 
 /// One line without its end: envelope first, then key and documents.
@@ -27,6 +29,9 @@ pub(super) fn change(origin: &Origin<'_>, batch: &ChangeBatch, at: usize) -> Res
     let sequence = origin.first.plus(at as u64);
     write(&mut out, format_args!(",\"epoch\":{},\"sequence\":{sequence}", origin.epoch));
     write(&mut out, format_args!(",\"operation\":\"{}\"", name(change.operation())));
+    if let Some(Rewound { after, upto }) = origin.rewound {
+        write(&mut out, format_args!(",\"rewound\":{{\"after\":{after},\"upto\":{upto}}}"));
+    }
     out.extend_from_slice(b",\"collection\":");
     string(batch.collections.get(change.collection as usize).map_or("", |it| it), &mut out);
     out.extend_from_slice(b",\"key\":");
@@ -53,6 +58,7 @@ fn name(operation: Operation) -> &'static str {
         Operation::Delete => "delete",
         Operation::Snapshot => "snapshot",
         Operation::Upsert => "upsert",
+        Operation::Gap => "gap",
     }
 }
 

@@ -162,8 +162,10 @@ fn portion(
         portion.filtered += (batch.changes.len() - passing.len()) as u64;
         if plan.format == FeedFormat::Json {
             let (epoch, first) = (frame.epoch(), frame.first());
-            let origin = Origin { export: &plan.export, shard, epoch, first };
+            let mut rewound = batch.rewound;
             for at in passing {
+                let rewound = rewound.take();
+                let origin = Origin { export: &plan.export, shard, epoch, first, rewound };
                 portion.json.push(json::change(&origin, &batch, at)?.into());
             }
         } else {
@@ -177,6 +179,7 @@ fn portion(
 /// frame's first sequence still numbers all of its changes.
 fn runs(frame: &Frame, batch: &ChangeBatch, passing: &[usize]) -> Vec<Bytes> {
     let mut frames = Vec::new();
+    let mut rewound = batch.rewound;
     for run in passing.chunk_by(|a, b| a + 1 == *b) {
         let mut builder = BatchBuilder::default();
         for at in run {
@@ -188,6 +191,7 @@ fn runs(frame: &Frame, batch: &ChangeBatch, passing: &[usize]) -> Vec<Bytes> {
             first: frame.first().plus(from),
             captured_ms: batch.captured_ms,
             clock: batch.clock + from,
+            rewound: rewound.take(),
             ..Stamp::default()
         };
         frames.push(builder.encode(stamp, Codec::None).bytes().clone());

@@ -12,13 +12,13 @@ use crate::spool::ShardLog;
 
 /// Records a loss that a source told of, between the end of the log and what comes next.
 /// Fails if the export's file says that an operator has to decide, until one has: then
-/// the source is read no further.
+/// the source is read no further. Gives the gap as it is known.
 pub(super) async fn record_loss(
     control: &Control,
     (log, epoch): (&ShardLog, Epoch),
     loss: &Loss,
     (on_gap, rows): (OnGap, Rows),
-) -> Result<()> {
+) -> Result<Gap> {
     tracing::error!(
         kind = loss.kind.as_str_name(),
         detail = loss.detail,
@@ -45,7 +45,7 @@ pub(super) async fn record_loss(
     };
     let known = record(control, gap, policy).await?;
     if policy != GapPolicy::Pause || is_decided(&known) {
-        return Ok(());
+        return Ok(known);
     }
     let (id, number, detail) = (known.shard.unwrap_or_default(), known.number, &known.detail);
     let name = control.read(|state| Some(state.export(id.export_id)?.name.clone()));

@@ -185,11 +185,6 @@ impl Merge {
         self.pending.push(self.last(), Added { kept_until_ms, ..Added::default() });
     }
 
-    /// What lies between is lost: the stream goes on at `stream`.
-    pub(super) fn skip_to(&mut self, stream: bytes::Bytes) -> Result<()> {
-        self.advance(&Progress { stream, ..Progress::default() })
-    }
-
     /// Ends the shard here: what the source brings from now on is its children's.
     pub(super) fn end(&mut self) -> Result<()> {
         self.advance(&Progress { ended: true, ..Progress::default() })

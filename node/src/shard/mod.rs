@@ -20,6 +20,7 @@ mod held;
 pub(crate) mod in_sync;
 mod index;
 pub(crate) mod losses;
+mod mark;
 pub(crate) mod merge;
 mod pace;
 mod reader;

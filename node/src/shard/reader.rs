@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::{
-    Anchor as AnchorCommand, GapKind, Progress, Shard, ShardId, ShardSpec, SnapshotState, command,
+    Anchor as AnchorCommand, Gap, GapKind, Progress, Shard, ShardId, ShardSpec, SnapshotState,
+    command,
 };
 use tidegate_proto::{BatchBuilder, Epoch, Sequence};
 use tokio::sync::watch;
@@ -22,12 +23,13 @@ use crate::shard::exports::Job;
 use crate::shard::in_sync;
 use crate::shard::index::Documents;
 use crate::shard::losses::record_loss;
+use crate::shard::mark::mark;
 use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::pace::Pace;
 use crate::shard::restart::restart;
 use crate::shard::role::{Terms, Wanted};
 use crate::shard::rounds;
-use crate::sources::{Anchor, ChangeStream, Loss, Rows};
+use crate::sources::{Anchor, ChangeStream, Loss, Read, Rows};
 use crate::spool::ShardLog;
 
 /// How long the stream waits for a change when nothing else is to be done; twice
@@ -219,14 +221,15 @@ impl Reader {
         let position = xxh3_64(&self.merge.progress().stream);
         let detail = format!("the source no longer has what follows position {position:016x}");
         let loss = Loss { kind: GapKind::Trimmed, detail, mended: String::new() };
-        self.record(&loss).await?;
-        self.merge.skip_to(now.position)?;
+        let mut out = BatchBuilder::default();
+        mark(&mut out, &[self.record(&loss).await?])?;
+        self.merge.take_stream(&out, Read { position: now.position, ..Read::default() })?;
         // Whoever starts next begins where the cluster knows us to be.
         self.finish(&mut self.log.safe()).await;
         Err(Error::new(ErrorKind::Unavailable, "the stream goes on behind a gap"))
     }
 
-    async fn record(&self, loss: &Loss) -> Result<()> {
+    async fn record(&self, loss: &Loss) -> Result<Gap> {
         record_loss(&self.means.control, (&self.log, self.epoch), loss, self.gaps).await
     }
 
@@ -366,9 +369,11 @@ impl Reader {
         out.clear();
         let read = stream.read(out, bytes, wait).await;
         let read = read.map_err(|error| self.note_gone(error))?;
+        let mut gaps = Vec::new();
         for loss in &read.losses {
-            self.record(loss).await?;
+            gaps.push(self.record(loss).await?);
         }
+        mark(out, &gaps)?;
         self.merge.take_stream(out, read)
     }
 

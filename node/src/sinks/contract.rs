@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use tidegate_proto::v1::{ChunkProgress, Operation, Progress, Rewound};
-use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, Sequence, Stamp};
+use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, Sequence, Stamp, Value};
 use tonic::async_trait;
 
 use crate::error::{ErrorKind, Result};
@@ -31,6 +31,7 @@ pub(super) async fn keeps_the_contract<T: Target>(fresh: impl Fn() -> T) {
     a_sink_dropped_midway_says_on_reopen_what_it_has(&fresh()).await;
     progress_alone_is_not_a_change(&fresh()).await;
     only_a_recorded_loss_may_be_left_out(&fresh()).await;
+    a_mark_of_a_gap_is_no_change_of_a_key(&fresh()).await;
     shards_do_not_meet(&fresh()).await;
 }
 
@@ -77,9 +78,9 @@ pub(super) fn progress_at(sequence: u64) -> Progress {
 }
 
 fn push(builder: &mut BatchBuilder, sequence: u64) {
-    let value = tidegate_proto::Value::Object(vec![
-        ("id".into(), tidegate_proto::Value::Int(sequence.cast_signed())),
-        ("name".into(), tidegate_proto::Value::String(format!("row {sequence}"))),
+    let value = Value::Object(vec![
+        ("id".into(), Value::Int(sequence.cast_signed())),
+        ("name".into(), Value::String(format!("row {sequence}"))),
     ]);
     let document = tidegate_proto::document::encode(&value).unwrap();
     let key = tidegate_proto::Key::encode(&[tidegate_proto::KeyPart::String(sequence.to_string())]);
@@ -215,6 +216,36 @@ async fn only_a_recorded_loss_may_be_left_out(target: &impl Target) {
     opened.sink.write(&behind).await.unwrap();
     assert_eq!(flush(&mut opened).await, Some(6));
     assert_eq!(target.read(&shard(1)).await, [1, 2, 5, 6]);
+}
+
+/// A mark takes its place in the order, and whether readers see it or not, it is no
+/// document of theirs.
+async fn a_mark_of_a_gap_is_no_change_of_a_key(target: &impl Target) {
+    let mut opened = target.open(&shard(1)).await.unwrap();
+    let mut builder = BatchBuilder::default();
+    push(&mut builder, 2);
+    let told = Value::Object(vec![("gap".into(), Value::Int(1))]);
+    let told = tidegate_proto::document::encode(&told).unwrap();
+    builder.push_front(&Draft {
+        operation: Operation::Gap,
+        collection: "",
+        key: &[],
+        document: Some((&told.dictionary, &told.value)),
+        before: None,
+        committed_ms: 0,
+    });
+    opened.sink.write(&batch_of(&builder, 1)).await.unwrap();
+    assert_eq!(flush(&mut opened).await, Some(2));
+    builder.retain(|change| change.operation == Operation::Gap);
+    opened.sink.write(&batch_of(&builder, 3)).await.unwrap();
+    assert_eq!(flush(&mut opened).await, Some(3), "a mark alone");
+    opened.sink.write(&batch(4, 4)).await.unwrap();
+    assert_eq!(flush(&mut opened).await, Some(4));
+    let mut seen = target.read(&shard(1)).await;
+    seen.retain(|sequence| ![1, 3].contains(sequence));
+    assert_eq!(seen, [2, 4]);
+    let there = target.open(&shard(2)).await.unwrap().committed.unwrap();
+    assert_eq!((there.sequence, there.records), (Sequence(4), 4));
 }
 
 /// Shards of one export share a target and nothing else.

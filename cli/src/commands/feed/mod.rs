@@ -65,6 +65,8 @@ enum Op {
     Snapshot,
     /// The source cannot tell an insert from an update
     Upsert,
+    /// History was lost here; shown whatever else is asked for
+    Gap,
 }
 
 /// How a change is printed.

@@ -133,6 +133,7 @@ impl std::convert::From<Op> for Operation {
             Op::Delete => Self::Delete,
             Op::Snapshot => Self::Snapshot,
             Op::Upsert => Self::Upsert,
+            Op::Gap => Self::Gap,
         }
     }
 }

@@ -188,6 +188,7 @@ pub(in crate::sinks) fn operation_name(operation: Operation) -> Result<&'static 
         Operation::Delete => Ok("delete"),
         Operation::Snapshot => Ok("snapshot"),
         Operation::Upsert => Ok("upsert"),
+        Operation::Gap => Ok("gap"),
         Operation::Unspecified => Err(corrupt("a change without an operation")),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 use tidegate_proto::DocumentError;
-use tidegate_proto::v1::{Change, ChangeBatch, Progress};
+use tidegate_proto::v1::{Change, ChangeBatch, Operation, Progress};
 
 use super::config::Mode;
 use super::encode::{Encoder, Row, collection, corrupt, dictionary_of};
@@ -70,6 +70,10 @@ pub(super) struct Shape {
 impl Shape {
     fn table(&self, collection: &str) -> String {
         names::table(&self.template, &self.shard, collection)
+    }
+
+    fn is_by_collection(&self) -> bool {
+        self.template.contains("{collection}")
     }
 }
 
@@ -171,7 +175,8 @@ fn searched<'a>(
     columns: &Columns,
 ) -> Result<Vec<(String, Search<'a>)>> {
     let mut searches: HashMap<_, (String, Search<'a>)> = HashMap::new();
-    for change in batch.changes.iter().filter(|change| !change.document.is_empty()) {
+    let documents = |change: &&Change| !change.document.is_empty() && !is_mark(change);
+    for change in batch.changes.iter().filter(documents) {
         let (_, search) = match searches.entry((change.collection, change.dictionary)) {
             Entry::Occupied(search) => search.into_mut(),
             Entry::Vacant(free) => {
@@ -184,6 +189,11 @@ fn searched<'a>(
         search.look(&change.document).map_err(unsound)?;
     }
     Ok(searches.into_values().collect())
+}
+
+/// It tells of a gap, not of a key.
+fn is_mark(change: &Change) -> bool {
+    change.operation() == Operation::Gap
 }
 
 fn unsound(error: DocumentError) -> Error {
@@ -200,7 +210,13 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// Takes a change. A mark is a row where all of the shard's changes are; it belongs to no
+    /// collection.
     fn push(&mut self, row: Row<'a>) -> Result<()> {
+        let one = self.columns.base.mode == Mode::Append && !self.shape.is_by_collection();
+        if is_mark(row.change) && !one {
+            return Ok(());
+        }
         let collection = collection(&row.batch.batch, row.change)?;
         let table = self.named.entry(collection);
         let table = table.or_insert_with(|| self.shape.table(collection).into());

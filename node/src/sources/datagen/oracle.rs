@@ -61,6 +61,7 @@ pub fn state_after(
         match generated.operation {
             Operation::Delete => drop(rows.remove(&generated.row)),
             Operation::Unspecified
+            | Operation::Gap
             | Operation::Insert
             | Operation::Update
             | Operation::Snapshot

@@ -73,7 +73,7 @@ impl Index {
         }
         let batch = frame.decode()?;
         self.round = round_of(self.round, batch.progress.as_ref());
-        for change in &batch.changes {
+        for change in batch.changes.iter().filter(|it| it.operation() != Operation::Gap) {
             let collection = batch.collections.get(usize::try_from(change.collection).unwrap_or(0));
             let place = Key::Last(shard, collection.ok_or_else(damaged)?, &change.key).encode();
             if change.operation() == Operation::Delete {
@@ -145,7 +145,7 @@ fn is_before(row: &[u8], round: u32) -> bool {
 /// Of the keys in a batch nothing is known any more.
 fn unknown(shard: ShardId, frame: &Frame, write: &mut WriteBatch) -> Result<()> {
     let batch = frame.decode()?;
-    for change in &batch.changes {
+    for change in batch.changes.iter().filter(|it| it.operation() != Operation::Gap) {
         let collection = batch.collections.get(usize::try_from(change.collection).unwrap_or(0));
         let collection = collection.ok_or_else(damaged)?;
         write.put(Key::Last(shard, collection, &change.key).encode(), []);
