@@ -71,7 +71,7 @@ pub(crate) enum Command {
     Plan(apply::FileArgs),
     /// Create or change an export as a file says
     #[command(after_help = apply::APPLY_EXAMPLE)]
-    Apply(apply::FileArgs),
+    Apply(apply::ApplyArgs),
     /// Exports: declared jobs, each one source and its sinks
     #[command(subcommand)]
     Export(export::ExportCommand),

@@ -65,11 +65,16 @@ pub(crate) fn complain(failure: &Failure) {
 /// Asks a person, unless `yes` was said already. Fails when there is nobody to
 /// ask; `Ok(false)` is a person's no.
 pub(crate) fn confirm(question: &str, yes: bool, format: Format) -> Result<bool> {
+    ask(question, (yes, "--yes"), format)
+}
+
+/// As [`confirm`], answered by a flag of this name.
+pub(crate) fn ask(question: &str, (yes, flag): (bool, &str), format: Format) -> Result<bool> {
     if yes {
         return Ok(true);
     }
     if format == Format::Json || !std::io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("{question} Nobody is here to ask: add --yes if so")));
+        return Err(Failure::usage(format!("{question} Nobody is here to ask: add {flag} if so")));
     }
     let mut err = std::io::stderr();
     drop(write!(err, "{question} [y/N] "));

@@ -16,7 +16,7 @@ use tidegate_raft_store::State;
 use tonic::service::Routes;
 
 use crate::admin::AdminService;
-use crate::checkpoint::{Checkpointer, headroom};
+use crate::checkpoint::{Checkpointer, HEADROOM_MIN, headroom};
 use crate::clock::{self, Hybrid};
 use crate::config::{ExportSpec, NodeConfig, RetentionConfig};
 use crate::control::{Boot, Control, RaftService};
@@ -192,18 +192,32 @@ fn readiness(control: Control) -> server::Readiness {
         if !control.lease().held() {
             return Err("this node holds no lease".to_owned());
         }
-        let failed = control.read(|state| {
-            let mine = |node: &u64| *node == control.node().0;
+        let mine = |node: &u64| *node == control.node().0;
+        let (failed, warnings) = control.read(|state| {
             let failed = state.shards().filter(|shard| !shard.failure.is_empty());
-            failed.filter(|it| mine(&it.reader) || it.writers.values().any(mine)).count()
+            let failed = failed.filter(|it| mine(&it.reader) || it.writers.values().any(mine));
+            (failed.count(), short_of_headroom(state, mine))
         });
         match failed {
-            0 => Ok(()),
+            0 => Ok(warnings),
             count => Err(format!(
                 "{count} shards of this node need an operator; see `tidegate shard list`"
             )),
         }
     })
+}
+
+/// Exports that a node reads and whose source will soon forget what is to be read. That
+/// alone does not make it unready: taken out of service it would read no faster.
+fn short_of_headroom(state: &State, mine: impl Fn(&u64) -> bool) -> Vec<String> {
+    let reads = |it: &&Export| state.shards_of(it.id).any(|shard| mine(&shard.reader));
+    let now_ms = clock::now_ms();
+    let short = |export: &Export| {
+        let left = headroom(state, export.id, now_ms).filter(|left| *left < HEADROOM_MIN)?;
+        let (name, left) = (&export.name, left.as_secs());
+        Some(format!("export {name}: {left} s until its source forgets what is to be read next"))
+    };
+    state.exports().filter(reads).filter_map(short).collect()
 }
 
 /// Keeps the gauges current for as long as the node lives.

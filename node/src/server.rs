@@ -59,8 +59,8 @@ pub async fn serve_grpc(
         .map_err(|error| Error::new(ErrorKind::Unavailable, "serve gRPC").because(error))
 }
 
-/// What `/readyz` asks; the text says why not.
-pub type Readiness = Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync>;
+/// What `/readyz` asks: what to look at although it is ready, or why it is not.
+pub type Readiness = Arc<dyn Fn() -> std::result::Result<Vec<String>, String> + Send + Sync>;
 
 #[derive(Clone)]
 struct Pages {
@@ -86,7 +86,10 @@ pub async fn serve_http(
 
 async fn readyz(State(pages): State<Pages>) -> (StatusCode, String) {
     match (pages.ready)() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(warnings) => {
+            let warned: String = warnings.iter().map(|it| format!("warning: {it}\n")).collect();
+            (StatusCode::OK, format!("ready\n{warned}"))
+        }
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     }
 }

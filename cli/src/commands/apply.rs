@@ -26,8 +26,9 @@ Examples:
   tidegate apply -f orders.toml
   tidegate apply -f orders.toml --yes      # in a script
 
-Asks before it changes or removes something that is there. Applying the same
-file again does nothing.";
+Asks before it changes or removes something that is there (--yes), and before it
+applies what a check says will not work (--force). Applying the same file again
+does nothing.";
 /// No export file is longer.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
@@ -36,6 +37,15 @@ pub(crate) struct FileArgs {
     /// The export file (TOML); - for standard input
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Apply it although a check did not pass
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,8 +105,8 @@ pub(crate) async fn plan(args: &FileArgs, mut cluster: Cluster, format: Format) 
 }
 
 /// Does what the file says, after showing the plan, and asking where it hurts.
-pub(crate) async fn apply(args: &FileArgs, mut cluster: Cluster, common: &Common) -> Result<()> {
-    let spec = read(&args.file)?;
+pub(crate) async fn apply(args: &ApplyArgs, mut cluster: Cluster, common: &Common) -> Result<()> {
+    let spec = read(&args.file.file)?;
     let plan = PlanView::from(cluster.plan(&spec).await?);
     if common.output == Format::Table {
         output::line(&table(&plan))?;
@@ -104,7 +114,7 @@ pub(crate) async fn apply(args: &FileArgs, mut cluster: Cluster, common: &Common
     let version = if plan.nothing_to_do() {
         plan.version
     } else {
-        if !agreed(&plan, common)? {
+        if !agreed(&plan, args.force, common)? {
             output::note("nothing was changed");
             return Ok(());
         }
@@ -119,19 +129,20 @@ pub(crate) async fn apply(args: &FileArgs, mut cluster: Cluster, common: &Common
     })
 }
 
-fn agreed(plan: &PlanView, common: &Common) -> Result<bool> {
-    let failed = doctor::verdict(&plan.checks).err();
-    let question = match (&failed, plan.alters()) {
-        (None, false) => return Ok(true),
-        (None, true) => format!("Change export {} as planned?", plan.name),
-        (Some(failed), _) => format!("{failed}\nApply export {} all the same?", plan.name),
-    };
-    let answer = output::confirm(&question, common.yes, common.output);
-    // A script gets the checks as a document, as `plan` would have given them.
-    if failed.is_some() && answer.is_err() && common.output == Format::Json {
-        output::show(Format::Json, plan, table)?;
+fn agreed(plan: &PlanView, force: bool, common: &Common) -> Result<bool> {
+    if let Err(failed) = doctor::verdict(&plan.checks) {
+        let question = format!("{failed}\nApply export {} all the same?", plan.name);
+        let answer = output::ask(&question, (force, "--force"), common.output);
+        // A script gets the checks as a document, as `plan` would have given them.
+        if answer.is_err() && common.output == Format::Json {
+            output::show(Format::Json, plan, table)?;
+        }
+        if !answer? {
+            return Ok(false);
+        }
     }
-    answer
+    let question = format!("Change export {} as planned?", plan.name);
+    Ok(!plan.alters() || output::confirm(&question, common.yes, common.output)?)
 }
 
 fn table(plan: &PlanView) -> String {

@@ -1,18 +1,14 @@
 //! What `tidegate doctor` looks at beside the stores themselves.
 
 use std::path::Path;
-use std::time::Duration;
 
 use tidegate_proto::v1::{Check, Export, NodeState};
 use tidegate_raft_store::State;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, HEADROOM_MIN};
 use crate::clock;
 use crate::control::Control;
 use crate::spool::Spool;
-
-/// Less time until a source forgets what is to be read next is no room for a repair.
-const HEADROOM_MIN: Duration = Duration::from_secs(60);
 
 /// What holds for this node and the cluster, whatever is exported.
 pub(super) fn cluster(control: &Control, data: &Path, spool: &Spool) -> Vec<Check> {

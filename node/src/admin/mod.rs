@@ -4,6 +4,7 @@ mod balance;
 mod doctor;
 mod moves;
 mod names;
+mod outlook;
 mod plan;
 mod service;
 mod snapshots;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidegate_proto::v1::{Check, Export, ExportPut, PlanResponse, PlanStep, SinkRef};
 
+use crate::admin::outlook;
 use crate::config::ExportSpec;
 use crate::error::Result;
 use crate::sinks;
@@ -30,11 +31,16 @@ pub(super) fn command(text: &str, replaces: u64) -> Result<ExportPut> {
 /// What would change, and whether source and sinks are as the export needs.
 pub(super) async fn plan(text: &str, present: Option<Export>) -> Result<PlanResponse> {
     let wanted = command(text, 0)?;
+    let mut checks = checks(text).await?;
+    // What is there has begun already.
+    if present.is_none() && checks.iter().all(|check| check.passed) {
+        checks.extend(outlook::check(&ExportSpec::parse(text)?, &*source(text).await?).await?);
+    }
     Ok(PlanResponse {
         name: wanted.name.clone(),
         version: present.as_ref().map_or(0, |export| export.version),
         steps: steps(&wanted, present.as_ref()),
-        checks: checks(text).await?,
+        checks,
     })
 }
 

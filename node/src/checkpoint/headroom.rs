@@ -5,6 +5,9 @@ use std::time::Duration;
 use tidegate_proto::v1::Shard;
 use tidegate_raft_store::State;
 
+/// Less time until a source forgets what is to be read next is no room for a repair.
+pub const HEADROOM_MIN: Duration = Duration::from_secs(60);
+
 /// What is left for the shard of an export that has least: from `now_ms` until its
 /// source forgets what is to be read next, if it is read no more. `None` if no source
 /// of its shards forgets, or has told yet.

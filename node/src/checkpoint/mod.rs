@@ -9,6 +9,6 @@ pub(crate) mod pending;
 pub(crate) mod ticker;
 mod window;
 
-pub use headroom::headroom;
+pub use headroom::{HEADROOM_MIN, headroom};
 pub use ticker::{Checkpointer, Reporter};
 pub use window::{Added, Window};

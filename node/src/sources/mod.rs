@@ -39,6 +39,8 @@ pub struct SourceTraits {
     pub dynamic: bool,
     /// How its rows come.
     pub rows: Rows,
+    /// How old a change is when it is forgotten; `None` where that does not go by age.
+    pub keeps: Option<Duration>,
 }
 
 /// How a source's rows come.

@@ -37,7 +37,8 @@ async fn a_wrong_export_file_is_refused_with_the_remedy() {
     let nowhere = format!("http://{}", free_address());
     let unreachable =
         format!("name = \"a\"\n[source]\nkind = \"embedded\"\nendpoint = \"{nowhere}\"\n");
-    let words = ["1 of 1 check did not pass", &nowhere, "remedy: ", "tidegated documents", "--yes"];
+    let words =
+        ["1 of 1 check did not pass", &nowhere, "remedy: ", "tidegated documents", "--force"];
     not(&unreachable, USAGE, &words);
     let sink = "[[sink]]\nkind = \"lake\"\npath = \"/tmp/x\"\ntarget-file-byte = 1\n";
     let words = ["target-file-byte", "did you mean `target-file-bytes`?"];

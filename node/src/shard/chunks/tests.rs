@@ -43,6 +43,7 @@ impl Source for Flaky {
             merge: MergeRule::Touched,
             dynamic: false,
             rows: Rows::Chunked,
+            keeps: None,
         }
     }
 

@@ -77,6 +77,7 @@ impl Source for Datagen {
             merge: MergeRule::Touched,
             dynamic: false,
             rows: Rows::Chunked,
+            keeps: None,
         }
     }
 

@@ -93,6 +93,7 @@ impl Source for Dynamodb {
             merge: MergeRule::Touched,
             dynamic: false,
             rows: Rows::Chunked,
+            keeps: Some(stream::RETENTION),
         }
     }
 

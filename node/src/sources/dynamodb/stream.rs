@@ -28,6 +28,7 @@ use crate::sources::{ChangeStream, Loss, Read};
 /// Looks under way, or done and not yet taken: 1 MB each at most.
 const LOOKS_MAX: usize = 16;
 /// DynamoDB keeps records for a day.
+pub(super) const RETENTION: Duration = Duration::from_millis(RETENTION_MS.unsigned_abs());
 const RETENTION_MS: i64 = 24 * 3_600_000;
 /// How much older a place may be in the position than in truth.
 const CONFIRM_MS: i64 = 10 * 60_000;

@@ -82,6 +82,7 @@ impl Source for Embedded {
             merge: MergeRule::Seen,
             dynamic: false,
             rows: Rows::Chunked,
+            keeps: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tidegate_proto::v1::Check;
 
 use super::config::RedisConfig;
+use super::output::{self, Limit};
 use super::wire::{Reply, Wire};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -83,7 +84,19 @@ pub(super) async fn checks(config: &RedisConfig) -> Vec<Check> {
         Err(error) => failed("source: replication", error.to_string(), "see above"),
     });
     checks.push(backlog(&server));
+    checks.push(output_buffer(config, &server).await);
     checks
+}
+
+/// That it lets a replica that reads a dump fall behind far enough.
+pub(super) async fn output_buffer(config: &RedisConfig, server: &Server) -> Check {
+    let limit = async {
+        let mut wire = Wire::connect(config).await?;
+        wire.setting("client-output-buffer-limit").await
+    };
+    // A server that is gone is told of by the other checks.
+    let limit = limit.await.ok().flatten();
+    output::judge(server, limit.as_deref().and_then(Limit::parse))
 }
 
 /// Asks for a stream that cannot be, so that the answer is an error of one kind

@@ -22,6 +22,7 @@ mod document;
 mod keyspace;
 mod link;
 mod object;
+mod output;
 mod position;
 mod rdb;
 mod rereads;
@@ -96,7 +97,7 @@ impl Redis {
 impl Source for Redis {
     fn traits(&self) -> SourceTraits {
         let merge = MergeRule::Touched;
-        SourceTraits { kind: "redis", merge, dynamic: false, rows: Rows::Streamed }
+        SourceTraits { kind: "redis", merge, dynamic: false, rows: Rows::Streamed, keeps: None }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {

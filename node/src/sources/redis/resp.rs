@@ -120,18 +120,20 @@ pub(super) mod tests {
         let mut parts = bytes.chunks(piece);
         loop {
             let before = buffer.len();
-            match take(&mut buffer) {
+            let wanted = match take(&mut buffer) {
                 Ok((command, taken)) => {
                     assert_eq!(taken + buffer.len(), before);
                     offset += taken;
                     found.push((command, offset));
+                    continue;
                 }
-                Err(RespError::Short(wanted)) => {
-                    assert!(wanted > before, "it asks for more than it has");
-                    let Some(part) = parts.next() else { return (found, None) };
-                    buffer.extend_from_slice(part);
-                }
+                Err(RespError::Short(wanted)) => wanted,
                 Err(error @ RespError::Corrupt(_)) => return (found, Some(error)),
+            };
+            assert!(wanted > before, "it asks for more than it has");
+            match parts.next() {
+                Some(part) => buffer.extend_from_slice(part),
+                None => return (found, None),
             }
         }
     }

@@ -299,9 +299,10 @@ async fn a_server_is_looked_at_before_and_what_is_wrong_is_named() {
     let checks = open(&server).check().await;
     assert_eq!(
         checks.iter().map(|check| check.passed).collect::<Vec<_>>(),
-        [true; 3],
+        [true; 4],
         "{checks:?}"
     );
+    assert!(checks[3].detail.contains("0 MiB are written in the 0 s"), "its limit is read");
     assert_eq!(
         client
             .say("INFO replication")
@@ -323,6 +324,7 @@ async fn a_server_is_looked_at_before_and_what_is_wrong_is_named() {
     let reader = logged_in(Some("reader"), "s3cret");
     let checks = reader.check().await;
     assert!(checks.iter().all(|check| check.passed), "{checks:?}");
+    assert!(checks[3].detail.contains("+config|get"), "{checks:?}");
     reader.stream_from(&primary(), b"?", Arc::<Memory>::default()).await.unwrap();
     let refused = logged_in(Some("other"), "s3cret").check().await;
     assert!(refused[1].detail.contains("+psync"), "{refused:?}");

@@ -95,6 +95,19 @@ impl Wire {
         }
     }
 
+    /// A setting of the server; `None` if it does not tell. Of no use afterwards, if so.
+    pub(super) async fn setting(&mut self, name: &str) -> Result<Option<String>> {
+        self.send(&[&[b"CONFIG", b"GET", name.as_bytes()]]).await?;
+        if self.line().await? != "*2" {
+            return Ok(None);
+        }
+        self.raw(TEXT_BYTES_MAX).await?;
+        match self.raw(TEXT_BYTES_MAX).await? {
+            Raw::Bytes(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+            Raw::Text(_) | Raw::Nothing | Raw::Refused(_) => Ok(None),
+        }
+    }
+
     /// The next reply, which is text.
     pub(super) async fn reply(&mut self) -> Result<Reply> {
         match self.raw(TEXT_BYTES_MAX).await? {

@@ -6,7 +6,9 @@ use super::nodes::Role;
 use super::slots::{SLOTS, SlotSet};
 use super::{Seen, nodes};
 use crate::error::Result;
-use crate::sources::redis::check::{Server, backlog, describe, failed, passed, replicates};
+use crate::sources::redis::check::{
+    Server, backlog, describe, failed, output_buffer, passed, replicates,
+};
 use crate::sources::redis::config::RedisConfig;
 use crate::sources::redis::wire::{Raw, Wire};
 
@@ -33,6 +35,10 @@ pub(in crate::sources::redis) async fn checks(config: &RedisConfig, seen: &Seen)
     let detail =
         format!("version {version}, a cluster of {} primaries, {keys} keys", servers.len());
     let covered = primaries.iter().flat_map(|node| node.slots.iter()).collect();
+    let mut buffers = Vec::new();
+    for (address, server) in &servers {
+        buffers.push((address.clone(), output_buffer(&config.at(address), server).await));
+    }
     vec![
         passed(SERVER, detail),
         slots(&covered),
@@ -46,7 +52,8 @@ pub(in crate::sources::redis) async fn checks(config: &RedisConfig, seen: &Seen)
             "keys on the move can be read",
             &read_back(config, &servers).await,
         ),
-        worst_backlog(&servers),
+        worst(servers.iter().map(|(address, server)| (address.clone(), backlog(server)))),
+        worst(buffers),
     ]
 }
 
@@ -96,15 +103,13 @@ async fn read_back(config: &RedisConfig, servers: &[(String, Server)]) -> Result
     Ok(())
 }
 
-/// Of the primary whose backlog is the first to fail, else the first one's.
-fn worst_backlog(servers: &[(String, Server)]) -> Check {
-    let mut checks: Vec<Check> = servers
-        .iter()
-        .map(|(address, server)| {
-            let check = backlog(server);
-            Check { detail: format!("{address}: {}", check.detail), ..check }
-        })
-        .collect();
+/// Of a check of each primary the first that fails, else the first.
+fn worst(checks: impl IntoIterator<Item = (String, Check)>) -> Check {
+    let named = |(address, check): (String, Check)| {
+        let detail = format!("{address}: {}", check.detail);
+        Check { detail, ..check }
+    };
+    let mut checks: Vec<Check> = checks.into_iter().map(named).collect();
     let worst = checks.iter().position(|check| !check.passed).unwrap_or(0);
     checks.swap_remove(worst)
 }

@@ -213,7 +213,7 @@ fn write_on(mut load: Load, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<L
 async fn what_all_primaries_of_a_cluster_have_is_what_was_captured() {
     let cluster = Cluster::start(3, false).await;
     let checks = source(&cluster).check().await;
-    assert!(checks.len() == 5 && checks.iter().all(|check| check.passed), "{checks:?}");
+    assert!(checks.len() == 6 && checks.iter().all(|check| check.passed), "{checks:?}");
     let mut load = Load::new(&cluster, 21);
     load.write(2_000).await;
     let stop = Arc::default();
