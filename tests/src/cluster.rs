@@ -5,10 +5,13 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use crate::Outcome;
 use crate::place::Place;
 
 /// How long anything may take before a test gives up on it.
@@ -213,6 +216,19 @@ impl Cluster {
         assert!(sent.expect("kill is there").success(), "no signal for node{number}");
     }
 
+    /// What a node answers to `GET path` at its metrics port, with its head.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub async fn page(&self, number: usize, path: &str) -> Outcome<String> {
+        let mut connection = TcpStream::connect(&self.nodes[number].place.metrics).await?;
+        connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        let mut text = String::new();
+        connection.read_to_string(&mut text).await?;
+        Ok(text)
+    }
+
     /// Where each node listens.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
@@ -241,13 +257,13 @@ impl Cluster {
         serde_json::from_slice(&self.cli(arguments).stdout).unwrap_or_default()
     }
 
-    /// Writes `spec` to a file and applies it.
+    /// Writes `spec` to a file and applies it, whatever its checks say.
     ///
     /// # Panics
     ///
     /// If it is refused; says why.
     pub fn apply(&self, spec: &str) {
-        let output = self.try_apply(spec, &["--yes"]);
+        let output = self.try_apply(spec, &["--yes", "--force"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -267,7 +283,7 @@ impl Cluster {
         process.expect("tidegate is built: cargo build --workspace --bins")
     }
 
-    /// Writes `spec` to a file and tries to apply it.
+    /// Writes `spec` to a file and tries to apply it, with flags of `apply`.
     ///
     /// # Panics
     ///
@@ -277,7 +293,7 @@ impl Cluster {
         let path = self.folder.path().join("export.toml");
         std::fs::write(&path, spec).expect("a file");
         let path = path.to_string_lossy();
-        self.cli(&[flags, &["apply", "-f", &path]].concat())
+        self.cli(&[&["apply", "-f", &path], flags].concat())
     }
 
     /// The shards of an export.

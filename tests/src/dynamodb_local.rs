@@ -31,7 +31,17 @@ impl DynamoDbLocal {
     ///
     /// If the jar or Java is missing, or the port does not open within a minute.
     pub async fn start() -> Self {
-        Self::launch(&[]).await
+        Self::launch(&[], &format!("127.0.0.1:{}", free_port()), &[]).await
+    }
+
+    /// As [`DynamoDbLocal::start`], at `host:port`, behind the words of a command that
+    /// puts it into another network.
+    ///
+    /// # Panics
+    ///
+    /// As [`DynamoDbLocal::start`].
+    pub async fn start_at(prefix: &[String], address: &str) -> Self {
+        Self::launch(prefix, address, &[]).await
     }
 
     /// Starts one whose clock runs `speed` times as fast. Its stream shards roll
@@ -52,7 +62,7 @@ impl DynamoDbLocal {
             ("FAKETIME", clock.as_str()),
             ("FAKETIME_FORCE_MONOTONIC_FIX", "1"),
         ];
-        Self::launch(&faster).await
+        Self::launch(&[], &format!("127.0.0.1:{}", free_port()), &faster).await
     }
 
     /// For `endpoint` in a `[source]` table.
@@ -61,18 +71,21 @@ impl DynamoDbLocal {
         &self.endpoint
     }
 
-    async fn launch(environment: &[(&str, &str)]) -> Self {
+    async fn launch(prefix: &[String], address: &str, environment: &[(&str, &str)]) -> Self {
         let home = std::env::home_dir().unwrap_or_default().join(FOLDER);
         let jar = home.join("DynamoDBLocal.jar");
         assert!(jar.exists(), "{} is missing; run deploy/install-deps.sh", jar.display());
-        let port = free_port();
+        let port = address.rsplit_once(':').map_or("", |(_, port)| port);
         let folder = tempfile::tempdir().expect("the folder for temporary files can be written");
-        let server = Command::new("java")
+        let mut words = prefix.iter().map(String::as_str).chain(["java"]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        let server = command
+            .args(words)
             .arg("-Xmx512m")
             .arg(format!("-Djava.library.path={}", home.join("DynamoDBLocal_lib").display()))
             .arg("-jar")
             .arg(&jar)
-            .args(["-inMemory", "-sharedDb", "-disableTelemetry", "-port", &port.to_string()])
+            .args(["-inMemory", "-sharedDb", "-disableTelemetry", "-port", port])
             .envs(environment.iter().copied())
             .current_dir(folder.path())
             .stdin(Stdio::null())
@@ -82,13 +95,13 @@ impl DynamoDbLocal {
             .spawn()
             .expect("java is installed; run deploy/install-deps.sh");
         let started =
-            Self { endpoint: format!("http://127.0.0.1:{port}"), _server: server, _folder: folder };
+            Self { endpoint: format!("http://{address}"), _server: server, _folder: folder };
         for _ in 0..TRIES {
-            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            if TcpStream::connect(address).await.is_ok() {
                 return started;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("DynamoDB Local did not open port {port} within a minute");
+        panic!("DynamoDB Local did not open {address} within a minute");
     }
 }

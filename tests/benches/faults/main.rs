@@ -11,7 +11,7 @@ use clap::Parser;
 use tidegate_tests::Outcome;
 use tidegate_tests::cluster::binaries;
 use tidegate_tests::faults::{Kind, Plan, Run, Runs, Scene, Violation, run};
-use tidegate_tests::world::{is_alone, run_alone};
+use tidegate_tests::world::{Extra, is_alone, run_alone};
 
 /// Does to a cluster what can go wrong, and checks what comes out.
 #[derive(Debug, Parser)]
@@ -31,6 +31,9 @@ struct Flags {
     /// Generated changes per second and shard
     #[arg(long, env = "RATE", default_value_t = 400)]
     rate: u32,
+    /// Whether a table in DynamoDB is exported too
+    #[arg(long, env = "TABLE", default_value_t = true, action = clap::ArgAction::Set)]
+    table: bool,
     /// Folder of the binaries; beside this one by default
     #[arg(long, env = "TIDEGATE_BIN")]
     binaries: Option<PathBuf>,
@@ -71,12 +74,16 @@ fn begin(flags: Flags) -> Outcome<ExitCode> {
     let seed = flags.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     say(&format!("SEED={seed}"));
     let all = if flags.faults.is_empty() { Kind::ALL.to_vec() } else { flags.faults };
+    let mut extras = Kind::need(&all);
+    if flags.table {
+        extras.parts.push(Extra::Table);
+    }
     let plan = Plan {
         scene: Scene {
             seed,
             nodes: flags.nodes,
             rate: flags.rate,
-            extras: Kind::need(&all),
+            extras,
             binaries: flags.binaries.unwrap_or_else(binaries),
         },
         length: Duration::from_secs_f64(flags.minutes * 60.0),

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::Outcome;
 use crate::cluster::cli_of;
 use crate::feed::Subscriber;
-use crate::oracle::{Generated, Ledger, Memory, Observed, Teller, Watch};
+use crate::oracle::{Generated, Items, Ledger, Memory, Observed, Scribe, Teller, Watch};
 use crate::world::{Extras, World};
 
 /// The export of generated changes, and how many shards it has.
@@ -20,6 +20,8 @@ pub(super) const GENERATED: &str = "generated";
 const SHARDS: u32 = 6;
 /// The export of the bank; one shard, so that transfers stay in order.
 pub(super) const BANK: &str = "bank";
+/// The export of a table in DynamoDB.
+pub(super) const ITEMS: &str = "items";
 /// How long anything may take to be well again.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a write may take to its subscriber when all is well.
@@ -56,6 +58,8 @@ pub struct Arena {
     /// Follows the bank.
     pub bank: Subscriber<Ledger>,
     pub(super) teller: Teller,
+    /// Writes to the table, if there is one, and follows it.
+    pub(super) items: Option<(Scribe, Subscriber<Items>)>,
     /// Of the nodes.
     pub memory: Memory,
 }
@@ -117,22 +121,31 @@ impl Arena {
             sinks(&world, BANK)
         ));
         let addresses = world.cluster.addresses();
+        if let Some(table) = &world.table {
+            let source = table.source();
+            let sinks = sinks(&world, ITEMS);
+            world.cluster.apply(&format!("name = \"{ITEMS}\"\n[source]\n{source}{sinks}"));
+        }
         let watch = Watch::start(addresses.clone(), folder);
         let judge = Generated::new(&config)?;
         let generated = Subscriber::start(GENERATED, addresses.clone(), judge);
-        let bank = Subscriber::start(BANK, addresses, Ledger::default());
+        let bank = Subscriber::start(BANK, addresses.clone(), Ledger::default());
         // Between rows of the snapshot transfers are in no order, so the first one waits.
         let read = || watch.cluster().shards.iter().filter(|it| snapshot_is_read(it)).count();
         let end = Instant::now() + PATIENCE;
-        while read() <= SHARDS as usize {
+        while read() < shard_count(&world) {
             if Instant::now() > end {
                 return Err(format!("{} shards have read their snapshot", read()).into());
             }
             sleep(LOOK).await;
         }
         let teller = Teller::start(Arc::clone(&world.documents), scene.seed).await?;
+        let items = world.table.as_ref().map(|table| {
+            let follows = Subscriber::start(ITEMS, addresses, Items::default());
+            (Scribe::start(table, scene.seed), follows)
+        });
         let memory = Memory::with_bound(MEMORY_BYTES_MAX);
-        let mut arena = Self { world, watch, generated, bank, teller, memory };
+        let mut arena = Self { world, watch, generated, bank, teller, items, memory };
         arena.whole().await?;
         arena.flowing().await?;
         Ok(arena)
@@ -181,7 +194,7 @@ impl Arena {
     /// If nobody does.
     pub fn teller_node(&self) -> Outcome<usize> {
         let shards = self.before().shards;
-        let bank = shards.iter().find(|(name, _)| !name.starts_with("datagen"));
+        let bank = shards.iter().find(|(name, _)| name.starts_with("slots"));
         bank.and_then(|(_, (_, reader))| *reader).ok_or_else(|| "nobody reads the bank".into())
     }
 
@@ -195,7 +208,7 @@ impl Arena {
             let size = it.world.size();
             let is_whole = |cluster: &Observed| {
                 let both = cluster.shards.iter().all(|shard| shard.in_sync.len() >= 2.min(size));
-                cluster.up() == size && cluster.shards.len() > SHARDS as usize && both
+                cluster.up() == size && cluster.shards.len() == shard_count(&it.world) && both
             };
             (0..size).all(|node| is_whole(&it.watch.said_by(node)))
         })
@@ -212,7 +225,7 @@ impl Arena {
         let begun = Instant::now();
         let before = self.sequences();
         let mut took = BTreeMap::new();
-        while took.len() <= SHARDS as usize {
+        while took.len() < shard_count(&self.world) {
             self.check()?;
             if begun.elapsed() > PATIENCE {
                 return Err(self.lost("every shard moves on"));
@@ -254,6 +267,10 @@ impl Arena {
     pub fn check(&mut self) -> Outcome<()> {
         self.generated.alive()?;
         self.bank.alive()?;
+        if let Some((scribe, items)) = &self.items {
+            scribe.alive()?;
+            items.alive()?;
+        }
         self.watch.alive()?;
         self.teller.accounts()?;
         for number in 0..self.world.size() {
@@ -285,13 +302,32 @@ impl Arena {
     pub fn set_may_rewind(&self, may: bool) {
         self.generated.set_may_rewind(may);
         self.bank.set_may_rewind(may);
+        if let Some((_, items)) = &self.items {
+            items.set_may_rewind(may);
+        }
         self.watch.set_may_rewind(may);
     }
 
     /// The last sequence each subscriber has of each shard.
     #[must_use]
     pub fn sequences(&self) -> BTreeMap<String, u64> {
-        self.generated.sequences().into_iter().chain(self.bank.sequences()).collect()
+        let items = self.items.iter().flat_map(|(_, items)| items.sequences());
+        self.generated.sequences().into_iter().chain(self.bank.sequences()).chain(items).collect()
+    }
+
+    /// From now on the largest gaps of all subscribers count anew.
+    pub(super) fn begin_round(&self) {
+        self.generated.begin_round();
+        self.bank.begin_round();
+        if let Some((_, items)) = &self.items {
+            items.begin_round();
+        }
+    }
+
+    /// The largest gap of each shard since.
+    pub(super) fn gaps(&self) -> BTreeMap<String, Duration> {
+        let items = self.items.iter().flat_map(|(_, items)| items.gaps());
+        self.generated.gaps().into_iter().chain(self.bank.gaps()).chain(items).collect()
     }
 
     /// Runs the CLI without holding anything up.
@@ -340,6 +376,12 @@ fn snapshot_is_read(shard: &Shard) -> bool {
     progress.is_some_and(|progress| progress.snapshot() == SnapshotState::Complete)
 }
 
+/// How many shards there are in all.
+fn shard_count(world: &World) -> usize {
+    // Of all exports but the generated one, one each.
+    SHARDS as usize + exports_of(world).len() - 1
+}
+
 /// Where the sinks named `jsonl` keep their files.
 pub(super) fn jsonl_folder(world: &World) -> PathBuf {
     world.cluster.folder().join("jsonl")
@@ -362,6 +404,12 @@ fn generated_source(config: &DatagenConfig) -> String {
         "name = \"{GENERATED}\"\n[source]\nkind = \"datagen\"\nseed = {seed}\nshards = {shards}\n\
          keys = {keys}\ndocument-bytes = {document_bytes}\nrate-per-second = {rate_per_second}\n"
     )
+}
+
+/// The names of the exports.
+pub(super) fn exports_of(world: &World) -> Vec<&'static str> {
+    let always = [GENERATED, BANK].into_iter();
+    always.chain(world.table.is_some().then_some(ITEMS)).collect()
 }
 
 /// The names of the sinks of each export.

@@ -20,7 +20,7 @@ use super::process::{Freeze, Kill, Whom};
 use super::sink::{Flawed, Outage, Trouble};
 use super::torn::Torn;
 use super::zombie::Zombie;
-use crate::world::{Extras, Rule};
+use crate::world::{Extra, Extras, Rule};
 
 /// So that a node that was away has to be sent the state soon, and in many pieces.
 const LITTLE_LOG: &str = "[cluster]\nlog-entries = 500\nstate-chunk-bytes = 256\n";
@@ -136,11 +136,10 @@ impl Kind {
     pub fn need(kinds: &[Self]) -> Extras {
         let any = |which: &[Self]| kinds.iter().any(|kind| which.contains(kind));
         let settings = if any(&[Self::F22]) { LITTLE_LOG } else { "" };
-        Extras {
-            settings: settings.to_owned(),
-            disks: any(&[Self::F4, Self::F16, Self::F17, Self::F18, Self::F34]),
-            database: any(&[Self::F31, Self::F34]),
-        }
+        let disks = any(&[Self::F4, Self::F16, Self::F17, Self::F18, Self::F34]);
+        let parts = [(disks, Extra::Disks), (any(&[Self::F31, Self::F34]), Extra::Database)];
+        let parts = parts.into_iter().filter_map(|(needed, part)| needed.then_some(part));
+        Extras { parts: parts.collect(), settings: settings.to_owned() }
     }
 
     /// What it is, in a few words.

@@ -10,6 +10,7 @@ use super::run::{Plan, Round};
 use super::{Done, Verdict};
 use crate::Outcome;
 use crate::figures::Figures;
+use crate::world::Extra;
 
 /// A run in which everything held, and what it was a run of.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ struct Setting {
     nodes: usize,
     rate: u32,
     database: bool,
+    #[serde(default)]
+    table: bool,
 }
 
 impl Run {
@@ -38,7 +41,8 @@ impl Run {
             measured: measured.to_owned(),
             nodes: plan.scene.nodes,
             rate: plan.scene.rate,
-            database: plan.scene.extras.database,
+            database: plan.scene.extras.has(Extra::Database),
+            table: plan.scene.extras.has(Extra::Table),
         };
         let minutes = plan.length.as_secs_f64() / 60.0;
         Self { seed: plan.scene.seed, minutes, setting, done }
@@ -84,7 +88,7 @@ impl Runs {
 
     fn head(&self) -> String {
         let Some(Run { setting, .. }) = self.0.first() else { return String::new() };
-        let Setting { measured, nodes, rate, database } = setting;
+        let Setting { measured, nodes, rate, database, table } = setting;
         let (tables, places) = match database {
             true => (", to a table in PostgreSQL", "in the table, in the lake"),
             false => ("", "in the lake"),
@@ -96,15 +100,21 @@ impl Runs {
             self.0.iter().map(|run| of(&run.done.verdict)).sum()
         };
         let (generated, bank) = (sum(|it| it.generated), sum(|it| it.bank));
+        let (sources, items) = match table {
+            true => {
+                ("a bank and a table in DynamoDB", format!(", {} of the table", sum(|it| it.items)))
+            }
+            false => ("a bank", String::new()),
+        };
         let count: usize = self.0.iter().map(|run| run.done.rounds.len()).sum();
         let memory = self.0.iter().map(|run| run.done.memory_bytes).max().unwrap_or(0) >> 20;
         format!(
             "# Faults\n\n\
              Measured {measured}:\n\n{runs}\n\
              {nodes} nodes, each in a network of its own; six generated shards of {rate} changes a\n\
-             second each and a bank; each goes to a lake on S3, to jsonl files{tables} and to a\n\
+             second each, {sources}; each goes to a lake on S3, to jsonl files{tables} and to a\n\
              subscriber. {count} faults, all of them shown to have happened. All held:\n\
-             {generated} generated changes and {bank} of the bank are each once and in order at the\n\
+             {generated} generated changes{items} and {bank} of the bank are each once and in order at the\n\
              subscriber, {places} and in the files, and equal to what was made. The largest\n\
              node held {memory} MiB.\n\n\
              A stall is the longest time in which nothing came of a shard, from the fault until all was\n\
@@ -148,7 +158,7 @@ mod tests {
         let round = Round { kind: Kind::F1, stalls_ms: vec![stall_ms], resumed_ms: vec![10.0] };
         let done = Done { rounds: vec![round], verdict: Verdict::default(), memory_bytes: 0 };
         let measured = measured.to_owned();
-        let setting = Setting { measured, nodes: 3, rate: 1, database: false };
+        let setting = Setting { measured, nodes: 3, rate: 1, database: false, table: false };
         Run { seed, minutes: 1.0, setting, done }
     }
 

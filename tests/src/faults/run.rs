@@ -122,8 +122,7 @@ async fn one(
     arena.set_may_rewind(fault.may_rewind());
     let gaps = arena.watch.cluster().gaps.len();
     history.push(format!("{kind} {}: begins", kind.what()));
-    arena.generated.begin_round();
-    arena.bank.begin_round();
+    arena.begin_round();
     let text = fault.inject(arena).await?;
     if let Some(last) = history.last_mut() {
         *last = format!("{kind} {text}");
@@ -144,8 +143,8 @@ async fn one(
         return Err("a gap is recorded, and nothing was lost".into());
     }
     arena.set_may_rewind(false);
-    let gaps = arena.generated.gaps().into_iter().chain(arena.bank.gaps());
-    let stalls_ms: Vec<_> = gaps.map(|(_, gap)| gap.as_secs_f64() * 1000.0).collect();
+    let gaps = arena.gaps().into_values();
+    let stalls_ms: Vec<_> = gaps.map(|gap| gap.as_secs_f64() * 1000.0).collect();
     let resumed_ms: Vec<_> = resumed.into_values().collect();
     let worst = |all: &[f64]| all.iter().copied().fold(0.0, f64::max);
     let line = format!(

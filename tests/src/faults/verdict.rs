@@ -12,13 +12,13 @@ use tidegate_proto::document::{self, Encoded};
 use tidegate_proto::v1::{Checkpoint, Shard};
 use tokio::time::sleep;
 
-use super::arena::{Arena, BANK, GENERATED, jsonl_folder, sinks_of};
+use super::arena::{Arena, BANK, GENERATED, ITEMS, exports_of, jsonl_folder, sinks_of};
 use crate::Outcome;
 use crate::feed::Seen;
 use crate::lake::latest;
 use crate::oracle::{
-    Generated, JsonChange, Ledger, Totals, bank_in_lake, generated_in_lake, jsonl, table,
-    table_checkpoints,
+    Generated, Items, JsonChange, Ledger, Totals, Versions, bank_in_lake, generated_in_lake,
+    items_in_lake, jsonl, table, table_checkpoints,
 };
 use crate::world::Database;
 
@@ -29,6 +29,9 @@ pub struct Verdict {
     pub generated: u64,
     /// Changes of the bank, likewise.
     pub bank: u64,
+    /// Changes of the table in DynamoDB, likewise; 0 if there was none.
+    #[serde(default)]
+    pub items: u64,
 }
 
 /// What is needed once nothing runs any more.
@@ -37,6 +40,8 @@ struct Rest {
     bank: Seen<Ledger>,
     /// What the bank knows.
     accounts: Totals,
+    /// What was fed of the table, and what is in it; `None` if there is none.
+    items: Option<(Seen<Items>, Versions)>,
     /// Copied from the bucket.
     lake: PathBuf,
     jsonl: PathBuf,
@@ -58,8 +63,10 @@ pub(super) fn table_has_all(arena: &Arena) -> Outcome<()> {
     let Some(database) = &arena.world.database else { return Ok(()) };
     // What was said is looked at before what is there.
     let said = said(arena, "postgres");
-    let mut held = table_checkpoints(&database.server, BANK)?;
-    held.extend(table_checkpoints(&database.server, GENERATED)?);
+    let mut held = BTreeMap::new();
+    for export in exports_of(&arena.world) {
+        held.extend(table_checkpoints(&database.server, export)?);
+    }
     match said.iter().find(|(shard, said)| held.get(*shard).copied().unwrap_or(0) < **said) {
         None => Ok(()),
         Some((shard, said)) => {
@@ -74,8 +81,12 @@ pub(super) async fn judge(mut arena: Arena) -> Outcome<Verdict> {
     let fed = settle(&mut arena).await?;
     let sinks = sinks_of(&arena.world).into_iter();
     let wanted = sinks.map(|sink| (sink, delivered(&arena, sink, &fed))).collect();
-    let Arena { mut world, generated, bank, teller, watch, .. } = arena;
+    let Arena { mut world, generated, bank, teller, items, watch, .. } = arena;
     let accounts = teller.stop().await?;
+    let items = match items {
+        Some((scribe, follows)) => Some((follows.finish()?, scribe.stop().await?)),
+        None => None,
+    };
     drop(watch);
     // Its sinks are read as a crash leaves them.
     for number in 0..world.size() {
@@ -85,7 +96,7 @@ pub(super) async fn judge(mut arena: Arena) -> Outcome<Verdict> {
     let lake = world.bucket.copy(copied.path(), "faults").await?;
     let (jsonl, database) = (jsonl_folder(&world), world.database.take());
     let (generated, bank) = (generated.finish()?, bank.finish()?);
-    let rest = Rest { generated, bank, accounts, lake, jsonl, database, wanted };
+    let rest = Rest { generated, bank, accounts, items, lake, jsonl, database, wanted };
     let verdict = tokio::task::spawn_blocking(move || rest.judge()).await?;
     drop(world);
     verdict
@@ -96,7 +107,10 @@ pub(super) async fn judge(mut arena: Arena) -> Outcome<Verdict> {
 async fn settle(arena: &mut Arena) -> Outcome<BTreeMap<String, u64>> {
     arena.check()?;
     arena.teller.pause();
-    // The last transfer ends and comes.
+    if let Some((scribe, _)) = &arena.items {
+        scribe.pause();
+    }
+    // What is written last ends and comes.
     sleep(Duration::from_secs(1)).await;
     let wanted = arena.sequences();
     let (last, count) = (wanted.clone(), sinks_of(&arena.world).len());
@@ -139,17 +153,24 @@ impl Rest {
         same("the bank's feed", self.bank.judge.accounts(), &self.accounts)?;
         same("the bank in the lake", &bank_in_lake(&self.lake, BANK)?, &self.accounts)?;
         self.generated_in_lake()?;
+        if let Some((fed, written)) = &self.items {
+            same("the table's feed", &fed.judge.versions(), written)?;
+            same("the table in the lake", &items_in_lake(&self.lake, ITEMS)?, written)?;
+        }
         self.sink("jsonl", &|export, anew, each| jsonl(&self.jsonl.join(export), anew, each))?;
         if let Some(database) = &self.database {
             self.sink("postgres", &|export, anew, each| {
                 table(&database.server, export, anew, each)
             })?;
         }
-        let (generated, bank) = (self.generated.judge.changes(), self.bank.judge.changes);
-        Ok(Verdict { generated, bank })
+        Ok(Verdict {
+            generated: self.generated.judge.changes(),
+            bank: self.bank.judge.changes,
+            items: self.items.as_ref().map_or(0, |(fed, _)| fed.judge.changes),
+        })
     }
 
-    /// Both exports in a sink that shows each change.
+    /// All exports in a sink that shows each change.
     fn sink(&self, name: &str, read: Read<'_>) -> Outcome<()> {
         let fed = &self.bank.judge;
         let mut lines = Ledger::default();
@@ -163,6 +184,7 @@ impl Rest {
         lines.balanced()?;
         same(&format!("the bank in {name}"), lines.accounts(), &self.accounts)?;
         same(&format!("the bank's sequences in {name}"), &last, &self.bank.sequences())?;
+        self.items_in(name, read)?;
         let judge = &self.generated.judge;
         let anew = |shard: &str, sequence| judge.begins_anew(shard, sequence);
         let last = read(GENERATED, &anew, &mut |change| {
@@ -170,6 +192,20 @@ impl Rest {
             checked.map_err(|why| format!("{name}: {why}").into())
         })?;
         self.has_enough(name, &last)
+    }
+
+    fn items_in(&self, name: &str, read: Read<'_>) -> Outcome<()> {
+        let Some((fed, written)) = &self.items else { return Ok(()) };
+        let mut lines = Items::default();
+        let last = read(ITEMS, &|_, sequence| fed.judge.begins_anew(sequence), &mut |change| {
+            if fed.judge.begins_anew(change.sequence) {
+                lines.rewind();
+            }
+            let document = Some(&change.line["document"]).filter(|it| !it.is_null());
+            lines.take(&change.line["key"].to_string(), document)
+        })?;
+        same(&format!("the table in {name}"), &lines.versions(), written)?;
+        same(&format!("the table's sequences in {name}"), &last, &fed.sequences())
     }
 
     fn generated_in_lake(&self) -> Outcome<()> {

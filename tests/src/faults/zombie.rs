@@ -10,7 +10,7 @@ use tidegate_proto::v1::Shard;
 use tokio::time::{Instant, sleep};
 use tonic::async_trait;
 
-use super::arena::{BANK, GENERATED, jsonl_folder, number_of, sinks_of};
+use super::arena::{exports_of, jsonl_folder, number_of, sinks_of};
 use super::process::stands_still;
 use super::{Arena, Before, Fault};
 use crate::Outcome;
@@ -223,7 +223,7 @@ impl Closed {
 /// All that lies in the folders of the `jsonl` sinks.
 fn listed(arena: &Arena) -> Outcome<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for export in [GENERATED, BANK] {
+    for export in exports_of(&arena.world) {
         for entry in std::fs::read_dir(jsonl_folder(&arena.world).join(export))? {
             paths.push(entry?.path());
         }

@@ -6,5 +6,5 @@ mod subscriber;
 
 pub(crate) use open::ANSWER;
 pub use open::{Open, open};
-pub use seen::{Judge, Seen};
+pub use seen::{Judge, Seen, document_of};
 pub use subscriber::Subscriber;

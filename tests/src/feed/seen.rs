@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_proto::Frame;
-use tidegate_proto::v1::{ChangeBatch, Rewound, SubscribeResponse};
+use serde_json::Value;
+use tidegate_proto::v1::{Change, ChangeBatch, Rewound, SubscribeResponse};
+use tidegate_proto::{Frame, document};
 use tokio::time::Instant;
 
 use crate::Outcome;
@@ -19,6 +20,19 @@ pub trait Judge: Send + 'static {
     ///
     /// Says what is wrong with it; then nothing more is taken.
     fn take(&mut self, shard: &str, frame: &Frame, batch: &ChangeBatch) -> Outcome<()>;
+}
+
+/// The document of a change, as JSON.
+///
+/// # Errors
+///
+/// If it has none, or one that is damaged.
+pub fn document_of(batch: &ChangeBatch, change: &Change) -> Outcome<Value> {
+    let dictionary = batch.dictionaries.get(usize::try_from(change.dictionary)?);
+    let dictionary = dictionary.ok_or("a change without its dictionary")?;
+    let mut text = Vec::new();
+    document::write_json(dictionary, &change.document, &mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// All shards of a feed, from their first change on.

@@ -9,13 +9,13 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tidegate_proto::v1::ChangeBatch;
-use tidegate_proto::{Frame, Key, document};
+use tidegate_proto::{Frame, Key};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::Outcome;
 use crate::documents::Documents;
-use crate::feed::Judge;
+use crate::feed::{Judge, document_of};
 
 /// How many accounts there are.
 pub const ACCOUNTS: usize = 50;
@@ -142,11 +142,7 @@ impl Judge for Ledger {
             let mut key = Vec::new();
             Key::from_bytes(change.key.clone()).write_json(&mut key)?;
             let key: String = serde_json::from_slice(&key)?;
-            let dictionary = batch.dictionaries.get(usize::try_from(change.dictionary)?);
-            let dictionary = dictionary.ok_or("a change without its dictionary")?;
-            let mut text = Vec::new();
-            document::write_json(dictionary, &change.document, &mut text)?;
-            self.take(&key, &serde_json::from_slice(&text)?)
+            self.take(&key, &document_of(batch, change)?)
                 .map_err(|why| format!("{shard}: sequence {sequence}: {why}"))?;
         }
         Ok(())

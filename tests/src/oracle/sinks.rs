@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 use tidegate_node::sources::datagen::ExpectedChange;
@@ -12,8 +11,9 @@ use tidegate_proto::{Key, content_hash, document};
 
 use super::bank::{Account, Totals};
 use super::generated::Generated;
+use super::items::Versions;
 use crate::Outcome;
-use crate::lake::{latest, python};
+use crate::lake::{latest, select};
 use crate::postgres::Postgres;
 
 /// Every change in a lake, in order, with what is said of its content.
@@ -179,7 +179,7 @@ pub fn generated_in_lake(
     generated: &Generated,
 ) -> Outcome<BTreeMap<String, u64>> {
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
-    for row in rows(root, export)? {
+    for row in select(root, export, EVERY_CHANGE)? {
         let text = |at: usize| row[at].as_str().unwrap_or_default();
         let (shard, sequence) = (text(0), row[1].as_u64().unwrap_or(0));
         let before = last.get(shard).copied().unwrap_or(0);
@@ -219,17 +219,21 @@ pub fn bank_in_lake(root: &Path, export: &str) -> Outcome<Totals> {
     Ok(accounts)
 }
 
-/// The rows of [`EVERY_CHANGE`], after the reader has checked the chains.
-fn rows(root: &Path, export: &str) -> Outcome<Vec<Value>> {
-    let mut command = Command::new(python());
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/readers/lake.py"));
-    let output = command.arg(root).args([export, "--select", EVERY_CHANGE]).output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into());
-    }
-    // The first line is the reader's report.
-    let lines = output.stdout.lines().skip(1);
-    lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
+/// The items as a lake has them.
+///
+/// # Errors
+///
+/// If a document is no item.
+///
+/// # Panics
+///
+/// As [`bank_in_lake`].
+pub fn items_in_lake(root: &Path, export: &str) -> Outcome<Versions> {
+    let version = |(key, document): (String, Value)| {
+        let version = document["version"].as_u64().ok_or("a document in the lake is no item")?;
+        Ok((key, version))
+    };
+    latest(root, export).into_iter().map(version).collect()
 }
 
 /// Every position file of a folder, with the stem of the files it is about.

@@ -20,6 +20,7 @@ mod gate;
 mod namespace;
 mod proxy;
 mod switch;
+mod table;
 mod tun;
 
 use std::path::Path;
@@ -34,6 +35,7 @@ pub use gate::{Gate, Held};
 pub use namespace::{is_alone, run_alone};
 pub use proxy::{Mood, Proxy};
 pub use switch::{Counts, Departures, Host, Link, Rule, Switch};
+pub use table::Table;
 pub use tun::Wires;
 
 use crate::Outcome;
@@ -44,23 +46,42 @@ use namespace::{Namespace, bring_up_here};
 
 /// Where tests, the CLI and subscribers are.
 pub const HARNESS: Host = Host(0);
-/// Where the document store is.
+/// Where the document store and the table are.
 pub const SOURCE: Host = Host(100);
 /// Where the bucket is.
 pub const SINK: Host = Host(101);
 /// Ports, the same on every node.
 const PORT: u16 = 7400;
 const METRICS_PORT: u16 = 7500;
+/// Of the table's server.
+const TABLE_PORT: u16 = 8000;
 
 /// What a world has that not every test needs.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
-    /// Each node keeps its data on a disk of its own.
-    pub disks: bool,
-    /// There is a PostgreSQL database beside the bucket.
-    pub database: bool,
+    /// Parts, in any order.
+    pub parts: Vec<Extra>,
     /// The text of a node file.
     pub settings: String,
+}
+
+/// A part of a world that not every test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extra {
+    /// Each node keeps its data on a disk of its own.
+    Disks,
+    /// There is a PostgreSQL database beside the bucket.
+    Database,
+    /// There is a DynamoDB table beside the document store.
+    Table,
+}
+
+impl Extras {
+    /// Whether the part is among them.
+    #[must_use]
+    pub fn has(&self, part: Extra) -> bool {
+        self.parts.contains(&part)
+    }
 }
 
 /// A cluster, a document store and a bucket. Dropping it ends all of them.
@@ -74,6 +95,8 @@ pub struct World {
     pub bucket: Bucket,
     /// The database, if there is one.
     pub database: Option<Database>,
+    /// The table, if there is one.
+    pub table: Option<Table>,
     /// What joins them.
     pub wires: Arc<Wires>,
     /// Of each node; none if nodes keep their data where the cluster does.
@@ -145,13 +168,20 @@ impl World {
             place.flags.push(format!("--region={region}"));
         }
         let folder = tempfile::tempdir()?;
-        let disks = match extras.disks {
+        let disks = match extras.has(Extra::Disks) {
             true => furnish(&mut places, folder.path())?,
             false => Vec::new(),
         };
         let bucket = Bucket::start().await?;
-        let database = match extras.database {
+        let database = match extras.has(Extra::Database) {
             true => Some(Database::start().await?),
+            false => None,
+        };
+        let table = match extras.has(Extra::Table) {
+            true => {
+                let address = format!("{}:{TABLE_PORT}", SOURCE.address());
+                Some(Table::start(&Place { address, ..source.clone() }).await?)
+            }
             false => None,
         };
         let documents = Arc::new(Documents::start_at(binaries, &source).await);
@@ -162,6 +192,7 @@ impl World {
             documents,
             bucket,
             database,
+            table,
             wires,
             disks,
             _folder: folder,

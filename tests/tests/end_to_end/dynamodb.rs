@@ -43,7 +43,7 @@ async fn a_table_arrives_whole_although_its_owner_is_killed() {
     let server = DynamoDbLocal::start_fast(SPEED).await;
     let client = client(server.endpoint());
     make_table(&client).await;
-    load(&client).await;
+    load(&client, ITEMS).await;
     let mut cluster = Cluster::start(3).await;
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..WRITERS)
@@ -185,12 +185,12 @@ pub(crate) fn key(number: u32) -> Item {
     item(number, 0).into_iter().filter(|(name, _)| name == "pk" || name == "sk").collect()
 }
 
-async fn load(client: &Client) {
+pub(crate) async fn load(client: &Client, items: u32) {
     let mut tasks = Vec::new();
     for lane in 0..4 {
         let client = client.clone();
         tasks.push(tokio::spawn(async move {
-            let numbers: Vec<u32> = (0..ITEMS).filter(|number| number % 4 == lane).collect();
+            let numbers: Vec<u32> = (0..items).filter(|number| number % 4 == lane).collect();
             for numbers in numbers.chunks(25) {
                 load_some(&client, numbers).await;
             }

@@ -32,6 +32,8 @@ async fn what_no_stream_had_is_found_by_reading_the_table_again() {
     let spec = dynamodb::spec(&cluster, server.endpoint());
     cluster.apply(&format!("{spec}on-gap = \"pause\"\n"));
     in_lake(&cluster, &client).await;
+    let followed = cluster.folder().join("feed.jsonl");
+    let follower = cluster.follow(TABLE, &followed);
 
     lose(&client, 0..20, false).await;
     resumed(&cluster, |it| failure(it).contains("gap 1")).await;
@@ -55,6 +57,30 @@ async fn what_no_stream_had_is_found_by_reading_the_table_again() {
     assert!(repair_of(&cluster, 1).contains("may still be at sinks"), "{:?}", cluster.gaps(TABLE));
     assert!(repair_of(&cluster, 2).contains("was deleted"), "{:?}", cluster.gaps(TABLE));
     assert_eq!(cluster.gaps(TABLE).len(), 2, "{:?}", cluster.gaps(TABLE));
+
+    let fed = |_: &Cluster| marks(&followed) == [1, 2];
+    cluster.until("a feed has marks of both", fed).await;
+    drop(follower);
+    let select = "SELECT sequence FROM lake WHERE operation = 'gap' ORDER BY sequence";
+    let in_lake = lake::select(&cluster.folder().join("lake"), TABLE, select).unwrap();
+    let in_feed: Vec<_> = changes(&followed)
+        .iter()
+        .filter(|it| is_mark(it))
+        .map(|it| it["sequence"].clone())
+        .collect();
+    assert_eq!(in_lake.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), in_feed);
+}
+
+/// The numbers of the gaps whose marks a feed has brought. What was read again follows
+/// its mark.
+fn marks(followed: &Path) -> Vec<u64> {
+    let changes = changes(followed);
+    let marks = changes.iter().filter(|it| is_mark(it));
+    marks.map(|it| it["document"]["gap"].as_u64().unwrap()).collect()
+}
+
+fn is_mark(change: &serde_json::Value) -> bool {
+    change["operation"] == "gap"
 }
 
 async fn put(client: &Client, numbers: std::ops::Range<u32>, version: u32) {

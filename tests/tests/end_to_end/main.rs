@@ -18,6 +18,7 @@ mod postgres;
 mod redis;
 mod refusals;
 mod regions;
+mod retention;
 mod stage;
 mod subscribers;
 mod zombies;

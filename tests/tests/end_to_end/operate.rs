@@ -1,20 +1,26 @@
 //! What an operator does to a running export: splits, evens out, slows down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidegate_node::sources::datagen::DatagenConfig;
 use tidegate_tests::cluster::{Cluster, alone, binary};
+use tidegate_tests::feed::Subscriber;
+use tidegate_tests::oracle::Generated;
 use tokio::runtime::Handle;
 
-use crate::followed::{changes, sequences};
+use crate::followed::changes;
 use crate::stage::{COLLECTION, Stage, refused};
 
 const EXPORT: &str = "operated";
 const KEYS: u64 = 40;
+/// Of a shard that is moved, on a machine that does other things too.
+const STALL_MAX: Duration = Duration::from_secs(2);
 
 /// One round of writes: every key gets this version.
 async fn write(stage: &Stage, version: u64) {
@@ -173,22 +179,25 @@ echo "$!" >"$1.pid"
 "#;
 
 /// METHOD: the script drains and restarts one node after the other while changes
-/// come in. A subscriber gets every one of them once and in order, and each shard
-/// changed hands a few times, not more.
+/// come in. A subscriber gets every one of them once and in order, as the generator
+/// makes them; each shard changes hands when its node is drained and at no other time,
+/// and stalls for no longer than a move takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_are_restarted_without_losing_a_change() {
     let _alone = alone().await;
     let cluster = Cluster::start(3).await;
     let lake = cluster.folder().join("lake");
     cluster.apply(&generated(&lake, 300));
-    let followed = cluster.folder().join("feed.jsonl");
-    let follower = cluster.follow(EXPORT, &followed);
-    cluster.until("changes come", |it| captured(it) > 3000).await;
+    let judge = Generated::new(&generator(300)).unwrap();
+    let subscriber = Subscriber::start(EXPORT, cluster.addresses(), judge);
+    let received = |it: &Subscriber<Generated>| it.sequences().values().sum::<u64>();
+    cluster.until("changes come", |_| received(&subscriber) > 3000).await;
     let epochs = |it: &Cluster| {
         let shards = it.shards(EXPORT);
         shards.iter().map(|shard| shard["epoch"].as_u64().unwrap()).collect::<Vec<_>>()
     };
     let before = epochs(&cluster);
+    subscriber.begin_round();
     let script = cluster.folder().join("restart.sh");
     std::fs::write(&script, RESTART).unwrap();
     let restarted = Restarted::of(&cluster);
@@ -201,18 +210,19 @@ async fn all_nodes_are_restarted_without_losing_a_change() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
-    let now = captured(&cluster);
-    cluster.until("changes come again", |it| captured(it) > now + 3000).await;
+    let now = received(&subscriber);
+    cluster.until("changes come again", |_| received(&subscriber) > now + 3000).await;
+    let stalls = subscriber.gaps();
     let moved: Vec<u64> = epochs(&cluster).iter().zip(&before).map(|(a, b)| a - b).collect();
-    assert!(moved.iter().sum::<u64>() >= 6, "every shard was moved: {moved:?}");
-    assert!(moved.iter().all(|moved| *moved <= 6), "for drains, and no more: {moved:?}");
+    std::io::stderr()
+        .write_all(format!("moved {moved:?}, stalled {stalls:?}\n").as_bytes())
+        .unwrap();
+    assert!(stalls.values().all(|stall| *stall < STALL_MAX), "{stalls:?}");
+    assert!(moved.iter().all(|moved| [1, 2].contains(moved)), "a drain moves a shard: {moved:?}");
     let wanted = captured(&cluster);
-    cluster.until("the subscriber has it all", |_| received(&followed) >= wanted).await;
-    drop((follower, restarted));
-    for (shard, seen) in sequences(&followed) {
-        let every: Vec<u64> = (1..=seen.len() as u64).collect();
-        assert_eq!(seen, every, "shard {shard}: every change once and in order");
-    }
+    cluster.until("the subscriber has it all", |_| received(&subscriber) >= wanted).await;
+    subscriber.finish().unwrap();
+    drop(restarted);
 }
 
 /// Processes that the script has started; dropping it ends them.
@@ -239,15 +249,23 @@ impl Drop for Restarted {
     }
 }
 
-fn received(followed: &Path) -> u64 {
-    sequences(followed).values().map(|seen| seen.len() as u64).sum()
+/// Of six shards, each of so many changes a second.
+fn generator(rate: u32) -> DatagenConfig {
+    DatagenConfig {
+        shards: 6,
+        keys: 1000,
+        document_bytes: 400,
+        rate_per_second: rate,
+        ..DatagenConfig::default()
+    }
 }
 
-/// An export of six shards, each of so many changes a second.
+/// An export of what [`generator`] makes.
 fn generated(lake: &Path, rate: u32) -> String {
+    let DatagenConfig { shards, keys, document_bytes, rate_per_second, .. } = generator(rate);
     format!(
-        "name = \"{EXPORT}\"\n[source]\nkind = \"datagen\"\nshards = 6\nkeys = 1000\n\
-         document-bytes = 400\nrate-per-second = {rate}\n\
+        "name = \"{EXPORT}\"\n[source]\nkind = \"datagen\"\nshards = {shards}\nkeys = {keys}\n\
+         document-bytes = {document_bytes}\nrate-per-second = {rate_per_second}\n\
          [[sink]]\nkind = \"lake\"\npath = \"{}\"\ndelay-ms = 500\n",
         lake.display()
     )

@@ -18,6 +18,8 @@ const EXPORT: &str = "cache";
 const KEYS: u32 = 300;
 /// Commands sent in one go.
 const BURST: usize = 100;
+/// The speed is known after some seconds, and told every twenty.
+const WARNED_MAX: usize = 45;
 
 fn spec(cluster: &Cluster, server: &RedisServer) -> String {
     format!(
@@ -36,7 +38,7 @@ fn spec(cluster: &Cluster, server: &RedisServer) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_arrives_whole_although_its_owner_and_itself_are_killed() {
     let _alone = alone().await;
-    let mut server = RedisServer::start(&["--repl-backlog-size", "64mb"]).await;
+    let mut server = RedisServer::start(&["--repl-backlog-size", "8mb"]).await;
     let mut client = server.client().await;
     let mut random = StdRng::seed_from_u64(5);
     for _ in 0..50 {
@@ -56,6 +58,7 @@ async fn a_redis_arrives_whole_although_its_owner_and_itself_are_killed() {
     cluster.until("all rows and some changes are captured", |it| captured(it) > 10_000).await;
 
     let owner = cluster.busiest(EXPORT);
+    is_warned_of(&cluster, owner).await;
     cluster.kill(owner).await;
     let before = captured(&cluster);
     cluster.until("another node goes on", |it| captured(it) > before + 1_000).await;
@@ -86,6 +89,23 @@ async fn a_redis_arrives_whole_although_its_owner_and_itself_are_killed() {
     let gaps = cluster.gaps(EXPORT);
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     assert_eq!(gaps[0]["kind"], "recreated", "{gaps:?}");
+    let select = "SELECT document FROM lake WHERE operation = 'gap'";
+    let marks = lake::select(&cluster.folder().join("lake"), EXPORT, select).unwrap();
+    assert!(marks.len() == 1 && marks[0][0]["kind"] == "recreated", "{marks:?}");
+}
+
+/// Eight MiB do not last for a minute of these writes: the page that says whether a node
+/// is ready says so.
+async fn is_warned_of(cluster: &Cluster, owner: usize) {
+    let mut page = String::new();
+    for _ in 0..WARNED_MAX {
+        page = cluster.page(owner, "/readyz").await.unwrap();
+        if page.contains("ready\nwarning: export cache: ") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("{page}");
 }
 
 async fn write(mut client: RedisClient, stop: Arc<AtomicBool>) {

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_tests::cluster::{Cluster, binaries};
-use tidegate_tests::world::{Extras, Link, Rule, World, node};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tidegate_tests::world::{Extras, HARNESS, Link, Rule, World, node};
 
 use crate::faults::ran_apart;
 use crate::followed::sequences;
@@ -20,14 +18,23 @@ const SHARDS: u64 = 3;
 /// For round trips of 80 ms and packets that are lost.
 const SETTINGS: &str = "[cluster]\nheartbeat-ms = 250\nlease-ms = 2000\ndown-ms = 3000\n\
                         election-ms = 1500\n";
+/// Between regions.
+const FAR: Rule = Rule {
+    cut: false,
+    loss_percent: 1.0,
+    duplicate_percent: 0.0,
+    delay: Duration::from_millis(40),
+    jitter: Duration::ZERO,
+    bytes_per_second: 0,
+};
 /// Bytes on the wire to the bytes of what crosses, uncompressed. See adr/0008.
 const SHARE_MAX: f64 = 0.35;
 
 /// METHOD: one node in each of three regions, 40 ms each way and 1 % of packets
 /// lost between them. The source is in the first, the sink in the second. Bytes
 /// are counted on the wire between the two, with all of TCP's and Raft's, and
-/// compared with the changes' own. Then the first region dies and comes back. A
-/// subscriber gets every change once and in order throughout.
+/// compared with the changes' own. Then the first region dies and comes back, and once
+/// more it is parted from all others while its node runs on. A subscriber gets every change once and in order throughout.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
     if ran_apart(NAME).await {
@@ -37,8 +44,7 @@ async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
     let extras = Extras { settings: SETTINGS.to_owned(), ..Extras::default() };
     let started = World::start_in_regions(&binaries(), &regions, 7, &extras).await;
     let mut world = started.unwrap();
-    let far = Rule { delay: Duration::from_millis(40), loss_percent: 1.0, ..Rule::default() };
-    world.wires.set(&world.between_nodes(), far);
+    world.wires.set(&world.between_nodes(), FAR);
     let folder = world.cluster.folder().to_owned();
     world.cluster.apply(&format!(
         "name = \"{EXPORT}\"\n[source]\nkind = \"datagen\"\nshards = {SHARDS}\nkeys = 1000\n\
@@ -65,21 +71,53 @@ async fn a_change_crosses_once_and_a_lost_regions_shards_come_home() {
     let epochs = |it: &Cluster| -> u64 {
         it.shards(EXPORT).iter().map(|shard| shard["epoch"].as_u64().unwrap_or(0)).sum()
     };
-    let before = epochs(&world.cluster);
-    world.cluster.kill(0).await;
-    let elsewhere = |it: &Cluster| it.shards(EXPORT).iter().all(|it| it["reader"] != "node0");
-    world.cluster.until("the others go on", elsewhere).await;
-    let now = captured(&world.cluster);
-    world.cluster.until("changes come", |it| captured(it) > now + 2000).await;
-    world.cluster.start_node(0);
-    world.cluster.until("the shards are home again", at_home).await;
-    let now = captured(&world.cluster);
-    world.cluster.until("changes come from home", |it| captured(it) > now + 2000).await;
-    let changed = epochs(&world.cluster) - before;
-    assert!(changed <= 4 * SHARDS, "there and back, and no more: {changed} epochs");
+    for lost in [Lost::Dead, Lost::Parted] {
+        let before = epochs(&world.cluster);
+        lose(&mut world, lost).await;
+        let elsewhere = |it: &Cluster| it.shards(EXPORT).iter().all(|it| it["reader"] != "node0");
+        world.cluster.until("the others go on", elsewhere).await;
+        let now = captured(&world.cluster);
+        world.cluster.until("changes come", |it| captured(it) > now + 2000).await;
+        bring_back(&mut world, lost);
+        world.cluster.until("the shards are home again", at_home).await;
+        let now = captured(&world.cluster);
+        world.cluster.until("changes come from home", |it| captured(it) > now + 2000).await;
+        let changed = epochs(&world.cluster) - before;
+        assert!(changed <= 4 * SHARDS, "{lost:?}, and back, and no more: {changed} epochs");
+    }
     let wanted = captured(&world.cluster);
     world.cluster.until("the subscriber has it all", |_| received(&followed) >= wanted).await;
     drop(follower);
+}
+
+/// How a region is lost.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    /// Its node is killed.
+    Dead,
+    /// Its node runs on, and nothing passes between it and any other region.
+    Parted,
+}
+
+async fn lose(world: &mut World, lost: Lost) {
+    match lost {
+        Lost::Dead => world.cluster.kill(0).await,
+        Lost::Parted => {
+            let cut = Rule { cut: true, ..Rule::default() };
+            world.wires.set(&world.peers_of(0), cut);
+            world.wires.set(&Link::both(node(0), HARNESS), cut);
+        }
+    }
+}
+
+fn bring_back(world: &mut World, lost: Lost) {
+    match lost {
+        Lost::Dead => world.cluster.start_node(0),
+        Lost::Parted => {
+            world.wires.set(&world.peers_of(0), FAR);
+            world.wires.set(&Link::both(node(0), HARNESS), Rule::default());
+        }
+    }
 }
 
 /// What crosses from the first region to the second, for a while.
@@ -104,11 +142,7 @@ async fn measure(world: &World) {
 
 /// What node1 has got from other regions, as sent and uncompressed.
 async fn crossed(cluster: &Cluster) -> (f64, f64) {
-    let metrics = cluster.addresses()[1].replace(":7400", ":7500");
-    let mut connection = TcpStream::connect(metrics).await.unwrap();
-    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
-    let mut text = String::new();
-    connection.read_to_string(&mut text).await.unwrap();
+    let text = cluster.page(1, "/metrics").await.unwrap();
     let sum = |name: &str| -> f64 {
         let lines = text.lines().filter(|line| line.starts_with(name));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
