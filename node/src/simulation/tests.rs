@@ -7,7 +7,7 @@ use crate::asked::{number, tell};
 /// Seeds of a run of the tests; `make simulate SEEDS=n` runs more.
 const SEEDS: u64 = 200;
 /// Within so many seeds a broken rule shows.
-const SEEDS_BROKEN: u64 = 1000;
+const SEEDS_BROKEN: u64 = 5000;
 
 #[test]
 fn no_promise_is_broken_under_any_seed() {

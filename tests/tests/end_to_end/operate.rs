@@ -180,8 +180,8 @@ echo "$!" >"$1.pid"
 
 /// METHOD: the script drains and restarts one node after the other while changes
 /// come in. A subscriber gets every one of them once and in order, as the generator
-/// makes them; each shard changes hands when its node is drained and at no other time,
-/// and stalls for no longer than a move takes.
+/// makes them; each shard changes hands when a node is drained that works on it, and
+/// stalls for no longer than a move takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_are_restarted_without_losing_a_change() {
     let _alone = alone().await;
@@ -218,7 +218,8 @@ async fn all_nodes_are_restarted_without_losing_a_change() {
         .write_all(format!("moved {moved:?}, stalled {stalls:?}\n").as_bytes())
         .unwrap();
     assert!(stalls.values().all(|stall| *stall < STALL_MAX), "{stalls:?}");
-    assert!(moved.iter().all(|moved| [1, 2].contains(moved)), "a drain moves a shard: {moved:?}");
+    // Its reader and its writer: each was on one node or, if on the first, on two of them.
+    assert!(moved.iter().all(|moved| (1..=4).contains(moved)), "drains, and no more: {moved:?}");
     let wanted = captured(&cluster);
     cluster.until("the subscriber has it all", |_| received(&subscriber) >= wanted).await;
     subscriber.finish().unwrap();
