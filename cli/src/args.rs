@@ -2,7 +2,9 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{apply, docs, doctor, export, feed, gap, node, shard, snapshot, status};
+use crate::commands::{
+    apply, docs, doctor, export, feed, gap, node, position, shard, snapshot, status,
+};
 use crate::failure::EXIT_CODES;
 use crate::output::Format;
 
@@ -90,6 +92,9 @@ pub(crate) enum Command {
     /// Gaps: recorded losses at a source, and how they were mended
     #[command(subcommand)]
     Gap(gap::GapCommand),
+    /// Positions: where shards are in their source
+    #[command(subcommand)]
+    Position(position::PositionCommand),
     /// The embedded document store: a source to try things with
     #[command(subcommand)]
     Docs(docs::DocsCommand),

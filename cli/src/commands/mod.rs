@@ -7,6 +7,7 @@ pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod gap;
 pub(crate) mod node;
+pub(crate) mod position;
 pub(crate) mod rebalance;
 pub(crate) mod shard;
 pub(crate) mod snapshot;
@@ -32,6 +33,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Snapshot(command) => snapshot::run(command, cluster?, &common).await,
         Command::Feed(command) => feed::run(command, &common).await,
         Command::Gap(command) => gap::run(command, cluster?, common.output).await,
+        Command::Position(command) => position::run(command, cluster?, common.output).await,
         Command::Docs(command) => docs::run(command, &common).await,
         Command::Doctor(args) => doctor::run(&args, cluster?, common.output).await,
         Command::Completions { shell } => completions(shell),

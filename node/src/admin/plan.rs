@@ -34,7 +34,7 @@ pub(super) async fn plan(text: &str, present: Option<Export>) -> Result<PlanResp
     let mut checks = checks(text).await?;
     // What is there has begun already.
     if present.is_none() && checks.iter().all(|check| check.passed) {
-        checks.extend(outlook::check(&ExportSpec::parse(text)?, &*source(text).await?).await?);
+        checks.extend(outlook::check(&ExportSpec::parse(text)?, &*source(text).await?).await);
     }
     Ok(PlanResponse {
         name: wanted.name.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate_proto::v1::{ChangeBatch, FeedFormat, GapKind, Operation};
+use tidegate_proto::v1::{ChangeBatch, FeedFormat, GapKind, Operation, Rewound};
 use tidegate_proto::{BatchBuilder, Codec, Draft, Frame, Sequence, Stamp};
 use tokio::sync::mpsc;
 
@@ -47,6 +47,14 @@ pub(super) struct Plan {
     pub(super) until_now: bool,
 }
 
+/// How far a lane is.
+#[derive(Debug)]
+struct Place {
+    after: Begin,
+    /// A loss behind which nothing has passed the filter yet.
+    lost: Option<Rewound>,
+}
+
 /// Hands over one shard's portions until the feed ends, through changes of
 /// owner; an error that no waiting mends is handed over last.
 pub(super) async fn run(
@@ -55,11 +63,11 @@ pub(super) async fn run(
     lane: Lane,
     portions: mpsc::Sender<Result<Portion>>,
 ) {
-    let mut after = lane.from;
+    let mut place = Place { after: lane.from, lost: None };
     let mut patience = GONE_MAX;
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100));
     loop {
-        let error = match follow(&plan, number, &lane, &mut after, &portions).await {
+        let error = match follow(&plan, number, &lane, &mut place, &portions).await {
             Ok(()) => return,
             Err(error) => error,
         };
@@ -79,12 +87,12 @@ async fn follow(
     plan: &Plan,
     number: usize,
     lane: &Lane,
-    after: &mut Begin,
+    place: &mut Place,
     portions: &mpsc::Sender<Result<Portion>>,
 ) -> Result<()> {
     let upto = plan.until_now.then_some(lane.captured);
     let done = |at: Sequence| upto.is_some_and(|upto| at >= upto);
-    if let Begin::After(at) = *after
+    if let Begin::After(at) = place.after
         && done(at)
     {
         return Ok(());
@@ -92,19 +100,15 @@ async fn follow(
     if upto == Some(Sequence(0)) {
         return Ok(());
     }
-    let mut fetch = open(plan, lane, *after).await?;
+    let mut fetch = open(plan, lane, place.after).await?;
     loop {
         let fetched = fetch.next().await?;
         let Some(last) = fetched.frames.last().map(Frame::last) else { continue };
-        let skip = match *after {
-            Begin::After(at) => at,
-            Begin::Earliest => Sequence(0),
-        };
-        let portion = portion(plan, number, &lane.name, fetched, skip)?;
+        let portion = portion(plan, (number, &lane.name), fetched, place)?;
         if portions.send(Ok(portion)).await.is_err() {
             return Ok(());
         }
-        *after = Begin::After(last);
+        place.after = Begin::After(last);
         fetch.acknowledge(last);
         if done(last) {
             return Ok(());
@@ -143,11 +147,14 @@ fn behind_loss(plan: &Plan, lane: &Lane, at: Sequence) -> Option<Sequence> {
 
 fn portion(
     plan: &Plan,
-    lane: usize,
-    shard: &str,
+    (lane, shard): (usize, &str),
     fetched: Fetched,
-    skip: Sequence,
+    place: &mut Place,
 ) -> Result<Portion> {
+    let skip = match place.after {
+        Begin::After(at) => at,
+        Begin::Earliest => Sequence(0),
+    };
     let mut portion = Portion { lane, stable: fetched.stable, ..Portion::default() };
     for frame in fetched.frames {
         portion.sequence = frame.last();
@@ -159,17 +166,19 @@ fn portion(
         let batch = frame.decode()?;
         let mut passing = plan.filter.passing(&batch);
         passing.retain(|at| frame.first().plus(*at as u64) > skip);
+        if frame.first() > skip {
+            place.lost = batch.rewound.or(place.lost.take());
+        }
         portion.filtered += (batch.changes.len() - passing.len()) as u64;
         if plan.format == FeedFormat::Json {
             let (epoch, first) = (frame.epoch(), frame.first());
-            let mut rewound = batch.rewound;
             for at in passing {
-                let rewound = rewound.take();
+                let rewound = place.lost.take();
                 let origin = Origin { export: &plan.export, shard, epoch, first, rewound };
                 portion.json.push(json::change(&origin, &batch, at)?.into());
             }
         } else {
-            portion.frames.extend(runs(&frame, &batch, &passing));
+            portion.frames.extend(runs((&frame, &batch), &passing, &mut place.lost));
         }
     }
     Ok(portion)
@@ -177,9 +186,12 @@ fn portion(
 
 /// What passed, as frames: one per run of consecutive changes, so that a
 /// frame's first sequence still numbers all of its changes.
-fn runs(frame: &Frame, batch: &ChangeBatch, passing: &[usize]) -> Vec<Bytes> {
+fn runs(
+    (frame, batch): (&Frame, &ChangeBatch),
+    passing: &[usize],
+    lost: &mut Option<Rewound>,
+) -> Vec<Bytes> {
     let mut frames = Vec::new();
-    let mut rewound = batch.rewound;
     for run in passing.chunk_by(|a, b| a + 1 == *b) {
         let mut builder = BatchBuilder::default();
         for at in run {
@@ -191,7 +203,7 @@ fn runs(frame: &Frame, batch: &ChangeBatch, passing: &[usize]) -> Vec<Bytes> {
             first: frame.first().plus(from),
             captured_ms: batch.captured_ms,
             clock: batch.clock + from,
-            rewound: rewound.take(),
+            rewound: lost.take(),
             ..Stamp::default()
         };
         frames.push(builder.encode(stamp, Codec::None).bytes().clone());

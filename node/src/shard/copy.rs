@@ -10,11 +10,10 @@ use tokio::sync::watch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
 use crate::shard::role::Terms;
+use crate::shard::room::room;
 
 /// How often an owner that is not there yet is asked.
 const OWNER_WAIT: Duration = Duration::from_millis(30);
-/// How often a full disk is looked at.
-const ROOM_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs until told to stop, or until another owner is known.
 pub(super) async fn run(
@@ -45,9 +44,7 @@ pub(crate) fn asks_again(kind: ErrorKind) -> bool {
 
 /// Follows the owner of these terms for as long as it can be reached.
 async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> {
-    while means.spool.check_room().is_err() {
-        tokio::time::sleep(ROOM_WAIT).await;
-    }
+    room(&means.spool).await;
     let owner = means.control.read(|state| {
         let shard = state.shard(id).filter(|shard| shard.epoch == terms.epoch.0)?;
         Some(state.node(shard.reader).map(|node| node.address.clone()))

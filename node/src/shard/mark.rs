@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Whoever reads on from 43 sees that something is missing before it sees what follows.
-//! The mark is appended with the position behind the loss, so it is there once.
+//! The mark is appended with the position behind the loss, so whoever dies when, it is there.
+//! A source that meets the same loss again, as its repair did not come to its end, has it
+//! marked again, under the same number.
 
 use tidegate_proto::document::{self, Value};
 use tidegate_proto::v1::{Gap, GapKind, Operation};
@@ -47,7 +49,7 @@ fn told(gap: &Gap) -> Value {
     Value::Object(fields)
 }
 
-/// As the CLI has it: `spool-lost`.
+/// In small letters: `spool-lost`.
 fn kind(kind: GapKind) -> String {
     let name = kind.as_str_name();
     name.strip_prefix("GAP_KIND_").unwrap_or(name).to_lowercase().replace('_', "-")

@@ -26,6 +26,7 @@ mod pace;
 mod reader;
 pub(crate) mod restart;
 pub(crate) mod role;
+mod room;
 mod rounds;
 mod supervisor;
 mod sweep;

@@ -28,6 +28,7 @@ use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::pace::Pace;
 use crate::shard::restart::restart;
 use crate::shard::role::{Terms, Wanted};
+use crate::shard::room::room;
 use crate::shard::rounds;
 use crate::sources::{Anchor, ChangeStream, Loss, Read, Rows};
 use crate::spool::ShardLog;
@@ -40,8 +41,6 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_millis(2);
 /// Batches on their way to the copies before the reader waits for them.
 const UNSAFE_MAX: usize = 256;
-/// How often a full disk is looked at.
-const ROOM: Duration = Duration::from_millis(500);
 /// How often the source is asked how long it keeps what was not read yet, and how soon
 /// again if it cannot tell.
 const HEADROOM: Duration = Duration::from_secs(20);
@@ -244,7 +243,11 @@ impl Reader {
         let mut idle = IDLE;
         let mut headroom_due = Instant::now();
         while !*stop.borrow() && !self.captured_to_the_end() {
-            self.room(stop).await;
+            // The source is read no faster than the spool has room.
+            tokio::select! {
+                () = room(&self.means.spool) => {}
+                _ = stop.changed() => break,
+            }
             let busy = chunks.is_some() || self.merge.held() > 0 || self.is_sweeping();
             let wait = if busy { BUSY } else { idle };
             let read = tokio::select! {
@@ -283,23 +286,6 @@ impl Reader {
         }
         self.finish(&mut safe).await;
         Ok(())
-    }
-
-    /// Waits until the spool has room: the source is read no faster than that.
-    async fn room(&self, stop: &mut watch::Receiver<bool>) {
-        let mut told = false;
-        while let Err(full) = self.means.spool.check_room()
-            && !*stop.borrow()
-        {
-            if !told {
-                tracing::warn!(error = %full, "capture stands still");
-                told = true;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(ROOM) => {}
-                _ = stop.changed() => {}
-            }
-        }
     }
 
     fn is_sweeping(&self) -> bool {

@@ -128,7 +128,7 @@ impl World {
             // It has credit for so much, and gets more when it says that it has that.
             batches.truncate(COPY_BATCHES);
         }
-        let told = serves.copy.is_some() && marks.stable > serves.stable;
+        let told = is_copy && marks.stable > serves.stable;
         if batches.is_empty() && !told {
             return;
         }

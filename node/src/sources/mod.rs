@@ -85,6 +85,11 @@ pub trait Source: Send + Sync {
     /// before anything is read.
     async fn anchor(&self, shard: &ShardSpec) -> Result<Anchor>;
 
+    /// About how many rows a shard has, the one with most; 0 if that is not known.
+    async fn rows_estimated(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// The changes after `position`, which an anchor or a [`Read`] gave.
     /// Fails with `Gone` when the source no longer has them all.
     async fn stream(&self, shard: &ShardSpec, position: &[u8]) -> Result<Box<dyn ChangeStream>>;

@@ -100,7 +100,8 @@ impl Judge for Items {
             self.anew.push(frame.first().0);
             self.rewind();
         }
-        for (sequence, change) in (frame.first().0..).zip(&batch.changes) {
+        let changes = (frame.first().0..).zip(&batch.changes);
+        for (sequence, change) in changes.filter(|(_, it)| it.operation() != Operation::Gap) {
             let mut key = Vec::new();
             Key::from_bytes(change.key.clone()).write_json(&mut key)?;
             let key: Value = serde_json::from_slice(&key)?;

@@ -121,6 +121,10 @@ impl Source for Dynamodb {
         })
     }
 
+    async fn rows_estimated(&self) -> Result<u64> {
+        Ok(Box::pin(Table::find(&self.client, &self.config)).await?.items)
+    }
+
     async fn stream(&self, shard: &ShardSpec, position: &[u8]) -> Result<Box<dyn ChangeStream>> {
         let descriptor = self.descriptor(shard)?;
         let position = Position::decode(position)?;

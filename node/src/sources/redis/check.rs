@@ -19,6 +19,8 @@ const CLUSTER_MAJOR_MIN: u32 = 7;
 pub(super) struct Server {
     /// Keys in all databases.
     pub(super) keys: u64,
+    /// Bytes of memory that they take.
+    pub(super) keys_bytes: u64,
     /// It is a node of a cluster.
     pub(super) cluster: bool,
     pub(super) version: String,
@@ -51,6 +53,7 @@ pub(super) async fn describe(config: &RedisConfig) -> Result<Server> {
         fields.iter().filter(|(name, _)| name.starts_with("db")).map(|(_, of)| keys(of)).sum();
     Ok(Server {
         keys,
+        keys_bytes: field("used_memory_dataset").parse().unwrap_or(0),
         cluster,
         version,
         major,

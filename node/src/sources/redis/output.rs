@@ -6,9 +6,12 @@ use tidegate_proto::v1::Check;
 use super::check::{Server, failed, passed};
 
 const NAME: &str = "source: output buffer";
-/// How fast a dump is read, at least: as fast as commands on one core (P1 in
-/// `deploy/bench/latest.md`).
+/// How fast a dump is read: as fast as commands of 240 bytes on one core (P1 in
+/// `deploy/bench/latest.md`), whichever of the two takes longer.
 const KEYS_PER_SECOND: u64 = 100_000;
+const BYTES_PER_SECOND: u64 = 24 << 20;
+/// From this version on the backlog counts as room for a replica, too.
+const BACKLOG_MAJOR_MIN: u32 = 7;
 
 /// What a primary lets pile up for a replica (`client-output-buffer-limit`); 0 for any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +43,13 @@ impl Limit {
 
 /// Foretells it at the speed of now; `None` if the server does not tell its limit.
 pub(super) fn judge(server: &Server, limit: Option<Limit>) -> Check {
-    let Some(limit) = limit else {
+    let Some(mut limit) = limit else {
         return passed(NAME, "not told: it would take the right to +config|get".to_owned());
     };
-    let seconds = server.keys / KEYS_PER_SECOND;
+    if limit.hard_bytes > 0 && server.major >= BACKLOG_MAJOR_MIN {
+        limit.hard_bytes = limit.hard_bytes.max(server.backlog_bytes);
+    }
+    let seconds = (server.keys / KEYS_PER_SECOND).max(server.keys_bytes / BYTES_PER_SECOND);
     let piled = seconds.saturating_mul(server.writes_per_second) >> 20;
     let detail = format!("about {piled} MiB are written in the {seconds} s that a dump takes");
     if !limit.drops(seconds, server.writes_per_second) {
@@ -92,5 +98,10 @@ mod tests {
         assert!(judge(&server(10_000_000, 100), Some(none)).passed);
         assert!(judge(&server(10_000_000, 0), Some(limit)).passed, "nothing is written");
         assert!(judge(&server(0, 100), None).detail.contains("+config|get"));
+        let large = Server { keys_bytes: 4 << 30, ..server(10, 10) };
+        assert!(!judge(&large, Some(limit)).passed, "few keys, and 170 s of reading");
+        let hard = Limit { soft_bytes: 0, ..limit };
+        let newer = Server { major: 7, backlog_bytes: 1 << 30, ..server(2_600_000, 10) };
+        assert!(judge(&newer, Some(hard)).passed, "as much as the backlog holds");
     }
 }
