@@ -13,6 +13,7 @@ use crate::spool::{Begins, ShardLog};
 pub struct CopyFetch {
     fetch: RemoteFetch,
     start: CopyStart,
+    asked: Sequence,
 }
 
 impl CopyFetch {
@@ -20,6 +21,12 @@ impl CopyFetch {
     #[must_use]
     pub fn start(&self) -> &CopyStart {
         &self.start
+    }
+
+    /// Where the log ended of which `start` speaks.
+    #[must_use]
+    pub fn asked(&self) -> Sequence {
+        self.asked
     }
 
     /// What came since, which may be no batch at all, only a higher stable mark.
@@ -44,6 +51,7 @@ impl Exchange {
         address: &str,
         log: Option<&ShardLog>,
     ) -> Result<CopyFetch> {
+        let asked = log.map_or(Sequence(0), ShardLog::last);
         let begins = log.map(ShardLog::begins).unwrap_or_default();
         let begins = begins.iter().map(|(epoch, at)| EpochBegin { epoch: epoch.0, first: at.0 });
         let control = self.control();
@@ -58,14 +66,14 @@ impl Exchange {
             cluster_id: control.identity().cluster_id.clone(),
             shard: Some(shard),
             epoch: epoch.0,
-            after: log.map_or(0, |log| log.last().0),
+            after: asked.0,
             credit_bytes: self.credit_bytes(),
             copy: Some(copy),
             ..FetchOpen::default()
         };
         let mut fetch = RemoteFetch::open(control, address, open).await?;
         let start = fetch.start().await?;
-        Ok(CopyFetch { fetch, start })
+        Ok(CopyFetch { fetch, start, asked })
     }
 }
 

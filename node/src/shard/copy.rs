@@ -56,14 +56,14 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
     let held = means.spool.log(id);
     let mut fetch = means.exchange.fetch_copy(id, terms.epoch, &address, held.as_deref()).await?;
     let keep = Sequence(fetch.start().keep);
-    let log = match held {
-        Some(log) if !fetch.start().anew => log,
+    let (log, at) = match held {
+        Some(log) if !fetch.start().anew => (log, fetch.asked()),
         Some(_) | None => {
             let made = Epoch(fetch.start().made);
-            means.spool.begin(id, made, keep.next(), Progress::default())?
+            (means.spool.begin(id, made, keep.next(), Progress::default())?, keep)
         }
     };
-    log.follow(terms.epoch, keep)?;
+    log.follow(terms.epoch, (at, keep))?;
     // If its file cannot be read here now, whoever becomes the owner catches up.
     let job = means.exports.job(id.export_id).await.ok();
     if let Some(kept) = job.and_then(|job| job.kept()) {

@@ -20,11 +20,13 @@ const OWNER_WAIT: Micros = 30 * MS;
 pub(super) struct Copying {
     shard: ShardId,
     terms: Terms,
+    /// Where its log ended when the owner was asked.
+    asked: Sequence,
 }
 
 impl Copying {
     pub(super) fn new(shard: ShardId, terms: Terms) -> Self {
-        Self { shard, terms }
+        Self { shard, terms, asked: Sequence(0) }
     }
 }
 
@@ -54,6 +56,11 @@ impl World {
         };
         let after = head.map_or(Sequence(0), |head| head.last());
         let topic = Topic { shard: id, epoch };
+        if let Some(actor) = self.nodes[machine].memory.actors.get_mut(role)
+            && let Work::Copy(copying) = &mut actor.work
+        {
+            copying.asked = after;
+        }
         self.connect((machine, role, task), owner, topic, Said::OpenCopy(copy, after));
     }
 
@@ -61,6 +68,13 @@ impl World {
         match &self.nodes[machine].memory.actors.get(role)?.work {
             Work::Copy(copying) => Some((copying.shard, copying.terms.epoch)),
             Work::Waiting | Work::Reader(_) | Work::Writer(_) => None,
+        }
+    }
+
+    fn asked_at(&self, machine: Machine, role: &Role) -> Sequence {
+        match self.nodes[machine].memory.actors.get(role).map(|actor| &actor.work) {
+            Some(Work::Copy(copying)) => copying.asked,
+            Some(Work::Waiting | Work::Reader(_) | Work::Writer(_)) | None => Sequence(0),
         }
     }
 
@@ -92,15 +106,17 @@ impl World {
         (anew, made): (bool, Epoch),
     ) -> Result<(), ErrorKind> {
         let Some((id, epoch)) = self.copying(machine, role) else { return Ok(()) };
+        let mut at = self.asked_at(machine, role);
         let number = self.next_number();
         let logs = &mut self.nodes[machine].disk.logs;
         if anew || !logs.contains_key(&id) {
             let head = Head::begun(made, keep.next(), Progress::default());
             let old = logs.remove(&id);
             logs.insert(id, Log::begin(number, head, old));
+            at = keep;
         }
         let Some(log) = logs.get_mut(&id) else { return Ok(()) };
-        let head = log.standing.following(epoch, keep).map_err(|why| match why {
+        let head = log.standing.following(epoch, (at, keep)).map_err(|why| match why {
             Refusal::Fenced => ErrorKind::Fenced,
             Refusal::Hole => ErrorKind::Unavailable,
             Refusal::Seen(_) => ErrorKind::Corrupt,

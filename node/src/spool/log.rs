@@ -219,12 +219,13 @@ impl ShardLog {
     }
 
     /// Makes this log a copy of the one the owner of `epoch` has: drops all
-    /// after `keep`. Fails if this node knows a newer owner, or if what would be
-    /// dropped has been seen.
-    pub fn follow(&self, epoch: Epoch, keep: Sequence) -> Result<()> {
+    /// after `keep`, as that owner said when this log ended at `at`. Fails if this node
+    /// knows a newer owner, or if what would be dropped has been seen; as unavailable if
+    /// it ends elsewhere by now: then the owner is asked again.
+    pub fn follow(&self, epoch: Epoch, (at, keep): (Sequence, Sequence)) -> Result<()> {
         let spool = self.spool()?;
         let mut inner = self.inner();
-        let head = inner.standing.following(epoch, keep).map_err(|why| self.refused(why))?;
+        let head = inner.standing.following(epoch, (at, keep)).map_err(|why| self.refused(why))?;
         let mut batch = WriteBatch::default();
         let cut = head.next < inner.standing.head().next;
         if cut {

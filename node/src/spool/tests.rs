@@ -404,7 +404,7 @@ fn a_copy_drops_what_its_new_owner_has_not_and_goes_on() {
     owner.append(&frame(3, 11, 2), &at("2"), None).unwrap();
     let keep = owner.begins().common(&copy.begins(), Sequence(1), Sequence(12));
     assert_eq!(keep, Sequence(10));
-    copy.follow(Epoch(3), keep).unwrap();
+    copy.follow(Epoch(3), (copy.last(), keep)).unwrap();
     assert!(!copy.owned_under(Epoch(3)));
     let late = copy.append(&frame(2, 11, 5), &at("1"), None).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Fenced, "it owns nothing any more");
@@ -427,9 +427,14 @@ fn a_copy_never_drops_what_was_seen() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);
     let copy = spool.begin(SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
-    copy.follow(Epoch(1), Sequence(0)).unwrap();
+    copy.follow(Epoch(1), (copy.last(), Sequence(0))).unwrap();
     copy.append_copy(&frame(1, 1, 5), Epoch(1)).unwrap();
     copy.set_stable(Sequence(5));
-    assert_eq!(copy.follow(Epoch(2), Sequence(3)).unwrap_err().kind(), ErrorKind::Corrupt);
-    copy.follow(Epoch(2), Sequence(5)).unwrap();
+    assert_eq!(
+        copy.follow(Epoch(2), (copy.last(), Sequence(3))).unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
+    let stale = copy.follow(Epoch(2), (Sequence(4), Sequence(4)));
+    assert_eq!(stale.unwrap_err().kind(), ErrorKind::Unavailable, "more came since it asked");
+    copy.follow(Epoch(2), (copy.last(), Sequence(5))).unwrap();
 }

@@ -206,10 +206,18 @@ impl Standing {
     }
 
     /// The head of a copy of the log that the owner of `epoch` has, which has
-    /// nothing of this one behind `keep`.
-    pub(crate) fn following(&self, epoch: Epoch, keep: Sequence) -> Result<Head, Refusal> {
+    /// nothing of this one behind `keep`. The owner was asked when this log ended at `at`:
+    /// what a reader that had not ended yet appended since, it does not know of.
+    pub(crate) fn following(
+        &self,
+        epoch: Epoch,
+        (at, keep): (Sequence, Sequence),
+    ) -> Result<Head, Refusal> {
         if epoch < self.head.epoch || self.closed {
             return Err(Refusal::Fenced);
+        }
+        if at != self.head.last() {
+            return Err(Refusal::Hole);
         }
         let mut head = Head { epoch, ..self.head.clone() };
         if keep.next() < head.next {

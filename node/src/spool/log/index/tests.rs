@@ -91,7 +91,7 @@ proptest! {
         prop_assert_eq!(log.known(), Known { whole: true, exact: true });
 
         // Another owner has less: what came behind is unknown, the rest is kept.
-        log.follow(Epoch(2), keep).unwrap();
+        log.follow(Epoch(2), (log.last(), keep)).unwrap();
         fold.extend(behind.into_iter().map(|key| (key, None)));
         prop_assert_eq!(kept(&log), fold.clone());
         prop_assert_eq!(log.known(), Known { whole: true, exact: false });
