@@ -54,7 +54,8 @@ pub(super) fn entry(control: &Control, id: ShardId) -> Result<Shard, Status> {
     shard.ok_or_else(deleted)
 }
 
-/// Waits until the shard, as this node knows it, is as wanted.
+/// Waits until the shard, as this node knows it, is as wanted. Fails once it stands still
+/// and waits for an operator.
 pub(super) async fn until(
     control: &Control,
     id: ShardId,
@@ -62,13 +63,19 @@ pub(super) async fn until(
 ) -> Result<Shard, Status> {
     let found = control.until(|state| {
         let shard = state.shard(id);
-        shard.is_none_or(&done).then(|| shard.cloned())
+        let over = |shard: &Shard| done(shard) || !shard.failure.is_empty();
+        shard.is_none_or(over).then(|| shard.cloned())
     });
     let found = timeout(PATIENCE + control.times().moved(), found).await.map_err(|_| {
         let why = "this takes long; look at `tidegate shard show`: the move goes on";
         Status::deadline_exceeded(why)
     })?;
-    found.map_err(|error| status(&error))?.ok_or_else(deleted)
+    let found = found.map_err(|error| status(&error))?.ok_or_else(deleted)?;
+    if done(&found) {
+        return Ok(found);
+    }
+    let why = format!("the shard stands still: {}; see `tidegate shard show`", found.failure);
+    Err(Status::failed_precondition(why))
 }
 
 fn deleted() -> Status {
