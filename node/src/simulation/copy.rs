@@ -16,7 +16,7 @@ use crate::spool::{Head, Refusal};
 const OWNER_WAIT: Micros = 30 * MS;
 
 /// A copy's task.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Copying {
     shard: ShardId,
     terms: Terms,
@@ -33,7 +33,8 @@ impl Copying {
 impl World {
     /// Asks the owner to be followed.
     pub(super) fn copy_on(&mut self, machine: Machine, role: &Role, task: u64) {
-        let Some((id, epoch)) = self.copying(machine, role) else { return };
+        let Some(Copying { shard: id, terms, .. }) = self.copying(machine, role) else { return };
+        let epoch = terms.epoch;
         let node = &self.nodes[machine];
         let Some(shard) = node.disk.state.shard(id).filter(|shard| shard.epoch == epoch.0) else {
             self.task_ended(machine, role, Err(ErrorKind::Fenced));
@@ -64,17 +65,10 @@ impl World {
         self.connect((machine, role, task), owner, topic, Said::OpenCopy(copy, after));
     }
 
-    fn copying(&self, machine: Machine, role: &Role) -> Option<(ShardId, Epoch)> {
+    fn copying(&self, machine: Machine, role: &Role) -> Option<Copying> {
         match &self.nodes[machine].memory.actors.get(role)?.work {
-            Work::Copy(copying) => Some((copying.shard, copying.terms.epoch)),
+            Work::Copy(copying) => Some(*copying),
             Work::Waiting | Work::Reader(_) | Work::Writer(_) => None,
-        }
-    }
-
-    fn asked_at(&self, machine: Machine, role: &Role) -> Sequence {
-        match self.nodes[machine].memory.actors.get(role).map(|actor| &actor.work) {
-            Some(Work::Copy(copying)) => copying.asked,
-            Some(Work::Waiting | Work::Reader(_) | Work::Writer(_)) | None => Sequence(0),
         }
     }
 
@@ -105,8 +99,9 @@ impl World {
         keep: Sequence,
         (anew, made): (bool, Epoch),
     ) -> Result<(), ErrorKind> {
-        let Some((id, epoch)) = self.copying(machine, role) else { return Ok(()) };
-        let mut at = self.asked_at(machine, role);
+        let Some(copying) = self.copying(machine, role) else { return Ok(()) };
+        let Copying { shard: id, terms, asked: mut at } = copying;
+        let epoch = terms.epoch;
         let number = self.next_number();
         let logs = &mut self.nodes[machine].disk.logs;
         if anew || !logs.contains_key(&id) {
@@ -134,7 +129,10 @@ impl World {
         connection: u64,
         (batches, stable): (Vec<super::spool::Batch>, Sequence),
     ) -> Result<(), ErrorKind> {
-        let Some((id, epoch)) = self.copying(machine, role) else { return Ok(()) };
+        let Some(Copying { shard: id, terms, .. }) = self.copying(machine, role) else {
+            return Ok(());
+        };
+        let epoch = terms.epoch;
         let last = batches.last().map(super::spool::Batch::last);
         for batch in batches {
             let Some(log) = self.nodes[machine].disk.logs.get_mut(&id) else { return Ok(()) };

@@ -213,8 +213,7 @@ impl<'a> Rows<'a> {
     /// Takes a change. A mark is a row where all of the shard's changes are; it belongs to no
     /// collection.
     fn push(&mut self, row: Row<'a>) -> Result<()> {
-        let one = self.columns.base.mode == Mode::Append && !self.shape.is_by_collection();
-        if is_mark(row.change) && !one {
+        if is_mark(row.change) && !self.has_marks() {
             return Ok(());
         }
         let collection = collection(&row.batch.batch, row.change)?;
@@ -222,6 +221,11 @@ impl<'a> Rows<'a> {
         let table = table.or_insert_with(|| self.shape.table(collection).into());
         self.found.push((Arc::clone(table), row));
         Ok(())
+    }
+
+    /// All of the shard's changes are rows of one table.
+    fn has_marks(&self) -> bool {
+        self.columns.base.mode == Mode::Append && !self.shape.is_by_collection()
     }
 
     /// Of several changes of a key only the last has an effect on its row.
