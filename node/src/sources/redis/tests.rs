@@ -7,6 +7,7 @@ mod redis_server;
 mod breaks;
 mod cluster;
 mod cluster_server;
+mod combine;
 mod compare;
 mod fuzz;
 mod writes;
@@ -162,14 +163,6 @@ async fn random_commands(server: &RedisServer, seed: u64) -> (Reader, RedisClien
     reader.matches(&mut client).await;
     assert_eq!(reader.losses, []);
     (reader, client)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_random_commands_leave_is_what_was_captured() {
-    for (seed, diskless) in [(1, "yes"), (2, "no")] {
-        let server = RedisServer::start(&["--repl-diskless-sync", diskless]).await;
-        random_commands(&server, seed).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

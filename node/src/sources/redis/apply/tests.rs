@@ -36,6 +36,30 @@ impl Server {
     }
 }
 
+/// As Redis 7.0.15 says it, which has no rule for an infinity taken no times.
+#[test]
+fn an_infinity_taken_no_times_counts_as_it_does_in_redis() {
+    let mut server = Server::new();
+    server.say("ZADD a -inf m").unwrap();
+    server.say("ZADD b inf m 1 n").unwrap();
+    server.say("ZADD c 5 m").unwrap();
+    for (command, score) in [
+        ("ZINTERSTORE d 2 a b WEIGHTS 1 0", 0.0),
+        ("ZINTERSTORE d 2 c b WEIGHTS 1 0", 0.0),
+        ("ZINTERSTORE d 2 c b WEIGHTS 1 0 AGGREGATE MIN", 5.0),
+        ("ZINTERSTORE d 2 a b WEIGHTS 1 0 AGGREGATE MAX", f64::NEG_INFINITY),
+        ("ZINTERSTORE d 2 a b WEIGHTS 0 1 AGGREGATE MIN", 0.0),
+        ("ZUNIONSTORE d 2 a b WEIGHTS 1 0", f64::NEG_INFINITY),
+        ("ZUNIONSTORE d 2 a b WEIGHTS 1 0 AGGREGATE MAX", 0.0),
+    ] {
+        server.say(command).unwrap();
+        let Some(Entry { object: Object::Zset(zset), .. }) = server.get("d") else {
+            panic!("{command}")
+        };
+        assert_eq!(zset.0.get(&b"m"[..]), Some(&score), "{command}");
+    }
+}
+
 #[test]
 fn what_is_not_known_is_never_passed_over() {
     let mut server = Server::new();

@@ -5,11 +5,14 @@ use super::ranges::{Members, Scores, slice};
 use super::{Done, Place, Stop};
 use crate::sources::redis::object::{Entry, Object, Zset};
 
+/// How the score so far and one more meet. The second may be NaN.
+type Meet = fn(f64, f64) -> f64;
+
 pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>) -> Done {
     match name {
         b"ZUNIONSTORE" => combine(place, rest, union),
         b"ZINTERSTORE" => combine(place, rest, intersection),
-        b"ZDIFFSTORE" => combine(place, rest, |inputs, _| difference(inputs)),
+        b"ZDIFFSTORE" => difference(place, rest),
         b"ZRANGESTORE" => range(place, rest),
         b"GEOSEARCHSTORE" | b"GEORADIUS" | b"GEORADIUSBYMEMBER" => {
             Err(Stop::Reread("distances on the globe are not computed here"))
@@ -31,9 +34,6 @@ fn input(place: &mut Place<'_>, key: &[u8]) -> Result<Zset, Stop> {
     }
 }
 
-/// How scores meet.
-type Meet = fn(f64, f64) -> f64;
-
 fn combine(
     place: &mut Place<'_>,
     rest: &mut Arguments<'_>,
@@ -54,19 +54,20 @@ fn combine(
     if rest.take_word("AGGREGATE") {
         meet = match &rest.next()?.to_ascii_uppercase()[..] {
             b"SUM" => sum,
-            b"MIN" => f64::min,
-            b"MAX" => f64::max,
+            b"MIN" => |one, two| if two < one { two } else { one },
+            b"MAX" => |one, two| if two > one { two } else { one },
             _ => return Err(Stop::Unknown),
         };
     }
     if !rest.is_empty() {
         return Err(Stop::Unknown);
     }
+    by_size(&mut inputs);
     let object = Object::Zset(how(inputs, meet));
     Ok(place.keys.put(*place.db, target, Entry::of(object))?)
 }
 
-/// Infinities that cancel out, or are taken no times, are 0.
+/// Infinities that cancel out are 0.
 fn sum(one: f64, two: f64) -> f64 {
     number(one + two)
 }
@@ -75,14 +76,13 @@ fn number(score: f64) -> f64 {
     if score.is_nan() { 0.0 } else { score }
 }
 
-/// Scores are summed up from the smallest set to the largest, as Redis does:
-/// another order would round otherwise.
+/// Scores meet from the smallest set to the largest, as Redis has it: in another order they
+/// would round otherwise. Sets of one size keep their order, as they do with glibc's `qsort`.
 fn by_size(inputs: &mut [(Zset, f64)]) {
     inputs.sort_by_key(|(zset, _)| zset.0.len());
 }
 
-fn union(mut inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
-    by_size(&mut inputs);
+fn union(inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
     let mut out = Zset::default();
     for (zset, weight) in inputs {
         for (member, score) in zset.0 {
@@ -93,17 +93,18 @@ fn union(mut inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
     out
 }
 
-fn intersection(mut inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
-    by_size(&mut inputs);
+/// An infinity that is taken no times is 0 in the smallest set only. In the others it makes
+/// a sum 0, and is neither least nor most.
+fn intersection(inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
     let mut inputs = inputs.into_iter();
     let Some((first, weight)) = inputs.next() else { return Zset::default() };
     let others: Vec<_> = inputs.collect();
     let mut out = Zset::default();
     for (member, score) in first.0 {
         let start = Some(number(weight * score));
-        let met = others.iter().fold(start, |sum, (other, weight)| {
+        let met = others.iter().fold(start, |so_far, (other, weight)| {
             let score = other.0.get(&member)?;
-            Some(meet(sum?, number(weight * score)))
+            Some(meet(so_far?, weight * score))
         });
         if let Some(score) = met {
             out.0.insert(member, score);
@@ -112,13 +113,22 @@ fn intersection(mut inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
     out
 }
 
-fn difference(inputs: Vec<(Zset, f64)>) -> Zset {
-    let mut inputs = inputs.into_iter();
-    let Some((mut first, _)) = inputs.next() else { return Zset::default() };
-    for (other, _) in inputs {
-        first.0.retain(|member, _| !other.0.contains_key(member));
+fn difference(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
+    let target = rest.next()?;
+    let count: usize = rest.parse("a count")?;
+    let mut inputs = Vec::new();
+    for key in rest.take(count)? {
+        inputs.push(input(place, key)?);
     }
-    first
+    if !rest.is_empty() {
+        return Err(Stop::Unknown);
+    }
+    let mut inputs = inputs.into_iter();
+    let mut out = inputs.next().unwrap_or_default();
+    for other in inputs {
+        out.0.retain(|member, _| !other.0.contains_key(member));
+    }
+    Ok(place.keys.put(*place.db, target, Entry::of(Object::Zset(out)))?)
 }
 
 fn range(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {

@@ -1,6 +1,7 @@
 //! What a server has, read with plain commands, against what was captured.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::redis_server::{Answer, RedisClient};
 use crate::clock;
@@ -14,6 +15,9 @@ pub(super) const DATABASES: u32 = 3;
 /// What a server tells within the time that it takes to ask: before version 7, when a
 /// key ends.
 const ABOUT_MS: i64 = 2_000;
+
+/// Longer than a key is read for.
+const SOON_MS: i64 = 5_000;
 
 /// By collection and key; with how many milliseconds the end may be off.
 pub(super) type Held = BTreeMap<(String, Vec<u8>), (Entry, i64)>;
@@ -82,6 +86,13 @@ async fn read(client: &mut RedisClient, key: &[u8]) -> Option<(Entry, i64)> {
         return None;
     }
     let expire_ms = (ms >= 0).then_some(ms);
+    let left_ms = expire_ms.map_or(i64::MAX, |ms| ms - clock::now_ms());
+    if left_ms < SOON_MS {
+        // It is there for one question and not for the next.
+        let over = (left_ms + about_ms).max(0).unsigned_abs() + 1;
+        tokio::time::sleep(Duration::from_millis(over)).await;
+        return None;
+    }
     let kind = client.call(&[b"TYPE", key]).await.text();
     let object = match &kind[..] {
         b"string" => Object::string(client.call(&[b"GET", key]).await.text()),

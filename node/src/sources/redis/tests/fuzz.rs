@@ -64,6 +64,33 @@ async fn payloads_of(client: &mut RedisClient) -> Vec<Vec<u8>> {
     payloads
 }
 
+/// Commands without mistakes. The seeds are the same each time, until `FUZZ_SECONDS` asks for
+/// more of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_random_commands_leave_is_what_was_captured() {
+    let seconds = asked::number("FUZZ_SECONDS").unwrap_or(0);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut seed = asked::number("SEED").unwrap_or(1);
+    loop {
+        for (at, diskless) in (0..).zip(["yes", "no"]) {
+            let settings = ["--repl-diskless-sync", diskless];
+            let mut servers = vec![RedisServer::start(&settings).await];
+            // Another test reads from these.
+            for program in other_servers().into_iter().filter(|_| seconds > 0) {
+                servers.push(RedisServer::start_program(program, &settings).await);
+            }
+            for server in &servers {
+                asked::tell(&format!("random commands of seed {}", seed + at));
+                random_commands(server, seed + at).await;
+            }
+        }
+        seed += 2;
+        if Instant::now() >= until {
+            return;
+        }
+    }
+}
+
 /// Tries case after case until the time is over.
 fn fuzz(name: &str, mut case: impl FnMut(&mut StdRng, &mut Vec<u8>)) {
     let seconds = asked::number("FUZZ_SECONDS").unwrap_or(SECONDS);
