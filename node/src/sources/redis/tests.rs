@@ -37,6 +37,15 @@ fn open(server: &RedisServer) -> Redis {
     Redis::open(&plain(server)).unwrap()
 }
 
+/// One of each version there is.
+async fn every_server(settings: &[&str]) -> Vec<RedisServer> {
+    let mut servers = vec![RedisServer::start(settings).await];
+    for program in other_servers() {
+        servers.push(RedisServer::start_program(program, settings).await);
+    }
+    servers
+}
+
 fn plain(server: &RedisServer) -> RedisConfig {
     RedisConfig { endpoint: server.endpoint(), user: None, password: None, ca_file: None }
 }
