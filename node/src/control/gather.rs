@@ -2,13 +2,17 @@
 //! together, as one entry with one fsync on each node. Thousands of shards that change
 //! hands at once are then a few entries.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use prost::Message as _;
 use tidegate_proto::v1::command::Kind;
 use tidegate_proto::v1::{Command, Many, Outcome, outcome};
 use tidegate_raft_store::gathers;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
-use crate::control::handle::{Control, command};
+use crate::control::handle::{Control, PROPOSE_WAIT, command, late};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Commands that wait before who proposes more waits too.
@@ -49,15 +53,30 @@ impl Gather {
 }
 
 /// Writes what is proposed on this node, for as long as it lives.
-pub(super) async fn keep(control: Control, mut queue: mpsc::Receiver<Waiting>) {
-    let room = std::sync::Arc::new(tokio::sync::Semaphore::new(ENTRIES_MAX));
-    loop {
-        let Ok(permit) = std::sync::Arc::clone(&room).acquire_owned().await else { return };
-        let Some(first) = queue.recv().await else { return };
-        let together = take(first, &mut queue);
+pub(super) async fn keep(control: Control, queue: mpsc::Receiver<Waiting>) {
+    let write = move |command| {
         let control = control.clone();
+        async move { control.write_entry(&command).await }
+    };
+    keep_with(queue, PROPOSE_WAIT, write).await;
+}
+
+/// An entry that is not answered gives its room to the next after `patience`.
+async fn keep_with<F>(
+    mut queue: mpsc::Receiver<Waiting>,
+    patience: Duration,
+    write_entry: impl Fn(Command) -> F,
+) where
+    F: Future<Output = Written> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(ENTRIES_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Some(first) = queue.recv().await else { return };
+        let (command, answers) = entry(take(first, &mut queue));
+        let written = timeout(patience, write_entry(command));
         tokio::spawn(async move {
-            write(&control, together).await;
+            tell(written.await.unwrap_or_else(|_| Err(late())), answers);
             drop(permit);
         });
     }
@@ -75,23 +94,28 @@ fn take(first: Waiting, queue: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
     together
 }
 
-async fn write(control: &Control, mut together: Vec<Waiting>) {
+/// One command for all that goes together, and who waits for it.
+fn entry(mut together: Vec<Waiting>) -> (Command, Vec<oneshot::Sender<Written>>) {
     if together.len() == 1
         && let Some(Waiting { command, answer }) = together.pop()
     {
-        // Who asked may have given up.
-        drop(answer.send(control.write_entry(&command).await));
+        return (command, vec![answer]);
+    }
+    let (commands, answers) = together.into_iter().map(|it| (it.command, it.answer)).unzip();
+    (command(Kind::Many(Many { commands })), answers)
+}
+
+/// Tells each its part of what came of an entry. Who asked may have given up.
+fn tell(written: Written, mut answers: Vec<oneshot::Sender<Written>>) {
+    if answers.len() == 1
+        && let Some(answer) = answers.pop()
+    {
+        drop(answer.send(written));
         return;
     }
-    let (commands, answers): (Vec<_>, Vec<_>) =
-        together.into_iter().map(|it| (it.command, it.answer)).unzip();
-    let count = commands.len();
-    let many = command(Kind::Many(Many { commands }));
-    let written = control.write_entry(&many).await.and_then(|(index, outcome)| {
-        let outcomes = outcomes(outcome, count)?;
-        Ok((index, outcomes))
-    });
-    match written {
+    let parts = written
+        .and_then(|(index, outcome)| outcomes(outcome, answers.len()).map(|parts| (index, parts)));
+    match parts {
         Ok((index, outcomes)) => {
             for (answer, outcome) in answers.into_iter().zip(outcomes) {
                 drop(answer.send(Ok((index, outcome))));
@@ -120,6 +144,8 @@ pub(super) fn may_wait(command: &Command) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tidegate_proto::v1::{Checkpoints, Done, ManyOutcomes, RecordGap};
 
     use super::*;
@@ -150,6 +176,30 @@ mod tests {
         }
         let first = queue.recv().await.unwrap();
         assert_eq!(take(first, &mut queue).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn entries_that_are_never_answered_do_not_keep_others_waiting_for_ever() {
+        let (gather, queue) = Gather::new();
+        let tried = Arc::new(AtomicUsize::new(0));
+        let first = Arc::clone(&tried);
+        let kept = tokio::spawn(keep_with(queue, Duration::from_millis(200), move |_| {
+            let lost = first.fetch_add(1, Ordering::Relaxed) < ENTRIES_MAX;
+            async move {
+                if lost {
+                    std::future::pending::<()>().await;
+                }
+                Ok((7, Outcome { kind: Some(outcome::Kind::Done(Done {})) }))
+            }
+        }));
+        let write = || gather.write(command(Kind::RecordGap(RecordGap::default())));
+        for _ in 0..ENTRIES_MAX {
+            let lost = timeout(Duration::from_millis(1), write()).await;
+            assert!(lost.is_err(), "{lost:?}");
+        }
+        assert_eq!(write().await.unwrap().0, 7);
+        assert_eq!(tried.load(Ordering::Relaxed), ENTRIES_MAX + 1);
+        kept.abort();
     }
 
     #[test]

@@ -220,9 +220,15 @@ impl Control {
         timeout(PROPOSE_WAIT, written).await.map_err(|_| late())?
     }
 
-    /// As [`Control::write_here`], as an entry of its own, without a limit in time.
+    /// As [`Control::write_here`], as an entry of its own. Takes no longer than this node
+    /// leads; beyond that it has no limit in time.
     pub(super) async fn write_entry(&self, command: &Command) -> Result<(u64, Outcome)> {
-        match self.0.raft.client_write(Proposal::new(command)).await {
+        let written = tokio::select! {
+            biased;
+            written = self.0.raft.client_write(Proposal::new(command)) => written,
+            () = self.deposed() => return Err(late()),
+        };
+        match written {
             Ok(answer) => Ok((answer.log_id.index, answer.data.0)),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
                 Err(no_leader("this node does not lead; try again"))
@@ -234,6 +240,20 @@ impl Control {
                 let why = "the checkpoint log of this node is broken; see its log, then restart it";
                 Err(Error::new(ErrorKind::Corrupt, why).because(error))
             }
+        }
+    }
+
+    /// Ends when this node no longer leads as it does now; never if it does not. Consensus
+    /// does not answer for an entry that the state of a later leader covers.
+    async fn deposed(&self) {
+        let mut metrics = self.0.raft.server_metrics();
+        let led = metrics.borrow_and_update().vote;
+        if led.leader_id().voted_for() != Some(self.node().0) || !led.is_committed() {
+            std::future::pending().await
+        }
+        // The channel closes when consensus ends, which then answers itself.
+        if metrics.wait_for(|now| now.vote != led).await.is_err() {
+            std::future::pending().await
         }
     }
 

@@ -24,7 +24,7 @@ use crate::sources::Loss;
 use crate::sources::contract::{
     Memory, any_position_resumes_over, writes_after_the_anchor_are_streamed,
 };
-use compare::compare;
+use compare::{held_by, same};
 use redis_server::{RedisClient, RedisServer, other_servers};
 use writes::Writer;
 
@@ -143,8 +143,10 @@ impl Reader {
 
     /// Reads all there is and compares it with what the server has.
     async fn matches(&mut self, client: &mut RedisClient) {
+        let wanted = held_by(client).await;
+        // Behind what it deleted because it was looked at.
         self.catch_up(client).await;
-        compare(client, &self.memory).await;
+        same(wanted, &self.memory);
     }
 }
 

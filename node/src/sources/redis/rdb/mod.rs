@@ -155,8 +155,11 @@ fn pass_over(kind: u8, rest: &mut Cursor<'_>) -> Result<(), RdbError> {
     Ok(())
 }
 
-/// What `RESTORE` is given: a value, the version of dumps, a checksum. Bytes
-/// between value and version are passed over, as servers do.
+/// Of the version of dumps, in a payload.
+const VERSION_BYTES: usize = 2;
+
+/// What `RESTORE` is given: a value, the version of dumps, a checksum. As for servers, the
+/// value may end before the version, or reach into it.
 pub(super) fn restored(payload: &[u8]) -> Result<Object, RdbError> {
     let (body, sum) =
         payload.split_last_chunk::<8>().ok_or(RdbError::Corrupt("a short payload"))?;
@@ -164,9 +167,10 @@ pub(super) fn restored(payload: &[u8]) -> Result<Object, RdbError> {
     if wanted != 0 && wanted != crc64::update(0, body) {
         return Err(RdbError::Corrupt("the checksum of a payload"));
     }
-    let (value, _version) =
-        body.split_last_chunk::<2>().ok_or(RdbError::Corrupt("a short payload"))?;
-    let mut rest = Cursor::new(value);
+    if body.len() < VERSION_BYTES {
+        return Err(RdbError::Corrupt("a short payload"));
+    }
+    let mut rest = Cursor::new(payload);
     let kind = rest.byte()?;
     value::read(kind, &mut rest).map_err(|error| match error {
         RdbError::Short(_) => RdbError::Corrupt("a payload ends early"),

@@ -82,6 +82,13 @@ fn what_is_not_read_is_named() {
     assert!(matches!(refused(&huge), RdbError::Unsupported(why) if why.contains("limit")));
 }
 
+/// Servers take it: nothing but a kind, whose value is the version and the checksum.
+#[test]
+fn a_value_may_reach_into_what_follows_it() {
+    assert_eq!(restored(&[0; 11]).unwrap(), Object::string(Vec::new()));
+    assert!(restored(&[0; 9]).is_err());
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200), kind in 0..26_u8) {

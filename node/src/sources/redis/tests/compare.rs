@@ -22,15 +22,15 @@ const SOON_MS: i64 = 5_000;
 /// By collection and key; with how many milliseconds the end may be off.
 pub(super) type Held = BTreeMap<(String, Vec<u8>), (Entry, i64)>;
 
-/// Fails unless each key has the same value and expiry on both sides.
-pub(super) async fn compare(client: &mut RedisClient, captured: &Memory) {
+/// What a server has in all its databases.
+pub(super) async fn held_by(client: &mut RedisClient) -> Held {
     let mut wanted = Held::new();
     for db in 0..DATABASES {
         client.say(&format!("SELECT {db}")).await;
         wanted.extend(held(client, db).await);
     }
     client.say("SELECT 0").await;
-    same(wanted, captured);
+    wanted
 }
 
 /// What a server has in the database that is selected.
@@ -47,7 +47,7 @@ pub(super) async fn held(client: &mut RedisClient, db: u32) -> Held {
     held
 }
 
-/// Fails unless `wanted` is what was captured.
+/// Fails unless `wanted` is what was captured: each key with its value and expiry.
 pub(super) fn same(mut wanted: Held, captured: &Memory) {
     let mut found = BTreeMap::new();
     for (named, (dictionary, value)) in captured.documents() {
@@ -91,6 +91,8 @@ async fn read(client: &mut RedisClient, key: &[u8]) -> Option<(Entry, i64)> {
         // It is there for one question and not for the next.
         let over = (left_ms + about_ms).max(0).unsigned_abs() + 1;
         tokio::time::sleep(Duration::from_millis(over)).await;
+        // It deletes it by that, and tells who reads from it.
+        client.call(&[b"EXISTS", key]).await;
         return None;
     }
     let kind = client.call(&[b"TYPE", key]).await.text();

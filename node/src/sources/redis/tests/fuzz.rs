@@ -75,12 +75,22 @@ async fn what_random_commands_leave_is_what_was_captured() {
         };
         for server in &servers {
             asked::tell(&format!("random commands of seed {seed}"));
-            random_commands(server, seed).await;
+            let (reader, client) = random_commands(server, seed).await;
+            closely(reader, client, seed, seconds.map_or(5, |_| 100)).await;
         }
         seed += 1;
         if seed > 2 && Instant::now() >= until {
             return;
         }
+    }
+}
+
+/// Compares after every few commands: what differs is not overwritten by then.
+async fn closely(mut reader: Reader, mut client: RedisClient, seed: u64, rounds: u32) {
+    let mut writer = Writer::new(!seed);
+    for _ in 0..rounds {
+        writer.write(&mut client, 50).await;
+        reader.matches(&mut client).await;
     }
 }
 

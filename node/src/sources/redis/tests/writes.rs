@@ -5,7 +5,11 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::compare::DATABASES;
 use super::redis_server::{Answer, RedisClient};
+use crate::asked;
 use crate::clock;
+
+/// Bytes of a word that are told when a test fails.
+const WORD_SHOWN: usize = 64;
 
 pub(super) type Words = Vec<Vec<u8>>;
 
@@ -16,16 +20,35 @@ pub(super) struct Writer {
     /// Payloads of DUMP, for RESTORE.
     dumps: Vec<Vec<u8>>,
     done: usize,
+    /// What was sent last, in one go.
+    last: Vec<Words>,
+}
+
+/// What a test that fails had sent last.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for command in &self.last {
+            let words =
+                command.iter().map(|word| word[..word.len().min(WORD_SHOWN)].escape_ascii());
+            let words: Vec<String> = words.map(|word| word.to_string()).collect();
+            asked::tell(&words.join(" "));
+        }
+    }
 }
 
 impl Writer {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), dumps: Vec::new(), done: 0 }
+        Self { random: StdRng::seed_from_u64(seed), dumps: Vec::new(), done: 0, last: Vec::new() }
     }
 
     /// One that has payloads already.
     pub(super) fn with_dumps(seed: u64, dumps: Vec<Vec<u8>>) -> Self {
-        Self { dumps, ..Self::new(seed) }
+        let mut writer = Self::new(seed);
+        writer.dumps = dumps;
+        writer
     }
 
     /// Sends so many commands; some of them in transactions and scripts.
@@ -47,6 +70,7 @@ impl Writer {
                 let answer = client.answer().await.unwrap();
                 self.note(answer);
             }
+            self.last = commands;
         }
         client.say("SELECT 0").await;
         assert!(self.done - before > count / 3, "most commands do something");
