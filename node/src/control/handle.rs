@@ -226,7 +226,10 @@ impl Control {
         let written = tokio::select! {
             biased;
             written = self.0.raft.client_write(Proposal::new(command)) => written,
-            () = self.deposed() => return Err(late()),
+            () = self.deposed() => {
+                tracing::info!("leads no longer; what comes of its last proposals is not known");
+                return Err(late());
+            }
         };
         match written {
             Ok(answer) => Ok((answer.log_id.index, answer.data.0)),

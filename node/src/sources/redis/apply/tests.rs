@@ -36,6 +36,19 @@ impl Server {
     }
 }
 
+#[test]
+fn a_range_of_members_is_computed_only_where_it_is_one() {
+    let mut server = Server::new();
+    server.say("ZADD same 0 a -0 b 0 c").unwrap();
+    server.say("ZREMRANGEBYLEX same [b +").unwrap();
+    let Some(Entry { object: Object::Zset(zset), .. }) = server.get("same") else { panic!() };
+    assert_eq!(zset.0.len(), 1);
+    server.say("ZADD mixed 0 a 1 b").unwrap();
+    for command in ["ZREMRANGEBYLEX mixed [b +", "ZRANGESTORE d mixed [b + BYLEX"] {
+        assert!(matches!(server.say(command), Err(Stop::Reread(_))), "{command}");
+    }
+}
+
 /// As Redis 7.0.15 says it, which has no rule for an infinity taken no times.
 #[test]
 fn an_infinity_taken_no_times_counts_as_it_does_in_redis() {

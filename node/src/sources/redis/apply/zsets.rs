@@ -25,6 +25,7 @@ pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>
         }),
         b"ZREMRANGEBYLEX" => edit(place, rest, |zset, rest| {
             let members = Members::parse(rest.next()?, rest.next()?)?;
+            equal_scores(zset)?;
             zset.0.retain(|member, _| !members.holds(member));
             Ok(())
         }),
@@ -43,6 +44,17 @@ pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>
         }),
         _ => Err(Stop::Unknown),
     }
+}
+
+/// Fails unless members are ordered by their bytes alone. Which of others a range of bytes
+/// holds, Redis leaves open: it depends on the chance by which it has linked them.
+pub(super) fn equal_scores(zset: &Zset) -> Done {
+    let mut scores = zset.0.values();
+    let first = scores.next();
+    if scores.all(|score| Some(score) == first) {
+        return Ok(());
+    }
+    Err(Stop::Reread("a range of members of different scores holds what chance has it"))
 }
 
 fn edit(

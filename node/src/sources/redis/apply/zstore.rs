@@ -2,6 +2,7 @@
 
 use super::arguments::{Arguments, score};
 use super::ranges::{Members, Scores, slice};
+use super::zsets::equal_scores;
 use super::{Done, Place, Stop};
 use crate::sources::redis::object::{Entry, Object, Zset};
 
@@ -157,6 +158,7 @@ fn range(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
         sorted.retain(|(_, score)| scores.holds(*score));
     } else if by_member {
         let members = Members::parse(least, most)?;
+        equal_scores(&zset)?;
         sorted.retain(|(member, _)| members.holds(member));
     } else {
         let ends = [start, stop].map(|end| super::arguments::parse(end, "a rank"));
