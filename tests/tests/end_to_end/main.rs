@@ -10,6 +10,7 @@ mod failover;
 mod faults;
 mod followed;
 mod gaps;
+mod leaders;
 mod majority;
 mod members;
 mod operate;
