@@ -223,14 +223,8 @@ impl Control {
     /// As [`Control::write_here`], as an entry of its own. Takes no longer than this node
     /// leads; beyond that it has no limit in time.
     pub(super) async fn write_entry(&self, command: &Command) -> Result<(u64, Outcome)> {
-        let written = tokio::select! {
-            biased;
-            written = self.0.raft.client_write(Proposal::new(command)) => written,
-            () = self.deposed() => {
-                tracing::info!("leads no longer; what comes of its last proposals is not known");
-                return Err(late());
-            }
-        };
+        let written = self.0.raft.client_write(Proposal::new(command));
+        let written = self.while_leading(written).await.ok_or_else(late)?;
         match written {
             Ok(answer) => Ok((answer.log_id.index, answer.data.0)),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
@@ -246,17 +240,28 @@ impl Control {
         }
     }
 
-    /// Ends when this node no longer leads as it does now; never if it does not. Consensus
-    /// does not answer for an entry that the state of a later leader covers.
+    /// Does `work` for as long as this node leads as it does now; without that limit if it
+    /// does not lead. Consensus does not answer for an entry that the state of a later
+    /// leader covers.
+    pub(super) async fn while_leading<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.deposed() => {
+                tracing::info!("leads no longer; what comes of its last proposals is not known");
+                None
+            }
+        }
+    }
+
+    /// Ends when this node no longer leads as it does now; never if it does not.
     async fn deposed(&self) {
         let mut metrics = self.0.raft.server_metrics();
         let led = metrics.borrow_and_update().vote;
-        if led.leader_id().voted_for() != Some(self.node().0) || !led.is_committed() {
-            std::future::pending().await
-        }
+        let leads = led.is_committed() && led.leader_id().voted_for() == Some(self.node().0);
         // The channel closes when consensus ends, which then answers itself.
-        if metrics.wait_for(|now| now.vote != led).await.is_err() {
-            std::future::pending().await
+        if !leads || metrics.wait_for(|now| now.vote != led).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
+use openraft::error::{ClientWriteError, RaftError};
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::{Node, NodeDown, NodeState, command};
 use tidegate_raft_store::{Peer, State};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::clock::Past;
 use crate::control::contacts::Contacts;
-use crate::control::handle::Control;
+use crate::control::handle::{Control, PROPOSE_WAIT};
 use crate::control::liveness::Liveness;
+
+type Refusal = RaftError<u64, ClientWriteError<u64, Peer>>;
 
 /// Compares the nodes of the state with the members of the group and with who
 /// was heard, and acts on the difference; only while this node leads.
@@ -145,36 +148,36 @@ fn lives(learner: &Node, contacts: &Contacts, when: (Instant, Duration)) -> bool
 
 async fn take(control: &Control, step: Step) {
     tracing::info!(?step, "changing the group");
+    let changed = timeout(PROPOSE_WAIT, control.while_leading(change(control, step))).await;
+    let why = match changed {
+        Ok(Some(Ok(()))) => return,
+        Ok(Some(Err(error))) => error.to_string(),
+        Ok(None) => "this node leads no longer".to_owned(),
+        Err(_) => "it takes long".to_owned(),
+    };
+    tracing::warn!(why, "change the group; trying again");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+async fn change(control: &Control, step: Step) -> Result<(), Refusal> {
+    let raft = control.raft();
     let changed = match step {
         Step::Learn(id, peer) => {
-            let set = ChangeMembers::SetNodes([(id, peer.clone())].into());
-            let known = control
-                .raft()
-                .metrics()
-                .borrow()
-                .membership_config
-                .membership()
-                .get_node(&id)
-                .is_some();
-            if known {
-                control.raft().change_membership(set, true).await.map(drop)
+            let metrics = raft.metrics().borrow().clone();
+            if metrics.membership_config.membership().get_node(&id).is_some() {
+                raft.change_membership(ChangeMembers::SetNodes([(id, peer)].into()), true).await
             } else {
-                control.raft().add_learner(id, peer, false).await.map(drop)
+                raft.add_learner(id, peer, false).await
             }
         }
         Step::Promote(id) => {
-            let add = ChangeMembers::AddVoterIds([id].into());
-            control.raft().change_membership(add, true).await.map(drop)
+            raft.change_membership(ChangeMembers::AddVoterIds([id].into()), true).await
         }
         Step::Drop(id) => {
-            let remove = ChangeMembers::RemoveVoters([id].into());
-            control.raft().change_membership(remove, false).await.map(drop)
+            raft.change_membership(ChangeMembers::RemoveVoters([id].into()), false).await
         }
     };
-    if let Err(error) = changed {
-        tracing::warn!(error = %error, "change the group; trying again");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+    changed.map(drop)
 }
 
 #[cfg(test)]
