@@ -185,6 +185,16 @@ mod tests {
         Ok((7, Outcome { kind: Some(outcome::Kind::Done(Done {})) }))
     }
 
+    async fn propose(gather: Gather) -> Written {
+        gather.write(command(Kind::RecordGap(RecordGap::default()))).await
+    }
+
+    async fn reaches(count: &AtomicUsize, wanted: usize) {
+        while count.load(Ordering::Relaxed) < wanted {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn entries_that_are_never_answered_do_not_keep_others_waiting_for_ever() {
         let (gather, queue) = Gather::new();
@@ -194,17 +204,11 @@ mod tests {
             let lost = first.fetch_add(1, Ordering::Relaxed) < ENTRIES_MAX;
             answered(lost)
         }));
-        let write = || {
-            let gather = gather.clone();
-            async move { gather.write(command(Kind::RecordGap(RecordGap::default()))).await }
-        };
         for lost in 1..=ENTRIES_MAX {
-            tokio::spawn(write());
-            while tried.load(Ordering::Relaxed) < lost {
-                tokio::task::yield_now().await;
-            }
+            tokio::spawn(propose(gather.clone()));
+            reaches(&tried, lost).await;
         }
-        assert_eq!(write().await.unwrap().0, 7);
+        assert_eq!(propose(gather).await.unwrap().0, 7);
         assert_eq!(tried.load(Ordering::Relaxed), ENTRIES_MAX + 1);
         kept.abort();
     }

@@ -16,6 +16,7 @@ mod chunks;
 pub(crate) mod copy;
 mod discover;
 mod exports;
+mod give_way;
 mod held;
 pub(crate) mod in_sync;
 mod index;

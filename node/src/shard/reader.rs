@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::Reporter;
+use crate::clock;
 use crate::config::{OnGap, SnapshotMode};
 use crate::control::done_or_there;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +21,7 @@ use crate::shard::Means;
 use crate::shard::actor::AbortOnDrop;
 use crate::shard::chunks::Chunks;
 use crate::shard::exports::Job;
+use crate::shard::give_way::GiveWay;
 use crate::shard::in_sync;
 use crate::shard::index::Documents;
 use crate::shard::losses::record_loss;
@@ -92,10 +94,13 @@ pub(super) async fn run(
     });
     let reporter = means.checkpointer.reporter(id, terms.epoch);
     let pace = Pace::new(terms.rate.map_or(0, |rate| rate.changes));
-    let gaps = (job.spec.snapshot.on_gap(), job.source.traits().rows);
+    let traits = job.source.traits();
+    let gaps = (job.spec.snapshot.on_gap(), traits.rows);
+    let way = GiveWay::new(traits.keeps);
     let held = terms.snapshot == Wanted::Paused;
     let epoch = terms.epoch;
-    let mut reader = Reader { means, log, reporter, epoch, merge, pace, gaps, held, gone: false };
+    let mut reader =
+        Reader { means, log, reporter, epoch, merge, pace, way, gaps, held, gone: false };
     let _helpers = reader.start_helpers();
     let outcome = match reader.open(&job, &spec).await {
         Ok(mut stream) => reader.capture(&mut *stream, chunks, &mut stop).await,
@@ -181,6 +186,8 @@ struct Reader {
     merge: Merge,
     /// Of the stream's changes.
     pace: Pace,
+    /// Of the snapshot's rows.
+    way: GiveWay,
     /// What is done about losses, and how the source's rows come.
     gaps: (OnGap, Rows),
     /// The snapshot stands still.
@@ -248,7 +255,9 @@ impl Reader {
                 () = room(&self.means.spool) => {}
                 _ = stop.changed() => break,
             }
-            let busy = chunks.is_some() || self.merge.held() > 0 || self.is_sweeping();
+            let busy = (chunks.is_some() && !self.way.waits())
+                || self.merge.held() > 0
+                || self.is_sweeping();
             let wait = if busy { BUSY } else { idle };
             let read = tokio::select! {
                 read = self.take_stream(stream, &mut out, wait) => Some(read?),
@@ -260,6 +269,7 @@ impl Reader {
             }
             idle = if out.is_empty() { (idle * 2).min(IDLE_MAX) } else { IDLE };
             if let Some(source) = &mut chunks
+                && !self.way.waits()
                 && self.take_pages(source).await?
             {
                 chunks = None;
@@ -312,9 +322,9 @@ impl Reader {
         }
         let until_ms = stream.kept_until_ms();
         *due = now + until_ms.map_or(HEADROOM_UNTOLD, |_| HEADROOM);
-        if let Some(until_ms) = until_ms {
-            self.merge.kept_until(until_ms);
-        }
+        let Some(until_ms) = until_ms else { return };
+        self.merge.kept_until(until_ms);
+        self.way.note(until_ms - clock::now_ms());
     }
 
     /// There will never be another change, nor another row.
