@@ -12,6 +12,10 @@ pub mod dev;
 pub mod documents;
 pub mod error;
 pub mod exchange;
+#[cfg(test)]
+#[path = "../../tests/src/faketime.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a file of the tests' crate too")]
+mod faketime;
 pub mod feed;
 pub mod node;
 pub mod placement;

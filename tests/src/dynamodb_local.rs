@@ -1,18 +1,16 @@
 //! DynamoDB Local, the real jar, for tests: each has a server of its own.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::faketime;
 use crate::ports::free_port;
 
 /// Where the install script puts the jar, below the home folder.
 const FOLDER: &str = ".cache/tidegate/dynamodb-local";
-/// Debian's `faketime`; the multi-threaded variant, as Java has threads.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 /// How often the port is tried, 100 ms apart; Java takes 3 to 5 s here.
 const TRIES: usize = 600;
 
@@ -20,8 +18,15 @@ const TRIES: usize = 600;
 #[derive(Debug)]
 pub struct DynamoDbLocal {
     endpoint: String,
-    _server: Child,
+    server: Child,
     _folder: tempfile::TempDir,
+}
+
+/// It shares its clock with nobody any more; one that runs fast leaves it behind.
+impl Drop for DynamoDbLocal {
+    fn drop(&mut self) {
+        faketime::clean(self.server.id());
+    }
 }
 
 impl DynamoDbLocal {
@@ -52,13 +57,10 @@ impl DynamoDbLocal {
     ///
     /// As [`DynamoDbLocal::start`], or if `faketime` is missing.
     pub async fn start_fast(speed: u32) -> Self {
-        assert!(
-            PathBuf::from(FAKETIME).exists(),
-            "{FAKETIME} is missing; run deploy/install-deps.sh"
-        );
+        let library = faketime::library().expect("faketime is installed");
         let clock = format!("+0 x{speed}");
         let faster = [
-            ("LD_PRELOAD", FAKETIME),
+            ("LD_PRELOAD", library),
             ("FAKETIME", clock.as_str()),
             ("FAKETIME_FORCE_MONOTONIC_FIX", "1"),
         ];
@@ -94,8 +96,7 @@ impl DynamoDbLocal {
             .kill_on_drop(true)
             .spawn()
             .expect("java is installed; run deploy/install-deps.sh");
-        let started =
-            Self { endpoint: format!("http://{address}"), _server: server, _folder: folder };
+        let started = Self { endpoint: format!("http://{address}"), server, _folder: folder };
         for _ in 0..TRIES {
             if TcpStream::connect(address).await.is_ok() {
                 return started;

@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod documents;
 pub mod dynamodb_local;
+pub mod faketime;
 pub mod faults;
 pub mod feed;
 pub mod figures;

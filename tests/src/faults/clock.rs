@@ -1,16 +1,14 @@
 //! A node whose wall clock is an hour wrong and jumps.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::async_trait;
 
 use super::{Arena, Fault};
-use crate::Outcome;
+use crate::{Outcome, faketime};
 
-/// Debian's `faketime`; the multi-threaded variant.
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 /// How wrong it is, in seconds, and how much of that must be seen in milliseconds.
 const STEP_SECONDS: i64 = 3600;
 const SEEN_MS: i64 = 3_000_000;
@@ -61,9 +59,7 @@ impl Fault for Clock {
     }
 
     async fn inject(&mut self, arena: &mut Arena) -> Outcome<String> {
-        if !Path::new(LIBRARY).exists() {
-            return Err(format!("{LIBRARY} is missing; run deploy/install-deps.sh").into());
-        }
+        let library = faketime::library()?;
         self.node = self.pick % arena.world.size();
         self.file = arena.world.cluster.folder().join(format!("clock{}", self.node));
         self.wrong_by(STEP_SECONDS)?;
@@ -74,7 +70,7 @@ impl Fault for Clock {
         // A shim that is preloaded already is done without meanwhile.
         environment.retain(|(name, _)| name != "LD_PRELOAD");
         environment.extend([
-            ("LD_PRELOAD".to_owned(), LIBRARY.into()),
+            ("LD_PRELOAD".to_owned(), library.into()),
             ("FAKETIME_TIMESTAMP_FILE".to_owned(), self.file.clone().into()),
             ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".into()),
             ("FAKETIME_CACHE_DURATION".to_owned(), "1".into()),
@@ -94,7 +90,9 @@ impl Fault for Clock {
 
     async fn heal(&mut self, arena: &mut Arena) -> Outcome<()> {
         self.behind_ms = self.skew_ms(arena);
+        let process = arena.world.cluster.process(self.node);
         arena.world.cluster.kill(self.node).await;
+        faketime::clean(process);
         arena.world.cluster.place(self.node).environment.clone_from(&self.before);
         arena.world.cluster.start_node(self.node);
         Ok(())
