@@ -43,8 +43,9 @@ fn a_range_of_members_is_computed_only_where_it_is_one() {
     server.say("ZREMRANGEBYLEX same [b +").unwrap();
     let Some(Entry { object: Object::Zset(zset), .. }) = server.get("same") else { panic!() };
     assert_eq!(zset.0.len(), 1);
-    server.say("ZADD mixed 0 a 1 b").unwrap();
     for command in ["ZREMRANGEBYLEX mixed [b +", "ZRANGESTORE d mixed [b + BYLEX"] {
+        // What a command did that is not computed does not count.
+        server.say("ZADD mixed 0 a 1 b").unwrap();
         assert!(matches!(server.say(command), Err(Stop::Reread(_))), "{command}");
     }
 }
