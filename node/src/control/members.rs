@@ -163,8 +163,9 @@ async fn change(control: &Control, step: Step) -> Result<(), Refusal> {
     let raft = control.raft();
     let changed = match step {
         Step::Learn(id, peer) => {
-            let metrics = raft.metrics().borrow().clone();
-            if metrics.membership_config.membership().get_node(&id).is_some() {
+            let metrics = raft.metrics();
+            let known = metrics.borrow().membership_config.membership().get_node(&id).is_some();
+            if known {
                 raft.change_membership(ChangeMembers::SetNodes([(id, peer)].into()), true).await
             } else {
                 raft.add_learner(id, peer, false).await

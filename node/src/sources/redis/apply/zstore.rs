@@ -35,19 +35,22 @@ fn input(place: &mut Place<'_>, key: &[u8]) -> Result<Zset, Stop> {
     }
 }
 
+/// The sets that go in, behind how many they are.
+fn inputs(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Result<Vec<Zset>, Stop> {
+    let count: usize = rest.parse("a count")?;
+    rest.take(count)?.iter().map(|key| input(place, key)).collect()
+}
+
 fn combine(
     place: &mut Place<'_>,
     rest: &mut Arguments<'_>,
     how: fn(Vec<(Zset, f64)>, Meet) -> Zset,
 ) -> Done {
     let target = rest.next()?;
-    let count: usize = rest.parse("a count")?;
-    let mut inputs = Vec::new();
-    for key in rest.take(count)? {
-        inputs.push((input(place, key)?, 1.0));
-    }
+    let mut inputs: Vec<_> = inputs(place, rest)?.into_iter().map(|zset| (zset, 1.0)).collect();
     if rest.take_word("WEIGHTS") {
-        for (input, weight) in inputs.iter_mut().zip(rest.take(count)?) {
+        let weights = rest.take(inputs.len())?;
+        for (input, weight) in inputs.iter_mut().zip(weights) {
             input.1 = score(weight)?;
         }
     }
@@ -116,15 +119,10 @@ fn intersection(inputs: Vec<(Zset, f64)>, meet: Meet) -> Zset {
 
 fn difference(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
     let target = rest.next()?;
-    let count: usize = rest.parse("a count")?;
-    let mut inputs = Vec::new();
-    for key in rest.take(count)? {
-        inputs.push(input(place, key)?);
-    }
+    let mut inputs = inputs(place, rest)?.into_iter();
     if !rest.is_empty() {
         return Err(Stop::Unknown);
     }
-    let mut inputs = inputs.into_iter();
     let mut out = inputs.next().unwrap_or_default();
     for other in inputs {
         out.0.retain(|member, _| !other.0.contains_key(member));
