@@ -7,8 +7,8 @@ use tidegate_proto::v1::{
     ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
     PauseSnapshotRequest, PlanRebalanceRequest, PlanRequest, PlanResponse, PlannedMove,
     PromoteNodeRequest, Rate, RemoveNodeRequest, RepairGapRequest, SetExportRateRequest,
-    SetExportStateRequest, SplitShardRequest, SplitShardResponse, StartSnapshotRequest,
-    StatusRequest, StatusResponse,
+    SetExportStateRequest, SetPositionRequest, SetPositionResponse, SplitShardRequest,
+    SplitShardResponse, StartSnapshotRequest, StatusRequest, StatusResponse,
 };
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -105,6 +105,14 @@ impl Cluster {
         request: SplitShardRequest,
     ) -> Result<Streaming<SplitShardResponse>> {
         self.endpoints.ask(|it| async { admin(it).split_shard(request.clone()).await }).await
+    }
+
+    /// Has a shard's stream go on elsewhere; gives the steps as they happen.
+    pub(crate) async fn set_position(
+        &mut self,
+        request: SetPositionRequest,
+    ) -> Result<Streaming<SetPositionResponse>> {
+        self.endpoints.ask(|it| async { admin(it).set_position(request.clone()).await }).await
     }
 
     /// The moves that would even out the nodes' work.

@@ -11,6 +11,7 @@ mod connect;
 mod failure;
 mod human;
 mod output;
+mod positions;
 mod progress;
 mod table;
 mod time;

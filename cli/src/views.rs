@@ -11,6 +11,7 @@ use tidegate_proto::v1::{
 };
 
 use crate::human;
+use crate::positions;
 use crate::progress::{self, SnapshotProgress};
 use crate::time;
 
@@ -167,7 +168,7 @@ pub(crate) struct CheckpointView {
     pub(crate) bytes: u64,
     pub(crate) committed_ms: i64,
     pub(crate) at_ms: i64,
-    /// Where the source's stream was read to: text if it is one, else hex.
+    /// Where the source's stream was read to, as [`positions::text`] writes it.
     pub(crate) position: String,
 }
 
@@ -179,16 +180,11 @@ impl From<Option<&Checkpoint>> for CheckpointView {
             bytes: at.bytes,
             committed_ms: at.committed_ms,
             at_ms: at.at_ms,
-            position: printable(at.progress.as_ref().map_or(&[], |it| &it.stream)),
+            position: at
+                .progress
+                .as_ref()
+                .map_or_else(String::new, |it| positions::text(&it.stream)),
         })
-    }
-}
-
-/// A position as its source prints it, or as hex.
-fn printable(position: &[u8]) -> String {
-    match std::str::from_utf8(position) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => position.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }
 
@@ -290,7 +286,7 @@ pub(crate) struct GapView {
     /// `EXPORT/INDEX`, both numbers.
     pub(crate) shard: String,
     pub(crate) number: u64,
-    /// `trimmed`, `vanished`, `recreated` or `spool-lost`.
+    /// `trimmed`, `vanished`, `recreated`, `spool-lost` or `position-set`.
     pub(crate) kind: &'static str,
     pub(crate) detail: String,
     /// Sequences after `after`, up to and including `upto`, of a lost spool.
@@ -301,12 +297,17 @@ pub(crate) struct GapView {
     pub(crate) round: u32,
     /// How it was mended; empty while it is open.
     pub(crate) repair: String,
+    /// Where the stream was and where it went on, if an operator set that; else empty.
+    pub(crate) from: String,
+    pub(crate) to: String,
 }
 
 impl GapView {
     /// `names` as of about the same time.
     pub(crate) fn new(gap: &Gap, names: &Names) -> Self {
         let shard = gap.shard.unwrap_or_default();
+        let was_set = gap.progress.as_ref().filter(|_| gap.kind() == GapKind::PositionSet);
+        let from: &[u8] = was_set.map_or(&[], |it| &it.stream);
         Self {
             export: names.export(shard.export_id),
             shard: shard.to_string(),
@@ -317,6 +318,7 @@ impl GapView {
                 GapKind::Vanished => "vanished",
                 GapKind::Recreated => "recreated",
                 GapKind::SpoolLost => "spool-lost",
+                GapKind::PositionSet => "position-set",
             },
             detail: gap.detail.clone(),
             after: gap.after,
@@ -324,6 +326,8 @@ impl GapView {
             at_ms: gap.at_ms,
             round: gap.round,
             repair: gap.repair.clone(),
+            from: positions::text(from),
+            to: positions::text(&gap.position),
         }
     }
 }

@@ -5,7 +5,8 @@ use tidegate_proto::v1::{Progress, SnapshotState};
 /// Adds `delta`, in which only what moved is set, to `total`.
 ///
 /// The stream position and the state of the snapshot are replaced if the delta
-/// has them, chunks are replaced one by one, and an ended stream stays ended.
+/// has them, chunks are replaced one by one, an ended stream stays ended, and of two
+/// positions that an operator set the later counts.
 /// A snapshot that is over has no chunks, and one of a higher round none of those before.
 /// A whole delta takes the place of all that was there: its reader may have begun
 /// behind it. Absorbing the same delta again changes nothing; so a delta that holds
@@ -37,6 +38,7 @@ pub fn absorb(total: &mut Progress, delta: &Progress) {
         total.snapshot = delta.snapshot;
     }
     total.ended |= delta.ended;
+    total.position_set = total.position_set.max(delta.position_set);
     if matches!(total.snapshot(), SnapshotState::Complete | SnapshotState::Canceled) {
         total.chunks.clear();
         return;
@@ -105,6 +107,14 @@ mod tests {
     }
 
     #[test]
+    fn a_position_that_was_set_stays_so() {
+        let mut total = Progress { position_set: 2, ..Progress::default() };
+        absorb(&mut total, &Progress { position_set: 1, ..Progress::default() });
+        absorb(&mut total, &Progress::default());
+        assert_eq!(total.position_set, 2);
+    }
+
+    #[test]
     fn an_ended_stream_stays_ended() {
         let mut total = Progress { ended: true, ..Progress::default() };
         absorb(&mut total, &Progress::default());
@@ -114,14 +124,16 @@ mod tests {
     fn any_progress(states: &'static [i32]) -> impl Strategy<Value = Progress> {
         let chunks = prop::collection::btree_map(0..4_u32, (0..9_u64).prop_map(chunk), 0..3);
         let seldom = || prop::bool::weighted(0.1);
-        ("[a-c]?", chunks, prop::sample::select(states), seldom(), seldom()).prop_map(
-            |(stream, chunks, snapshot, ended, whole)| Progress {
+        let position_set = prop_oneof![9 => Just(0), 1 => 1..4_u64];
+        ("[a-c]?", chunks, prop::sample::select(states), seldom(), seldom(), position_set).prop_map(
+            |(stream, chunks, snapshot, ended, whole, position_set)| Progress {
                 stream: stream.into(),
                 chunks,
                 snapshot,
                 ended,
                 whole,
                 round: 0,
+                position_set,
             },
         )
     }

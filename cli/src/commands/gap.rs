@@ -108,6 +108,8 @@ fn detail(gap: &GapView) -> String {
         ("found", time::age(gap.at_ms, time::now_ms())),
         ("behind", format!("sequence {}", gap.after)),
         ("lost", lost.unwrap_or_default()),
+        ("from", gap.from.clone()),
+        ("to", gap.to.clone()),
         ("detail", gap.detail.clone()),
         ("repair", repair(gap)),
     ])

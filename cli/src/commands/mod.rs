@@ -9,6 +9,7 @@ pub(crate) mod gap;
 pub(crate) mod node;
 pub(crate) mod position;
 pub(crate) mod rebalance;
+mod receipt;
 pub(crate) mod shard;
 pub(crate) mod snapshot;
 pub(crate) mod status;
@@ -33,7 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Snapshot(command) => snapshot::run(command, cluster?, &common).await,
         Command::Feed(command) => feed::run(command, &common).await,
         Command::Gap(command) => gap::run(command, cluster?, common.output).await,
-        Command::Position(command) => position::run(command, cluster?, common.output).await,
+        Command::Position(command) => position::run(command, cluster?, &common).await,
         Command::Docs(command) => docs::run(command, &common).await,
         Command::Doctor(args) => doctor::run(&args, cluster?, common.output).await,
         Command::Completions { shell } => completions(shell),

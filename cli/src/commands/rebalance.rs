@@ -4,7 +4,8 @@ use serde::Serialize;
 use tidegate_proto::v1::{MoveShardRequest, PlannedMove};
 
 use crate::cluster::Cluster;
-use crate::commands::shard::{self, ReceiptView};
+use crate::commands::receipt::Receipt;
+use crate::commands::shard;
 use crate::failure::Result;
 use crate::human;
 use crate::output::{self, Format};
@@ -14,7 +15,7 @@ use crate::table::Rows;
 struct RebalanceView {
     moves: Vec<MoveView>,
     /// What became of them; empty for a dry run.
-    receipts: Vec<ReceiptView>,
+    receipts: Vec<Receipt>,
 }
 
 #[derive(Debug, Serialize)]

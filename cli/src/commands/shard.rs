@@ -7,10 +7,10 @@ use serde::Serialize;
 use tidegate_proto::v1::{
     MoveShardRequest, MoveShardResponse, SplitShardRequest, SplitShardResponse,
 };
-use tonic::Status;
 
 use crate::cluster::Cluster;
 use crate::commands::rebalance;
+use crate::commands::receipt::{Receipt, Step};
 use crate::failure::{Failure, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -92,21 +92,6 @@ fn sink_and_node(text: &str) -> std::result::Result<(String, String), String> {
     Ok((sink.to_owned(), node.to_owned()))
 }
 
-/// What became of a move.
-#[derive(Debug, Serialize)]
-pub(super) struct ReceiptView {
-    shard: String,
-    steps: Vec<StepView>,
-}
-
-#[derive(Debug, Serialize)]
-struct StepView {
-    step: String,
-    /// Microseconds since the start.
-    after_us: u64,
-    epoch: u64,
-}
-
 #[derive(Debug, Serialize)]
 struct ShardsView {
     /// The clock of the node that answered: milliseconds since 1970.
@@ -129,18 +114,10 @@ pub(crate) async fn run(command: ShardCommand, mut cluster: Cluster, format: For
             let reader = reader.unwrap_or_default();
             let writers = writers.into_iter().collect();
             let request = MoveShardRequest { export, shard, reader, writers };
-            let receipt = move_shard(&mut cluster, request, format).await?;
-            match format {
-                Format::Table => Ok(()),
-                Format::Json => output::show(format, &receipt, |_| String::new()),
-            }
+            move_shard(&mut cluster, request, format).await?.show(format)
         }
         ShardCommand::Split { shard: (export, shard) } => {
-            let receipt = split_shard(&mut cluster, export, shard, format).await?;
-            match format {
-                Format::Table => Ok(()),
-                Format::Json => output::show(format, &receipt, |_| String::new()),
-            }
+            split_shard(&mut cluster, export, shard, format).await?.show(format)
         }
         ShardCommand::Rebalance { dry_run } => rebalance::run(&mut cluster, dry_run, format).await,
     }
@@ -151,15 +128,14 @@ pub(super) async fn move_shard(
     cluster: &mut Cluster,
     request: MoveShardRequest,
     format: Format,
-) -> Result<ReceiptView> {
+) -> Result<Receipt> {
     let shard = format!("{}/{}", request.export, request.shard);
-    let mut answers = cluster.move_shard(request).await?;
-    let mut steps = Vec::new();
-    while let Some(answer) = answers.message().await.map_err(|it| broken(&it))? {
+    let answers = cluster.move_shard(request).await?;
+    let step = |answer| {
         let MoveShardResponse { step, after_us, epoch } = answer;
-        steps.push(told(StepView { step, after_us, epoch }, format)?);
-    }
-    Ok(ReceiptView { shard, steps })
+        Step { step, after_us, epoch }
+    };
+    Receipt::take(shard, answers, step, format).await
 }
 
 async fn split_shard(
@@ -167,28 +143,14 @@ async fn split_shard(
     export: String,
     shard: String,
     format: Format,
-) -> Result<ReceiptView> {
+) -> Result<Receipt> {
     let named = format!("{export}/{shard}");
-    let mut answers = cluster.split_shard(SplitShardRequest { export, shard }).await?;
-    let mut steps = Vec::new();
-    while let Some(answer) = answers.message().await.map_err(|it| broken(&it))? {
+    let answers = cluster.split_shard(SplitShardRequest { export, shard }).await?;
+    let step = |answer| {
         let SplitShardResponse { step, after_us, epoch } = answer;
-        steps.push(told(StepView { step, after_us, epoch }, format)?);
-    }
-    Ok(ReceiptView { shard: named, steps })
-}
-
-fn broken(status: &Status) -> Failure {
-    Failure::failed(status.message())
-}
-
-/// For people, prints the step when it happens.
-fn told(step: StepView, format: Format) -> Result<StepView> {
-    if format == Format::Table {
-        let after = time::duration(Duration::from_micros(step.after_us));
-        output::line(&format!("{after:>9}  epoch {}  {}", step.epoch, step.step))?;
-    }
-    Ok(step)
+        Step { step, after_us, epoch }
+    };
+    Receipt::take(named, answers, step, format).await
 }
 
 /// A shard by its name or number, and when the node that answered looked.

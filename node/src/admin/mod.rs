@@ -6,6 +6,7 @@ mod moves;
 mod names;
 mod outlook;
 mod plan;
+mod position;
 mod service;
 mod snapshots;
 mod split;

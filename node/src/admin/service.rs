@@ -15,8 +15,9 @@ use tidegate_proto::v1::{
     PlanRebalanceResponse, PlanRequest, PlanResponse, PromoteNodeRequest, PromoteNodeResponse,
     Refused, RefusedKind, RemoveNodeRequest, RemoveNodeResponse, RepairGapRequest,
     RepairGapResponse, SetExportRateRequest, SetExportRateResponse, SetExportStateRequest,
-    SetExportStateResponse, SplitShardRequest, SplitShardResponse, StartSnapshotRequest,
-    StartSnapshotResponse, StatusRequest, StatusResponse, command, outcome,
+    SetExportStateResponse, SetPositionRequest, SetPositionResponse, SplitShardRequest,
+    SplitShardResponse, StartSnapshotRequest, StartSnapshotResponse, StatusRequest, StatusResponse,
+    command, outcome,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
@@ -26,6 +27,7 @@ use crate::admin::doctor;
 use crate::admin::moves;
 use crate::admin::names;
 use crate::admin::plan;
+use crate::admin::position;
 use crate::admin::snapshots;
 use crate::admin::split;
 use crate::admin::steps::Steps;
@@ -205,6 +207,22 @@ impl Admin for AdminService {
         let control = self.control.clone();
         tokio::spawn(async move {
             steps.end(split::carry_out(&control, plan, &steps).await).await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type SetPositionStream = ReceiverStream<Result<SetPositionResponse, Status>>;
+
+    async fn set_position(
+        &self,
+        request: Request<SetPositionRequest>,
+    ) -> Answer<Self::SetPositionStream> {
+        let request = request.into_inner();
+        let wanted = self.control.read(|state| position::resolve(state, request))?;
+        let (steps, stream) = Steps::begin();
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            steps.end(position::carry_out(&control, wanted, &steps).await).await;
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }

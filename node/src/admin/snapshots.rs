@@ -12,8 +12,8 @@ use crate::admin::plan;
 use crate::control::{Control, status};
 use crate::sources::Rows;
 
-/// The longest reason for accepting a gap, in bytes.
-const REASON_BYTES_MAX: usize = 512;
+/// The longest reason an operator can give, in bytes.
+pub(super) const REASON_BYTES_MAX: usize = 512;
 
 /// Fails if the export's source cannot read its rows again.
 pub(super) async fn start(
@@ -66,7 +66,8 @@ pub(super) async fn repair(
     })
 }
 
-async fn rereads(control: &Control, export: &str) -> Result<(), Status> {
+/// Fails if the export's source cannot read its rows again.
+pub(super) async fn rereads(control: &Control, export: &str) -> Result<(), Status> {
     let text = control.read(|state| names::export(state, export).map(|it| it.spec.clone()))?;
     let traits = plan::source(&text).await.map_err(|error| status(&error))?.traits();
     if traits.rows == Rows::Chunked {

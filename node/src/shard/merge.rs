@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tidegate_proto::v1::{Progress, Rewound, Scope, SnapshotState};
 use tidegate_proto::{BatchBuilder, Codec, Epoch, Sequence, Stamp};
 use tidegate_raft_store::absorb;
@@ -178,6 +179,17 @@ impl Merge {
             return self.advance(&delta);
         }
         self.append(out, &delta, self.copying())
+    }
+
+    /// Goes on at another position, which an operator set, with the mark of its gap.
+    pub(super) fn go_on_at(
+        &mut self,
+        mark: &BatchBuilder,
+        position: Bytes,
+        gap: u64,
+    ) -> Result<()> {
+        let delta = Progress { stream: position, position_set: gap, ..Progress::default() };
+        self.append(mark, &delta, false)
     }
 
     /// Says with the next report until when the source keeps what follows.

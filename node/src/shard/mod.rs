@@ -24,6 +24,7 @@ pub(crate) mod losses;
 mod mark;
 pub(crate) mod merge;
 mod pace;
+mod position;
 mod reader;
 pub(crate) mod restart;
 pub(crate) mod role;

@@ -28,6 +28,7 @@ use crate::shard::losses::record_loss;
 use crate::shard::mark::mark;
 use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::pace::Pace;
+use crate::shard::position;
 use crate::shard::restart::restart;
 use crate::shard::role::{Terms, Wanted};
 use crate::shard::room::room;
@@ -81,6 +82,7 @@ pub(super) async fn run(
     if canceled {
         merge.cancel(terms.round)?;
     }
+    position::go_there(&means.control, id, &terms, &mut merge)?;
     if terms.splitting {
         end(&shard, &mut merge)?;
     }

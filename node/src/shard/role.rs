@@ -47,6 +47,8 @@ pub(crate) struct Terms {
     pub(crate) rate: Option<Rate>,
     /// Its reader ends the shard: children go on.
     pub(crate) splitting: bool,
+    /// The gap by which an operator last set the position; 0 for none.
+    pub(crate) position_set: u64,
     /// The number of the snapshot asked for last.
     pub(crate) round: u32,
     /// What its reader does about that one.
@@ -72,6 +74,7 @@ impl Terms {
             version: 0,
             rate: None,
             splitting: false,
+            position_set: 0,
             round: 0,
             snapshot: Wanted::Running,
         }
@@ -106,6 +109,7 @@ pub(crate) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
             let terms = Terms {
                 rate: export.rate,
                 splitting: shard.splitting,
+                position_set: shard.position_set,
                 round: shard.round,
                 snapshot: match shard.canceled {
                     true => Wanted::Canceled,

@@ -1,10 +1,12 @@
 //! The table of recorded losses.
 
-use tidegate_proto::v1::{Gap, GapKind, GapPolicy, RecordGap, RepairGap, ShardId};
+use tidegate_proto::v1::{
+    Gap, GapKind, GapPolicy, Outcome, RecordGap, RepairGap, SetPosition, Shard, ShardId,
+};
 
 use super::outcome::{Verdict, conflict, created, done, exists, invalid, not_found};
 use super::shards::no_shard;
-use super::snapshots::ask_again;
+use super::snapshots::{ask_again, has_rows_to_come, progress};
 use super::{At, State};
 use crate::keys::Row;
 
@@ -32,6 +34,54 @@ impl State {
             GapPolicy::Accept => "accepted by the export's file".clone_into(&mut gap.repair),
             GapPolicy::Pause | GapPolicy::Unspecified => {}
         }
+        self.gaps.insert((id, number), gap);
+        self.touch(Row::Shard(id));
+        self.touch(Row::Gap(id, number));
+        Ok(created(number))
+    }
+
+    /// Answered with the number of the gap that records it, a repeat too. Lets a shard
+    /// that stands still go on.
+    pub(super) fn set_position(&mut self, at: At, command: SetPosition) -> Verdict {
+        let SetPosition { shard, replaces, position, reason, repair } = command;
+        let id = shard.unwrap_or_default();
+        let shard = self.shards.get(&id).ok_or_else(|| no_shard(id))?;
+        let last = shard.position_set;
+        if last != replaces {
+            let same = |gap: &Gap| gap.position == position && gap.detail == reason;
+            return match self.gaps.get(&(id, last)).is_some_and(same) {
+                true => Ok(created(last)),
+                false => Err(conflict(format!(
+                    "the position of shard {id} was set meanwhile, see its gap {last}; look at it, \
+                     and set it again"
+                ))),
+            };
+        }
+        has_position(shard)?;
+        if position.is_empty() {
+            return Err(invalid("a position must not be empty"));
+        }
+        let captured = shard.captured.clone().unwrap_or_default();
+        let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
+        let number = shard.gaps + 1;
+        shard.gaps = number;
+        shard.position_set = number;
+        shard.failure.clear();
+        let round = if repair.is_empty() { ask_again(shard) } else { 0 };
+        let gap = Gap {
+            shard: Some(id),
+            number,
+            kind: GapKind::PositionSet.into(),
+            after: captured.sequence,
+            upto: captured.sequence,
+            detail: reason,
+            at_ms: at.ms,
+            repair,
+            epoch: shard.epoch,
+            progress: captured.progress,
+            round,
+            position,
+        };
         self.gaps.insert((id, number), gap);
         self.touch(Row::Shard(id));
         self.touch(Row::Gap(id, number));
@@ -94,6 +144,24 @@ impl State {
             self.touch(Row::Gap(id, number));
         }
     }
+}
+
+/// Its stream is somewhere, and may go on elsewhere.
+fn has_position(shard: &Shard) -> Result<(), Outcome> {
+    let id = shard.id.unwrap_or_default();
+    if shard.anchor.is_none() {
+        return Err(conflict(format!("shard {id} has not begun; it has no position yet")));
+    }
+    if has_rows_to_come(shard) {
+        return Err(conflict(format!(
+            "shard {id} has rows to come of a snapshot, which are merged with its stream; let it be \
+             complete, or cancel it"
+        )));
+    }
+    if shard.splitting || progress(shard).is_some_and(|it| it.ended) {
+        return Err(conflict(format!("shard {id} has ended; set those that follow it")));
+    }
+    Ok(())
 }
 
 /// The same loss. One at the source is found again by each reader that begins in front

@@ -120,6 +120,7 @@ impl State {
             Kind::SnapshotBegin(command) => self.begin_snapshot(command),
             Kind::SnapshotCancel(command) => self.cancel_snapshot(&command),
             Kind::SnapshotPause(command) => self.pause_snapshot(&command),
+            Kind::SetPosition(command) => self.set_position(at, command),
             Kind::RecordGap(command) => self.record_gap(at, command),
             Kind::RepairGap(command) => self.repair_gap(command),
             Kind::Many(_) => Err(outcome::invalid("commands are not nested")),

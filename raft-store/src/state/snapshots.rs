@@ -11,7 +11,7 @@ use super::shards::{all_of, no_export, no_shard, owns};
 use crate::keys::Row;
 
 /// What was captured of it; nothing before the anchor.
-fn progress(shard: &Shard) -> Option<&Progress> {
+pub(super) fn progress(shard: &Shard) -> Option<&Progress> {
     shard.captured.as_ref().and_then(|at| at.progress.as_ref())
 }
 

@@ -4,8 +4,8 @@ use tidegate_proto::v1::{
     Anchor, Assign, Captured, Checkpoint, Checkpoints, CheckpointsTaken, ClusterCreate, Delivered,
     ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, GapKind, GapPolicy,
     InSync, Many, MoveShard, NodeCordon, NodeDown, NodeJoin, NodePromote, NodeRemove, NodeState,
-    NodeUp, Progress, Rate, RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, ShardFailed,
-    ShardSpec, ShardsDiscovered, SinkRef, SnapshotState, SplitShard, outcome,
+    NodeUp, Progress, Rate, RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, SetPosition,
+    ShardFailed, ShardSpec, ShardsDiscovered, SinkRef, SnapshotState, SplitShard, outcome,
 };
 
 use super::*;

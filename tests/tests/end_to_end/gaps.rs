@@ -12,7 +12,7 @@ use tidegate_tests::place::Place;
 
 use crate::dynamodb::{self, TABLE};
 use crate::followed::changes;
-use crate::stage::{Stage, refused};
+use crate::stage::{Stage, does, refused};
 
 const ITEMS: u32 = 200;
 const EXPORT: &str = "again";
@@ -58,17 +58,25 @@ async fn what_no_stream_had_is_found_by_reading_the_table_again() {
     assert!(repair_of(&cluster, 2).contains("was deleted"), "{:?}", cluster.gaps(TABLE));
     assert_eq!(cluster.gaps(TABLE).len(), 2, "{:?}", cluster.gaps(TABLE));
 
-    let fed = |_: &Cluster| marks(&followed) == [1, 2];
-    cluster.until("a feed has marks of both", fed).await;
+    let set = |to| ["--yes", "position", "set", &place, to, "--reason", "why", "--resnapshot"];
+    refused(&cluster.cli(&set("hex:00")), 3, &["no position of this source"]);
+    does(&cluster, &set("now"));
+    mended(&cluster, 3).await;
+    in_lake(&cluster, &client).await;
+    let fed = |_: &Cluster| marks(&followed) == [1, 2, 3];
+    cluster.until("a feed has marks of all", fed).await;
     drop(follower);
     let select = "SELECT sequence FROM lake WHERE operation = 'gap' ORDER BY sequence";
-    let in_lake = lake::select(&cluster.folder().join("lake"), TABLE, select).unwrap();
     let in_feed: Vec<_> = changes(&followed)
         .iter()
         .filter(|it| is_mark(it))
         .map(|it| it["sequence"].clone())
         .collect();
-    assert_eq!(in_lake.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), in_feed);
+    let marked = |it: &Cluster| {
+        let rows = lake::select(&it.folder().join("lake"), TABLE, select).unwrap_or_default();
+        rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>() == in_feed
+    };
+    cluster.until("the lake has the marks where the feed had them", marked).await;
 }
 
 /// The numbers of the gaps whose marks a feed has brought. What was read again follows
@@ -126,11 +134,6 @@ async fn in_lake(cluster: &Cluster, client: &Client) {
 
 fn repair_of(cluster: &Cluster, number: usize) -> String {
     cluster.gaps(TABLE)[number - 1]["repair"].as_str().unwrap_or_default().to_owned()
-}
-
-fn does(cluster: &Cluster, arguments: &[&str]) {
-    let output = cluster.cli(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 async fn mended(cluster: &Cluster, number: usize) {

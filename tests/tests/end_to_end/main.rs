@@ -15,6 +15,7 @@ mod majority;
 mod members;
 mod operate;
 mod outage;
+mod positions;
 mod postgres;
 mod redis;
 mod refusals;

@@ -13,6 +13,8 @@ use tidegate_tests::cluster::{Cluster, alone};
 use tidegate_tests::lake;
 use tidegate_tests::redis_server::{Answer, RedisClient, RedisServer};
 
+use crate::stage::{does, refused};
+
 const EXPORT: &str = "cache";
 /// Of each type.
 const KEYS: u32 = 300;
@@ -92,6 +94,22 @@ async fn a_redis_arrives_whole_although_its_owner_and_itself_are_killed() {
     let select = "SELECT document FROM lake WHERE operation = 'gap'";
     let marks = lake::select(&cluster.folder().join("lake"), EXPORT, select).unwrap();
     assert!(marks.len() == 1 && marks[0][0]["kind"] == "recreated", "{marks:?}");
+    is_compared_when_asked(&cluster, &mut client).await;
+}
+
+/// A position cannot be set, but all of it compared once more.
+async fn is_compared_when_asked(cluster: &Cluster, client: &mut RedisClient) {
+    let shard = format!("{EXPORT}/{}", cluster.shards(EXPORT)[0]["id"].as_str().unwrap());
+    let set = |to| ["--yes", "position", "set", &shard, to, "--reason", "to be sure"];
+    refused(&cluster.cli(&set("?")), 3, &["say `now`"]);
+    does(cluster, &set("now"));
+    client.say("SET last 1").await;
+    let in_lake = |it: &Cluster| lake::latest(&it.folder().join("lake"), EXPORT);
+    let last = |it: &Cluster| in_lake(it).contains_key("\"last\"");
+    cluster.until("it goes on after all was compared", last).await;
+    compare(&held(client).await, &in_lake(cluster));
+    let gaps = cluster.gaps(EXPORT);
+    assert!(gaps.len() == 2 && gaps[1]["repair"] != "", "{gaps:?}");
 }
 
 /// Eight MiB do not last for a minute of these writes: the page that says whether a node

@@ -87,3 +87,9 @@ pub(crate) fn refused(output: &Output, code: i32, words: &[&str]) {
         assert!(text.contains(word), "{word} is missing in: {text}");
     }
 }
+
+/// The command does what it says.
+pub(crate) fn does(cluster: &Cluster, arguments: &[&str]) {
+    let output = cluster.cli(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

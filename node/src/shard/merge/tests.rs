@@ -276,8 +276,8 @@ impl<'a> World<'a> {
             }
         }
         let done = self.store.row(chunk, after).is_none();
-        let seen = if self.told { place(self.store.revision()) } else { bytes::Bytes::new() };
-        let cursor = after.map_or_else(bytes::Bytes::new, |key| vec![key].into());
+        let seen = if self.told { place(self.store.revision()) } else { Bytes::new() };
+        let cursor = after.map_or_else(Bytes::new, |key| vec![key].into());
         self.tasks[chunk as usize] = (after, done);
         self.merge.hold(ReadPage { chunk, rows: out, page: Page { cursor, done, seen } });
     }
@@ -403,7 +403,7 @@ fn push(out: &mut BatchBuilder, seen: Seen) {
     });
 }
 
-fn place(revision: u64) -> bytes::Bytes {
+fn place(revision: u64) -> Bytes {
     revision.to_be_bytes().to_vec().into()
 }
 

@@ -18,7 +18,7 @@ struct Draw {
 }
 
 fn any_draw() -> impl Strategy<Value = Draw> {
-    (0..24_u8, 0..8_usize, 0..6_u64, prop::bool::weighted(0.15))
+    (0..25_u8, 0..8_usize, 0..6_u64, prop::bool::weighted(0.15))
         .prop_map(|(kind, pick, number, stale)| Draw { kind, pick, number, stale })
 }
 
@@ -79,19 +79,29 @@ fn command(state: &State, draw: Draw) -> Kind {
             let copies = state.nodes().map(|node| node.id).take(draw.pick % 4).collect();
             Kind::SetCopies(SetCopies { shard: shard.id, epoch, copies })
         }
-        20 => {
-            let reader = if draw.pick.is_multiple_of(3) { 0 } else { node };
-            let (number, reason) = (shard.moves, "why".to_owned());
-            Kind::MoveShard(MoveShard { shard: shard.id, epoch, reader, number, reason })
-        }
+        20 => moved(&shard, epoch, node, draw),
         21 | 22 => {
             let run = |node: u64| state.node(node).map_or(0, |node| node.run);
             let copies = shard.copies.iter().skip(draw.pick % 2).chain([&shard.reader]);
             let copies = copies.map(|node| InSync { node: *node, run: run(*node) }).collect();
             Kind::SetInSync(SetInSync { shard: shard.id, epoch, copies })
         }
+        23 => set_position(&shard, draw),
         _ => vanished(&shard, epoch, draw.number),
     }
+}
+
+fn moved(shard: &Shard, epoch: u64, node: u64, draw: Draw) -> Kind {
+    let reader = if draw.pick.is_multiple_of(3) { 0 } else { node };
+    let (number, reason) = (shard.moves, "why".to_owned());
+    Kind::MoveShard(MoveShard { shard: shard.id, epoch, reader, number, reason })
+}
+
+fn set_position(shard: &Shard, draw: Draw) -> Kind {
+    let replaces = if draw.stale { draw.number } else { shard.position_set };
+    let repair = ["", "none"][draw.pick % 2].to_owned();
+    let (shard, position, reason) = (shard.id, "p".into(), "why".to_owned());
+    Kind::SetPosition(SetPosition { shard, replaces, position, reason, repair })
 }
 
 fn vanished(shard: &Shard, epoch: u64, after: u64) -> Kind {

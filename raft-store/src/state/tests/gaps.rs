@@ -61,3 +61,49 @@ fn a_snapshot_mends_the_gaps_that_wait_for_it_and_no_others() {
     world.taken(captured(1, point(9, 0, complete(2))));
     assert_eq!(mended(&world), [true, true, true, false]);
 }
+
+fn position(replaces: u64, position: &'static str, repair: &str) -> Kind {
+    let position = position.as_bytes().into();
+    let (shard, reason, repair) = (Some(id(0)), "restored".to_owned(), repair.to_owned());
+    Kind::SetPosition(SetPosition { shard, replaces, position, reason, repair })
+}
+
+#[test]
+fn a_position_that_is_set_is_a_gap_and_a_repeat_is_the_same() {
+    let mut world = World::running();
+    assert_eq!(world.refused(position(0, "7", "none")).0, RefusedKind::Conflict, "no anchor yet");
+    world.done(anchor(0, 1, Progress { snapshot: SnapshotState::Running.into(), ..at("1") }));
+    assert_eq!(world.refused(position(0, "7", "none")).0, RefusedKind::Conflict, "rows to come");
+    let complete = Progress { snapshot: SnapshotState::Complete.into(), ..at("5") };
+    world.taken(captured(1, point(9, 9, complete)));
+    world.created(gap(1, "trimmed", 1));
+    let reason = "gap 1".to_owned();
+    world.done(Kind::ShardFailed(ShardFailed { shard: Some(id(0)), epoch: 1, reason }));
+    assert_eq!(world.refused(position(0, "", "none")).0, RefusedKind::Invalid);
+
+    assert_eq!(world.created(position(0, "7", "none")), 2);
+    assert_eq!(world.created(position(0, "7", "none")), 2, "a repeat");
+    assert_eq!(world.refused(position(0, "8", "none")).0, RefusedKind::Conflict, "set meanwhile");
+    let shard = world.shard(0);
+    assert_eq!((shard.position_set, shard.gaps, &shard.failure[..]), (2, 2, ""));
+    let set = world.state.gaps_of(id(0)).last().cloned().unwrap();
+    assert_eq!((set.kind(), &set.detail[..]), (GapKind::PositionSet, "restored"));
+    assert_eq!((&set.position[..], set.after), (b"7".as_slice(), 9));
+    assert_eq!(set.progress.unwrap().stream, at("5").stream, "where it was");
+    assert_eq!((set.round, &set.repair[..]), (0, "none"));
+
+    assert_eq!(world.created(position(2, "7", "")), 3, "once more, and its rows again");
+    let set = world.state.gaps_of(id(0)).last().cloned().unwrap();
+    assert_eq!((set.round, &set.repair[..]), (1, ""));
+    assert_eq!(world.refused(position(3, "7", "")).0, RefusedKind::Conflict, "rows to come");
+}
+
+#[test]
+fn no_position_is_set_of_a_shard_that_has_ended() {
+    let mut world = World::running();
+    world.done(anchor(0, 1, at("1")));
+    let over = Progress { snapshot: SnapshotState::Skipped.into(), ended: true, ..at("5") };
+    world.taken(captured(1, point(9, 9, over)));
+    let (kind, why) = world.refused(position(0, "7", "none"));
+    assert!(kind == RefusedKind::Conflict && why.contains("has ended"), "{why}");
+}
