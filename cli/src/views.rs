@@ -134,6 +134,8 @@ pub(crate) struct ShardView {
     pub(crate) moving_to: String,
     /// Why its last move was given up; empty if it was not.
     pub(crate) move_given_up: String,
+    /// What does not answer the node that works with it: `source`, or `sink NAME`.
+    pub(crate) out_of_reach: Vec<String>,
     pub(crate) captured: CheckpointView,
     pub(crate) snapshot: SnapshotProgress,
     pub(crate) sinks: Vec<DeliveryView>,
@@ -244,6 +246,7 @@ impl ShardView {
             in_sync: shard.in_sync.iter().map(|node| names.node(*node)).collect(),
             moving_to: names.node(shard.moving_to),
             move_given_up: shard.move_given_up.clone(),
+            out_of_reach: shard.out_of_reach.iter().map(|sink| named(sink)).collect(),
             snapshot: progress::of([shard]),
             sinks: sinks.into_iter().map(delivery).collect(),
             gaps: shard.gaps,
@@ -277,6 +280,10 @@ fn state(shard: &Shard) -> &'static str {
         (.., SnapshotState::Running) => "snapshot",
         _ => "streaming",
     }
+}
+
+fn named(sink: &str) -> String {
+    if sink.is_empty() { "source".to_owned() } else { format!("sink {sink}") }
 }
 
 /// A recorded loss.

@@ -151,6 +151,7 @@ fn spawn_loops(tasks: &Tasks, means: &Means) {
     tasks.spawn("checkpoints", Arc::clone(&means.checkpointer).run());
     tasks.spawn("placement", placement::run(control.clone()));
     tasks.spawn("discovery", shard::run_discovery(means.clone()));
+    tasks.spawn("reach", shard::run_reach(means.clone()));
     let (spool, keeper) = (Arc::clone(&means.spool), control.clone());
     let mut read = Retentions::new();
     let keep = move |shard| keep(&keeper, shard, &mut read);

@@ -238,6 +238,7 @@ fn detail(shard: &ShardView, now_ms: i64) -> String {
         ("state", state(shard)),
         ("failure", shard.failure.clone()),
         ("reader", format!("{} (epoch {})", shard.reader, shard.epoch)),
+        ("out of reach", shard.out_of_reach.join(", ")),
         ("moving to", shard.moving_to.clone()),
         ("move given up", shard.move_given_up.clone()),
         ("copies", shard.copies.iter().map(copy).collect::<Vec<_>>().join(", ")),

@@ -63,7 +63,7 @@ pub(super) async fn carry_out(
             reader: shard.reader,
             writers,
             copies: shard.copies,
-            anew: false,
+            ..Assign::default()
         };
         propose(control, command::Kind::Assign(command)).await?;
         plan.epoch = shard.epoch + 1;

@@ -147,6 +147,7 @@ impl Planner {
                     copies,
                     anew: !now.in_sync.is_empty()
                         && (shard.torn || !now.in_sync.contains(&wanted.reader)),
+                    rescues: Vec::new(),
                 }));
             } else if now.copies != wanted.copies
                 && !given_up.contains_key(&shard.id.unwrap_or_default())

@@ -14,10 +14,13 @@ use crate::shard::Means;
 use crate::shard::copy;
 use crate::shard::reader;
 use crate::shard::role::{Role, Terms};
+use crate::shard::sink_watch::SinkWatch;
 use crate::shard::writer;
 
 /// A task that worked this long has recovered from what befell it before.
 const HEALTHY: Duration = Duration::from_secs(30);
+/// A sink that was unavailable so often in a row may be out of reach of this node only.
+const FAILED_MAX: u32 = 3;
 
 /// Everything a role's actor is ever told, and by whom.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct Work {
     task: Option<JoinHandle<()>>,
     started: tokio::time::Instant,
     backoff: Backoff,
+    /// Times it failed since it last worked well.
+    failed: u32,
 }
 
 #[async_trait]
@@ -62,6 +67,7 @@ impl Actor for RoleActor {
             task: None,
             started: tokio::time::Instant::now(),
             backoff: Backoff::default(),
+            failed: 0,
         };
         work.start(me);
         Ok(work)
@@ -135,12 +141,24 @@ impl Work {
             Verdict::Retry | Verdict::Reopen => {
                 if self.started.elapsed() > HEALTHY {
                     self.backoff.reset();
+                    self.failed = 0;
+                }
+                self.failed += 1;
+                if self.failed == FAILED_MAX && error.kind() == ErrorKind::Unavailable {
+                    self.look_at_sink();
                 }
                 let wait = self.backoff.wait();
                 let retry_in_ms = wait.as_millis();
                 tracing::warn!(role, %epoch, error = %error, retry_in_ms, "trying again");
                 drop(me.send_after(wait, || Message::Again));
             }
+        }
+    }
+
+    /// A sink that does not answer this node may answer another.
+    fn look_at_sink(&self) {
+        if let Role::Writer(id, sink) = self.role.clone() {
+            SinkWatch { means: self.means.clone(), id, epoch: self.terms.epoch, sink }.look();
         }
     }
 

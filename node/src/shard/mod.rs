@@ -25,17 +25,20 @@ mod mark;
 pub(crate) mod merge;
 mod pace;
 mod position;
+mod reach;
 mod reader;
 pub(crate) mod restart;
 pub(crate) mod role;
 mod room;
 mod rounds;
+mod sink_watch;
 mod supervisor;
 mod sweep;
 pub(crate) mod writer;
 
 pub use discover::run as run_discovery;
 pub use exports::Exports;
+pub use reach::run as run_reach;
 pub use supervisor::{Supervisor, SupervisorHandle};
 
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::Fetch;
 use crate::shard::Means;
 use crate::shard::role::Terms;
+use crate::shard::sink_watch::SinkWatch;
 use crate::sinks::{self, Committed, Durable, Sink, SinkBatch, SinkShard, Written};
 use crate::telemetry;
 
@@ -41,7 +42,8 @@ pub(super) async fn run(
         sink: name.clone(),
         epoch: terms.epoch,
     };
-    let opened = sinks::open(&config, &target).await?;
+    let watch = SinkWatch { means: means.clone(), id, epoch: terms.epoch, sink: name.clone() };
+    let opened = watch.over(sinks::open(&config, &target)).await?;
     let recorded = shard.delivered.get(&name).cloned().unwrap_or_default();
     let start = start(&shard, &recorded, opened.committed.as_ref());
     let reporter = means.checkpointer.reporter(id, terms.epoch);
@@ -56,6 +58,7 @@ pub(super) async fn run(
     };
     let mut writer = Writer {
         sink: opened.sink,
+        watch,
         name,
         export: job.name.clone(),
         reporter,
@@ -187,6 +190,7 @@ pub(crate) fn continues(first: Sequence, last: Sequence, rewound: bool) -> Optio
 
 struct Writer {
     sink: Box<dyn Sink>,
+    watch: SinkWatch,
     name: String,
     export: String,
     reporter: Reporter,
@@ -261,7 +265,7 @@ impl Writer {
             progress: Arc::new(self.progress.clone()),
         };
         self.window.push(self.last, added);
-        match self.sink.write(&batch).await? {
+        match self.watch.over(self.sink.write(&batch)).await? {
             Written::Durable(durable) => self.durable(&durable, newest_ms),
             Written::Accepted if self.flush_at.is_none() => {
                 let wait = Duration::from_millis(self.sink.traits().flush_after_ms);
@@ -274,7 +278,7 @@ impl Writer {
 
     async fn flush(&mut self) -> Result<()> {
         self.flush_at = None;
-        if let Some(durable) = self.sink.flush().await? {
+        if let Some(durable) = self.watch.over(self.sink.flush()).await? {
             self.durable(&durable, clock::now_ms());
         }
         Ok(())

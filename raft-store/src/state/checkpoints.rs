@@ -74,10 +74,12 @@ impl State {
                 total.sequence, delta.sequence
             )));
         }
-        let before = milestone(total);
+        let (before, last) = (milestone(total), total.sequence);
         advance(total, delta, report.epoch, at.ms);
         let reached = milestone(total);
-        if reached == before {
+        // What moved is in reach.
+        let back = delta.sequence > last && is_back(shard, report.sink.as_deref());
+        if reached == before && !back {
             self.mark(Row::Shard(id));
             return Ok(());
         }
@@ -87,6 +89,13 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The source, or a sink, that was out of reach is no longer.
+fn is_back(shard: &mut Shard, sink: Option<&str>) -> bool {
+    let before = shard.out_of_reach.len();
+    shard.out_of_reach.retain(|it| it != sink.unwrap_or_default());
+    shard.out_of_reach.len() < before
 }
 
 fn total_of<'a>(shard: &'a mut Shard, sink: Option<&String>) -> &'a mut Checkpoint {

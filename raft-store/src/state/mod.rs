@@ -55,6 +55,7 @@ pub fn gathers(kind: &Kind) -> bool {
             | Kind::RecordGap(_)
             | Kind::RepairGap(_)
             | Kind::SnapshotBegin(_)
+            | Kind::SetOutOfReach(_)
     )
 }
 
@@ -121,6 +122,7 @@ impl State {
             Kind::SnapshotCancel(command) => self.cancel_snapshot(&command),
             Kind::SnapshotPause(command) => self.pause_snapshot(&command),
             Kind::SetPosition(command) => self.set_position(at, command),
+            Kind::SetOutOfReach(command) => self.set_out_of_reach(&command),
             Kind::RecordGap(command) => self.record_gap(at, command),
             Kind::RepairGap(command) => self.repair_gap(command),
             Kind::Many(_) => Err(outcome::invalid("commands are not nested")),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use tidegate_proto::v1::{
-    Anchor, Assign, Checkpoint, Export, NodeState, Outcome, Shard, ShardFailed, ShardId, ShardSpec,
-    ShardsDiscovered, SplitShard,
+    Anchor, Assign, Checkpoint, Export, NodeState, Outcome, SetOutOfReach, Shard, ShardFailed,
+    ShardId, ShardSpec, ShardsDiscovered, SplitShard,
 };
 
 use super::copies::{has_all, start_epoch, with_reader};
@@ -144,6 +144,8 @@ impl State {
             shard.move_given_up = why.to_owned();
         }
         shard.epoch += 1;
+        shard.out_of_reach.clear();
+        shard.rescued.extend(command.rescues.into_iter().map(|sink| (sink, shard.epoch)));
         shard.reader = command.reader;
         shard.writers = command.writers;
         shard.moving_to = 0;
@@ -183,6 +185,21 @@ impl State {
             shard.failure = command.reason;
             self.touch(Row::Shard(id));
         }
+        Ok(done())
+    }
+
+    pub(super) fn set_out_of_reach(&mut self, command: &SetOutOfReach) -> Verdict {
+        let id = command.shard.unwrap_or_default();
+        let shard = self.fenced_shard(id, command.epoch)?;
+        let known = shard.out_of_reach.contains(&command.sink);
+        if known == command.out_of_reach {
+            return Ok(done());
+        }
+        match command.out_of_reach {
+            true => shard.out_of_reach.push(command.sink.clone()),
+            false => shard.out_of_reach.retain(|sink| *sink != command.sink),
+        }
+        self.touch(Row::Shard(id));
         Ok(done())
     }
 
@@ -234,6 +251,8 @@ impl State {
             for name in names {
                 shard.writers.remove(name);
                 shard.delivered.remove(name);
+                shard.rescued.remove(name);
+                shard.out_of_reach.retain(|sink| sink != name);
             }
             self.dirty.insert(Row::Shard(*id));
         }

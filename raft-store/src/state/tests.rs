@@ -4,8 +4,9 @@ use tidegate_proto::v1::{
     Anchor, Assign, Captured, Checkpoint, Checkpoints, CheckpointsTaken, ClusterCreate, Delivered,
     ExportDelete, ExportPut, ExportSetRate, ExportSetState, ExportState, GapKind, GapPolicy,
     InSync, Many, MoveShard, NodeCordon, NodeDown, NodeJoin, NodePromote, NodeRemove, NodeState,
-    NodeUp, Progress, Rate, RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, SetPosition,
-    ShardFailed, ShardSpec, ShardsDiscovered, SinkRef, SnapshotState, SplitShard, outcome,
+    NodeUp, Progress, Rate, RecordGap, RefusedKind, RepairGap, SetCopies, SetInSync, SetOutOfReach,
+    SetPosition, ShardFailed, ShardSpec, ShardsDiscovered, SinkRef, SnapshotState, SplitShard,
+    outcome,
 };
 
 use super::*;
@@ -134,7 +135,15 @@ fn discover(export_id: u64, names: &[&str]) -> Kind {
 fn assign(index: u32, replaces: u64, reader: u64, writers: &[(&str, u64)]) -> Kind {
     let writers = writers.iter().map(|&(sink, node)| (sink.to_owned(), node)).collect();
     let shard = Some(id(index));
-    Kind::Assign(Assign { shard, replaces, reader, writers, copies: vec![1, 3], anew: true })
+    Kind::Assign(Assign {
+        shard,
+        replaces,
+        reader,
+        writers,
+        copies: vec![1, 3],
+        anew: true,
+        rescues: vec![],
+    })
 }
 
 fn anchor(index: u32, epoch: u64, progress: Progress) -> Kind {

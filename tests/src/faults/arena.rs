@@ -9,6 +9,7 @@ use tidegate_node::sources::datagen::DatagenConfig;
 use tidegate_proto::v1::{Shard, SnapshotState};
 use tokio::time::{Instant, sleep};
 
+use super::before::{Before, SLOTS};
 use crate::Outcome;
 use crate::cluster::cli_of;
 use crate::feed::Subscriber;
@@ -62,37 +63,6 @@ pub struct Arena {
     pub(super) items: Option<(Scribe, Subscriber<Items>)>,
     /// Of the nodes.
     pub memory: Memory,
-}
-
-/// What was so before a fault, to tell what it changed.
-#[derive(Clone, Debug, Default)]
-pub struct Before {
-    /// By shard, its epoch and the number of the node that reads it.
-    pub shards: BTreeMap<String, (u64, Option<usize>)>,
-    /// Raft's term.
-    pub term: u64,
-}
-
-impl Before {
-    /// How many shards that such a node read have another epoch now.
-    ///
-    /// # Errors
-    ///
-    /// If one of them has not.
-    pub fn moved(&self, now: &Self, whose: impl Fn(usize) -> bool) -> Outcome<usize> {
-        let theirs = self.shards.iter().filter(|(_, (_, reader))| reader.is_some_and(&whose));
-        let mut moved = 0;
-        for (name, (epoch, reader)) in theirs {
-            let after = now.shards.get(name).map_or(0, |(epoch, _)| *epoch);
-            if after <= *epoch {
-                return Err(
-                    format!("{name} is at epoch {epoch} still, as read by {reader:?}").into()
-                );
-            }
-            moved += 1;
-        }
-        Ok(moved)
-    }
 }
 
 impl Arena {
@@ -160,7 +130,12 @@ impl Arena {
             (name, (shard.epoch, number_of(cluster.name_of(shard.reader))))
         };
         let shards = cluster.shards.iter().map(place).collect();
-        Before { shards, term: cluster.status.term }
+        let rescued = cluster.shards.iter().flat_map(|shard| {
+            let of = |(sink, epoch): (&String, &u64)| ((place(shard).0, sink.clone()), *epoch);
+            shard.rescued.iter().map(of).collect::<Vec<_>>()
+        });
+        let rescued = rescued.collect();
+        Before { shards, rescued, term: cluster.status.term }
     }
 
     /// The number of the leader.
@@ -194,11 +169,11 @@ impl Arena {
     /// If nobody does.
     pub fn teller_node(&self) -> Outcome<usize> {
         let shards = self.before().shards;
-        let bank = shards.iter().find(|(name, _)| name.starts_with("slots"));
+        let bank = shards.iter().find(|(name, _)| name.starts_with(SLOTS));
         bank.and_then(|(_, (_, reader))| *reader).ok_or_else(|| "nobody reads the bank".into())
     }
 
-    /// Waits until all nodes are up and all spools have two copies in sync.
+    /// Waits until all nodes are up, all vote, and all spools have two copies in sync.
     ///
     /// # Errors
     ///
@@ -208,7 +183,9 @@ impl Arena {
             let size = it.world.size();
             let is_whole = |cluster: &Observed| {
                 let both = cluster.shards.iter().all(|shard| shard.in_sync.len() >= 2.min(size));
-                cluster.up() == size && cluster.shards.len() == shard_count(&it.world) && both
+                // One that was just replaced is waited for until the group counts on it.
+                let whole = cluster.up() == size && cluster.status.voters.len() == size;
+                whole && cluster.shards.len() == shard_count(&it.world) && both
             };
             (0..size).all(|node| is_whole(&it.watch.said_by(node)))
         })

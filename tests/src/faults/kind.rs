@@ -223,8 +223,11 @@ impl Kind {
             Self::F7 => Box::new(Cut::of(Shape::LeaderAlone, lasts)),
             Self::F8 => Box::new(Cut::of(Shape::LeaderDeaf, lasts)),
             Self::F9 => Box::new(Cut::of(Shape::OwnerAlone(pick), lasts)),
-            Self::F10 if pick % 2 == 0 => Box::new(Cut::of(Shape::NoSource, lasts)),
-            Self::F10 => Box::new(Cut::of(Shape::NoSink(pick), lasts)),
+            Self::F10 => {
+                let shape = if pick % 2 == 0 { Shape::NoSource } else { Shape::NoSink(pick) };
+                // As long as it takes to be sure, and some more.
+                Box::new(Cut::of(shape, lasts + Duration::from_secs(3)))
+            }
             Self::F11 => Box::new(Cut::of(Shape::Chain(pick), lasts)),
             Self::F12 => Box::new(Flap::of(pick, seconds(random, 5, 15))),
             Self::F13 => {

@@ -13,6 +13,7 @@
 //! F27 to F29 are faults of sources, each in its connector's own tests.
 
 mod arena;
+mod before;
 mod clock;
 mod disk;
 mod doubt;
@@ -34,7 +35,8 @@ use std::time::Duration;
 use tonic::async_trait;
 
 use crate::Outcome;
-pub use arena::{Arena, Before, Scene};
+pub use arena::{Arena, Scene};
+pub use before::Before;
 pub use kind::{Goal, Kind};
 pub use report::{Run, Runs};
 pub use run::{Done, Plan, Round, Violation, run};

@@ -100,6 +100,20 @@ impl Cut {
         self.links = links;
         Ok(text)
     }
+
+    /// How often a node has taken over what it sees from one that does not. It may have
+    /// had to stay, but not the first time.
+    fn taken_over(&self, now: &Before) -> Outcome<usize> {
+        let source = matches!(self.shape, Shape::NoSource);
+        if !source && !matches!(self.shape, Shape::NoSink(_)) {
+            return Ok(0);
+        }
+        let taken = self.before.rescued(now, source);
+        if source && taken == 0 && Before::default().rescued(&self.before, source) == 0 {
+            return Err("the bank stayed with a node that did not see it".into());
+        }
+        Ok(taken)
+    }
 }
 
 #[async_trait]
@@ -131,11 +145,12 @@ impl Fault for Cut {
             Some(alone) => self.before.moved(&now, |reader| reader == alone)?,
             None => 0,
         };
+        let taken = self.taken_over(&now)?;
         let terms = now.term - self.before.term;
         if terms > TERMS_MAX {
             return Err(format!("{terms} terms went by: an election storm").into());
         }
-        Ok(format!("{cut} packets cut, {moved} shards moved, {terms} terms"))
+        Ok(format!("{cut} packets cut, {} shards moved, {terms} terms", moved + taken))
     }
 }
 

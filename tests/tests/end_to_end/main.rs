@@ -17,6 +17,7 @@ mod operate;
 mod outage;
 mod positions;
 mod postgres;
+mod reach;
 mod redis;
 mod refusals;
 mod regions;

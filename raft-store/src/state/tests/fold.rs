@@ -18,7 +18,7 @@ struct Draw {
 }
 
 fn any_draw() -> impl Strategy<Value = Draw> {
-    (0..25_u8, 0..8_usize, 0..6_u64, prop::bool::weighted(0.15))
+    (0..26_u8, 0..8_usize, 0..6_u64, prop::bool::weighted(0.15))
         .prop_map(|(kind, pick, number, stale)| Draw { kind, pick, number, stale })
 }
 
@@ -63,6 +63,7 @@ fn command(state: &State, draw: Draw) -> Kind {
             writers: BTreeMap::from([(sink, node)]),
             copies: state.nodes().map(|node| node.id).take(draw.pick % 4).collect(),
             anew: draw.pick.is_multiple_of(2),
+            rescues: vec![String::new(); draw.pick % 2],
         }),
         14 => Kind::Anchor(Anchor { shard: shard.id, epoch, ..Default::default() }),
         15 | 16 => {
@@ -87,6 +88,7 @@ fn command(state: &State, draw: Draw) -> Kind {
             Kind::SetInSync(SetInSync { shard: shard.id, epoch, copies })
         }
         23 => set_position(&shard, draw),
+        24 => unreached(&shard, epoch, sink, draw),
         _ => vanished(&shard, epoch, draw.number),
     }
 }
@@ -95,6 +97,11 @@ fn moved(shard: &Shard, epoch: u64, node: u64, draw: Draw) -> Kind {
     let reader = if draw.pick.is_multiple_of(3) { 0 } else { node };
     let (number, reason) = (shard.moves, "why".to_owned());
     Kind::MoveShard(MoveShard { shard: shard.id, epoch, reader, number, reason })
+}
+
+fn unreached(shard: &Shard, epoch: u64, sink: String, draw: Draw) -> Kind {
+    let (shard, out_of_reach) = (shard.id, draw.pick.is_multiple_of(2));
+    Kind::SetOutOfReach(SetOutOfReach { shard, epoch, sink, out_of_reach })
 }
 
 fn set_position(shard: &Shard, draw: Draw) -> Kind {

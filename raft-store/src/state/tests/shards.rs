@@ -114,3 +114,34 @@ fn a_shard_is_split_once_its_rows_are_there_and_only_by_its_owner() {
     let name = world.shard(0).spec.clone().unwrap().name;
     assert_eq!(parents, [[name.clone()], [name]]);
 }
+
+fn unreached(epoch: u64, sink: &str, out_of_reach: bool) -> Kind {
+    let (shard, sink) = (Some(id(0)), sink.to_owned());
+    Kind::SetOutOfReach(SetOutOfReach { shard, epoch, sink, out_of_reach })
+}
+
+#[test]
+fn what_is_out_of_reach_is_so_until_something_moves_or_another_has_it() {
+    let mut world = World::running();
+    world.done(anchor(0, 1, at("1")));
+    assert_eq!(world.fenced_at(unreached(7, "", true)), 1);
+    for sink in ["", "lake", "lake"] {
+        world.done(unreached(1, sink, true));
+    }
+    assert_eq!(world.shard(0).out_of_reach, ["", "lake"]);
+    world.done(unreached(1, "", false));
+    world.done(unreached(1, "", true));
+    world.taken(captured(1, point(9, 9, at("5"))));
+    assert_eq!(world.shard(0).out_of_reach, ["lake"], "the source brought something");
+    world.taken(delivered("lake", 1, point(0, 0, at("1"))));
+    assert_eq!(world.shard(0).out_of_reach, ["lake"], "nothing new is there");
+    world.taken(delivered("lake", 1, point(3, 3, at("3"))));
+    assert_eq!(world.shard(0).out_of_reach, [""; 0]);
+
+    world.done(unreached(1, "", true));
+    world.done(assign(0, 1, 3, &[("lake", 1)]));
+    assert!(world.shard(0).out_of_reach.is_empty() && world.shard(0).rescued.is_empty());
+    let Kind::Assign(next) = assign(0, 2, 1, &[("lake", 1)]) else { panic!("it is one") };
+    world.done(Kind::Assign(Assign { rescues: vec!["lake".to_owned()], ..next }));
+    assert_eq!(world.shard(0).rescued, BTreeMap::from([("lake".to_owned(), 3)]));
+}
