@@ -15,6 +15,8 @@ use crate::Outcome;
 const MARGIN: usize = 4096;
 /// Between two bytes that are turned over.
 const STEP: usize = 512;
+/// A log that is longer has bytes to turn over.
+const LOG_BYTES_MIN: u64 = 16 << 10;
 
 /// What a node has lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,11 @@ impl Fault for Replaced {
         // The first is whom the others ask for admission.
         self.node = 1 + self.pick % (arena.world.size() - 1);
         let data = arena.world.cluster.data(self.node);
+        if self.loss == Loss::Bits {
+            // A node that has just started has written little.
+            let db = data.join("raft/db");
+            arena.until("there is a log to damage", |_| can_turn_over(&db)).await?;
+        }
         arena.world.cluster.kill(self.node).await;
         match self.loss {
             Loss::Place => {}
@@ -127,6 +134,13 @@ async fn ended(arena: &mut Arena, node: usize) -> Outcome<ExitStatus> {
         }
         sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A write-ahead log of a folder is long enough for that.
+fn can_turn_over(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let logs = entries.flatten().filter(|it| it.path().extension().is_some_and(|it| it == "log"));
+    logs.filter_map(|log| log.metadata().ok()).any(|log| log.len() > LOG_BYTES_MIN)
 }
 
 /// Turns over bytes all through the write-ahead logs of a folder. Returns how many.

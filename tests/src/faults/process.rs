@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::async_trait;
 
 use super::{Arena, Before, Fault};
@@ -11,6 +11,8 @@ use crate::Outcome;
 
 /// Between a thaw and the next freeze.
 const BETWEEN: Duration = Duration::from_millis(1500);
+/// How long a process may take to stop.
+const STOPPED_MAX: Duration = Duration::from_secs(2);
 
 /// Whom it meets.
 #[derive(Clone, Copy, Debug)]
@@ -119,10 +121,9 @@ impl Freeze {
         for node in &self.frozen {
             arena.world.cluster.signal(*node, "STOP");
         }
-        sleep(Duration::from_millis(20)).await;
         for node in &self.frozen {
             let process = arena.world.cluster.process(*node).ok_or("the node does not run")?;
-            self.stood += usize::from(stands_still(process));
+            self.stood += usize::from(stands_still(process).await);
         }
         self.met.extend(&self.frozen);
         Ok(())
@@ -167,8 +168,15 @@ impl Fault for Freeze {
     }
 }
 
-/// Whether the kernel says that a process is stopped.
-pub(super) fn stands_still(process: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+/// Whether the kernel says that a process is stopped, once all its threads had the time.
+pub(super) async fn stands_still(process: u32) -> bool {
+    let end = Instant::now() + STOPPED_MAX;
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let stopped = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+        if stopped || Instant::now() > end {
+            return stopped;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_proto::v1::Shard;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::async_trait;
 
 use super::arena::{exports_of, jsonl_folder, number_of, sinks_of};
@@ -81,9 +81,8 @@ impl Zombie {
     async fn freeze(&mut self, arena: &mut Arena) -> Outcome<()> {
         let frozen = Instant::now();
         arena.world.cluster.signal(self.node, "STOP");
-        sleep(Duration::from_millis(20)).await;
         let process = arena.world.cluster.process(self.node).ok_or("the node does not run")?;
-        if !stands_still(process) {
+        if !stands_still(process).await {
             return Err(format!("node{} goes on", self.node).into());
         }
         let mark = delivered(arena);

@@ -33,6 +33,8 @@ struct Cost {
     what: String,
     /// Seconds from the exports to the last shard with its copies in sync.
     ready: f64,
+    /// Percent of the shards that have two copies in sync in the end.
+    in_sync: f64,
     /// Percent of a core: the leader, and the mean of the others.
     leader: f64,
     others: f64,
@@ -100,13 +102,13 @@ async fn measure(bench: &mut Bench, what: &str, exports: &[String]) -> Outcome<C
     let shards = nodes[0].shards("").await?;
     let status_after = nodes[0].status().await?;
     require(shards.iter().all(|shard| shard.failure.is_empty()), "a shard has failed")?;
-    require(whole(&shards) == wanted, "all copies stay in sync")?;
     let used: Vec<f64> =
         cpu.iter().zip(cpu_after).map(|(a, b)| (b - a) / seconds * 100.0).collect();
     let resident: Outcome<Vec<f64>> = nodes.iter().map(|node| node.memory("VmRSS")).collect();
     let cost = Cost {
         what: what.to_owned(),
         ready,
+        in_sync: float(whole(&shards)) / float(wanted.max(1)) * 100.0,
         leader: used[0],
         others: used[1..].iter().sum::<f64>() / float(used.len() - 1),
         kib: float(bytes_after - bytes) / 1024.0 / seconds,
@@ -154,10 +156,11 @@ async fn fsyncs(nodes: &[Node]) -> Outcome<f64> {
 
 fn line(cost: &Cost) -> String {
     format!(
-        "{}: ready in {:.1} s; leader {:.1} %, others {:.1} % of a core; {:.0} KiB/s, {:.1} fsyncs/s, \
-         {:.1} entries/s, {:.0} changes/s; {:.0} MiB",
+        "{}: ready in {:.1} s, {:.1} % in sync; leader {:.1} %, others {:.1} % of a core; {:.0} KiB/s, \
+         {:.1} fsyncs/s, {:.1} entries/s, {:.0} changes/s; {:.0} MiB",
         cost.what,
         cost.ready,
+        cost.in_sync,
         cost.leader,
         cost.others,
         cost.kib,
@@ -174,14 +177,15 @@ fn table(costs: &[Cost]) -> String {
          All three on one machine, two copies of each spool; `make bench ROWS=COST`. Without shards, what \
          is left is heartbeats (10 a second and node), pings and Raft. Processor time is in percent of one \
          core; bytes are those on loopback; fsyncs, entries and changes are those of all nodes.\n\n\
-         | | ready, s | leader, % | others, % each | KiB/s | fsyncs/s | log entries/s | changes/s | MiB, largest node |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         | | ready, s | in sync in the end, % | leader, % | others, % each | KiB/s | fsyncs/s | log entries/s | changes/s | MiB, largest node |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for cost in costs {
         text.push_str(&format!(
-            "| {} | {:.1} | {:.1} | {:.1} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} |\n",
+            "| {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} |\n",
             cost.what,
             cost.ready,
+            cost.in_sync,
             cost.leader,
             cost.others,
             cost.kib,
