@@ -109,8 +109,8 @@ impl Cut {
             return Ok(0);
         }
         let taken = self.before.rescued(now, source);
-        if source && taken == 0 && Before::default().rescued(&self.before, source) == 0 {
-            return Err("the bank stayed with a node that did not see it".into());
+        if taken == 0 && Before::default().rescued(&self.before, source) == 0 {
+            return Err("all stayed with a node that did not see its source or sink".into());
         }
         Ok(taken)
     }

@@ -156,7 +156,12 @@ mod tests {
 
     fn run(seed: u64, measured: &str, stall_ms: f64) -> Run {
         let round = Round { kind: Kind::F1, stalls_ms: vec![stall_ms], resumed_ms: vec![10.0] };
-        let done = Done { rounds: vec![round], verdict: Verdict::default(), memory_bytes: 0 };
+        let done = Done {
+            rounds: vec![round],
+            history: vec![],
+            verdict: Verdict::default(),
+            memory_bytes: 0,
+        };
         let measured = measured.to_owned();
         let setting = Setting { measured, nodes: 3, rate: 1, database: false, table: false };
         Run { seed, minutes: 1.0, setting, done }

@@ -44,6 +44,8 @@ pub struct Round {
 pub struct Done {
     /// Its faults, in order.
     pub rounds: Vec<Round>,
+    /// What became of each, a line each.
+    pub history: Vec<String>,
     /// What the sinks held.
     pub verdict: Verdict,
     /// The most a node held in memory.
@@ -89,7 +91,7 @@ async fn hold(plan: &Plan, mut arena: Arena, history: &mut Vec<String>) -> Resul
     let verdict = judge(arena).await.map_err(|error| (error, logs.clone()))?;
     // Nobody needs the logs of a run that held.
     drop(std::fs::remove_dir_all(logs));
-    Ok(Done { rounds, verdict, memory_bytes })
+    Ok(Done { rounds, history: std::mem::take(history), verdict, memory_bytes })
 }
 
 async fn rounds(plan: &Plan, arena: &mut Arena, history: &mut Vec<String>) -> Outcome<Vec<Round>> {
