@@ -33,6 +33,6 @@ pub use handle::StateHandle;
 pub use log::LogStore;
 pub use machine::{SnapshotBuilder, StateMachine};
 pub use progress::absorb;
-pub use state::{State, gathers};
+pub use state::{LEVEL, State, gathers};
 pub use store::RaftStore;
 pub use types::{Answer, COMMAND_VERSION, Peer, Proposal, TypeConfig};

@@ -8,9 +8,10 @@ use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::{
-    Command, HeartbeatResponse, NodeState, NodeUp, Outcome, RefusedKind, command, outcome,
+    Command, HeartbeatRequest, HeartbeatResponse, NodeState, NodeUp, Outcome, RefusedKind, command,
+    outcome,
 };
-use tidegate_raft_store::{Proposal, State, StateHandle, TypeConfig};
+use tidegate_raft_store::{LEVEL, Proposal, State, StateHandle, TypeConfig};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -267,13 +268,17 @@ impl Control {
 
     /// Takes a heartbeat as the leader. A leader that a quorum no longer
     /// follows renews nobody's lease, its own included.
-    pub(super) fn hear(&self, node: NodeId, run: u64) -> Result<HeartbeatResponse> {
+    pub(super) fn hear(&self, beat: &HeartbeatRequest) -> Result<HeartbeatResponse> {
+        let (node, run) = (NodeId(beat.node), beat.run);
         let followed_ms_ago = self
             .followed_ms_ago()
             .ok_or_else(|| no_leader("this node does not lead; try again"))?;
         let now = Instant::now();
         let mut liveness = self.liveness();
-        let up = self.read(|state| counts_as_up(state, node, run));
+        let up = self.read(|state| {
+            let known = state.node(node.0).is_some_and(|it| it.level == beat.level);
+            known && counts_as_up(state, node, run)
+        });
         if up && !liveness.heard(node, run, now) {
             return Err(no_leader("this node is being declared down; try again"));
         }
@@ -288,6 +293,7 @@ impl Control {
             region: self.0.region.clone(),
             run: self.0.run,
             torn: self.0.boot.torn(),
+            level: LEVEL,
         };
         self.insist(command::Kind::NodeUp(up)).await?;
         self.0.boot.told()

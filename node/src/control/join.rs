@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::{Config, Raft, SnapshotPolicy};
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::{ClusterCreate, JoinRequest, NodeJoin, command, outcome};
-use tidegate_raft_store::{Peer, RaftStore};
+use tidegate_raft_store::{LEVEL, Peer, RaftStore};
 
 use crate::config::ClusterConfig;
 use crate::config::NodeConfig;
@@ -57,6 +57,7 @@ async fn enter(config: &NodeConfig, peers: &Peers) -> Result<Identity> {
         address: config.address(),
         region: config.region.clone(),
         learner: config.learner,
+        level: LEVEL,
     };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
     let mut last = None;
@@ -154,6 +155,7 @@ impl Control {
             address: config.address(),
             region: config.region.clone(),
             learner: false,
+            level: LEVEL,
         };
         let admitted = self.admit(join).await?;
         assert_eq!(admitted, FIRST, "the founder is the first node");
@@ -162,8 +164,8 @@ impl Control {
 
     /// Gives a node without an id one; the same one if it asks again.
     pub(super) async fn admit(&self, request: JoinRequest) -> Result<NodeId> {
-        let JoinRequest { name, address, region, learner } = request;
-        let join = NodeJoin { name, address, region, learner };
+        let JoinRequest { name, address, region, learner, level } = request;
+        let join = NodeJoin { name, address, region, learner, level };
         let outcome = self.insist(command::Kind::NodeJoin(join)).await?;
         match outcome.kind {
             Some(outcome::Kind::Created(created)) => Ok(NodeId(created.id)),

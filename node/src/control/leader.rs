@@ -10,6 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 impl Control {
     pub(super) async fn propose_command(&self, command: Command) -> Result<Outcome> {
+        if let Some(refusal) = self.refused(&command) {
+            return Ok(refusal);
+        }
         if self.leads() {
             return self.write_here(&command).await.map(|(_, outcome)| outcome);
         }
@@ -26,10 +29,16 @@ impl Control {
         answer.outcome.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the leader sent no outcome"))
     }
 
+    /// The refusal of a command that not every node knows.
+    pub(super) fn refused(&self, command: &Command) -> Option<Outcome> {
+        let kind = command.kind.as_ref()?;
+        self.read(|state| state.is_known_to_all(kind)).err()
+    }
+
     /// Sends a heartbeat to the leader.
     pub(super) async fn heartbeat(&self, request: HeartbeatRequest) -> Result<HeartbeatResponse> {
         if self.leads() {
-            return self.hear(self.node(), request.run);
+            return self.hear(&request);
         }
         let (leader, address) = self.leader_address()?;
         let mut client = self.peers().raft(&address)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate_proto::v1::{HeartbeatRequest, HeartbeatResponse};
+use tidegate_raft_store::LEVEL;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -109,6 +110,7 @@ async fn beat(control: &Control) -> Result<HeartbeatResponse> {
         cluster_id: control.identity().cluster_id.clone(),
         node: control.identity().node().0,
         run: control.run(),
+        level: LEVEL,
     };
     control.heartbeat(request).await
 }

@@ -4,7 +4,7 @@ use tidegate_proto::v1::{
     Assign, ClusterCreate, Command, ExportPut, InSync, NodeDown, NodeJoin, NodeUp, SetInSync,
     ShardId, ShardSpec, ShardsDiscovered, command, outcome,
 };
-use tidegate_raft_store::State;
+use tidegate_raft_store::{LEVEL, State};
 
 /// A cluster of nodes that are up, each in the run of its own id. The first reads the
 /// only shard, all keep it.
@@ -30,11 +30,12 @@ impl Sample {
                 name,
                 address: address.clone(),
                 region: region.clone(),
+                level: LEVEL,
                 ..NodeJoin::default()
             };
             let node = it.apply(command::Kind::NodeJoin(join));
             it.nodes.push(node);
-            let up = NodeUp { node, address, region, run: node, torn: false };
+            let up = NodeUp { node, address, region, run: node, torn: false, level: LEVEL };
             it.apply(command::Kind::NodeUp(up));
         }
         let put = ExportPut { name: "orders".to_owned(), ..ExportPut::default() };

@@ -121,7 +121,15 @@ impl Raft for RaftService {
     ) -> Result<Response<ProposeResponse>, Status> {
         let request = request.into_inner();
         self.same_cluster(&request.cluster_id)?;
-        let command = request.command.ok_or_else(|| Status::invalid_argument("no command"))?;
+        let command = request.command.filter(|command| command.kind.is_some());
+        let command = command.ok_or_else(|| {
+            Status::invalid_argument(
+                "the leader does not know this command; upgrade all nodes before it is used",
+            )
+        })?;
+        if let Some(refusal) = self.0.refused(&command) {
+            return Ok(Response::new(ProposeResponse { outcome: Some(refusal), log_index: 0 }));
+        }
         let (log_index, outcome) =
             self.0.write_here(&command).await.map_err(|error| status(&error))?;
         Ok(Response::new(ProposeResponse { outcome: Some(outcome), log_index }))
@@ -138,7 +146,7 @@ impl Raft for RaftService {
     ) -> Result<Response<HeartbeatResponse>, Status> {
         let request = request.into_inner();
         self.same_cluster(&request.cluster_id)?;
-        let heard = self.0.hear(NodeId(request.node), request.run);
+        let heard = self.0.hear(&request);
         Ok(Response::new(heard.map_err(|error| status(&error))?))
     }
 }

@@ -102,7 +102,8 @@ async fn ask(means: &Means, remote: Remote) -> (Remote, bool) {
             return job.source.discover().await.map(|_| true);
         }
         let Some(sink) = job.sinks.get(&remote.sink) else { return Ok(false) };
-        Ok(sinks::check(sink).await.iter().all(|check| check.passed))
+        // It need not be all well.
+        Ok(sinks::check(sink).await.iter().any(|check| check.passed))
     };
     let answers = matches!(timeout(ANSWER, asked).await, Ok(Ok(true)));
     (remote, answers)
@@ -263,8 +264,10 @@ fn told(state: &State, id: ShardId, silence: &Silence) -> Option<command::Kind> 
     let known = shard.out_of_reach.iter().any(String::is_empty);
     match (known, silence.missed) {
         (true, 0) => Some(set(id, silence.epoch, "", false)),
-        (false, MISSED_MAX..) => {
-            tracing::warn!(shard = %id, "the source does not answer this node");
+        (false, missed @ MISSED_MAX..) => {
+            if missed == MISSED_MAX {
+                tracing::warn!(shard = %id, "the source does not answer this node");
+            }
             Some(set(id, silence.epoch, "", true))
         }
         _ => None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::Rng as _;
 use tidegate_proto::NodeId;
 use tidegate_proto::v1::{HeartbeatResponse, NodeDown, NodeUp, command};
+use tidegate_raft_store::LEVEL;
 
 use super::Broken;
 use super::event::{Event, MS, Machine, Message, Micros, Process, Timer};
@@ -120,6 +121,7 @@ impl World {
             region: node.region.to_owned(),
             run: node.memory.run,
             torn: node.disk.torn && !self.is_broken(Broken::TornTails),
+            level: LEVEL,
         };
         self.propose(machine, command::Kind::NodeUp(up), Purpose::Announce);
     }

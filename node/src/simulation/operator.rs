@@ -7,6 +7,7 @@ use tidegate_proto::v1::{
     NodeJoin, NodeRemove, NodeState, ShardId, ShardSpec, ShardsDiscovered, SinkRef, command,
     outcome,
 };
+use tidegate_raft_store::LEVEL;
 
 use super::event::{Event, MS, Machine};
 use super::faults::Fault;
@@ -75,7 +76,8 @@ impl World {
         let machine = self.nodes.len();
         let (name, address) = (format!("n{machine}"), Node::address(machine));
         let region = if self.one_in(3) { "b" } else { "a" };
-        let join = NodeJoin { name, address, region: region.to_owned(), learner: false };
+        let (learner, level) = (false, LEVEL);
+        let join = NodeJoin { name, address, region: region.to_owned(), learner, level };
         let id = NodeId(self.write(command::Kind::NodeJoin(join)));
         // Clocks differ by up to 4 in a hundred.
         let rate = self.rng.random_range(960..=1040);

@@ -14,7 +14,7 @@ impl State {
         if let Some(cluster) = &self.cluster {
             return Err(exists(format!("this is cluster {} already", cluster.id)));
         }
-        self.cluster = Some(Cluster { id: command.cluster_id, created_ms: at.ms });
+        self.cluster = Some(Cluster { id: command.cluster_id, created_ms: at.ms, level: 0 });
         self.touch(Row::Cluster);
         Ok(done())
     }

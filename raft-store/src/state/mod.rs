@@ -9,6 +9,7 @@ mod cluster;
 mod copies;
 mod exports;
 mod gaps;
+mod level;
 mod nodes;
 mod outcome;
 mod rows;
@@ -22,6 +23,7 @@ use tidegate_proto::v1::{
     Cluster, Command, Export, Gap, ManyOutcomes, Node, Outcome, Shard, ShardId,
 };
 
+pub use self::level::LEVEL;
 use crate::keys::Row;
 use crate::types::COMMAND_VERSION;
 
@@ -90,8 +92,13 @@ impl State {
     }
 
     fn apply_one(&mut self, at: At, kind: Kind) -> Outcome {
+        let level = level::needed(&kind);
         match self.decide(at, kind) {
-            Ok(outcome) | Err(outcome) => outcome,
+            Ok(outcome) => {
+                self.uses(level);
+                outcome
+            }
+            Err(refusal) => refusal,
         }
     }
 

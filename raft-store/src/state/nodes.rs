@@ -23,6 +23,7 @@ impl State {
         if command.name.is_empty() || command.address.is_empty() {
             return Err(invalid("a node needs a name and an address"));
         }
+        self.admits(command.level)?;
         if let Some(known) = self.nodes.values().find(|node| node.name == command.name) {
             if known.state() == NodeState::Joining && known.address == command.address {
                 return Ok(created(known.id));
@@ -42,6 +43,7 @@ impl State {
             state: NodeState::Joining.into(),
             since_ms: at.ms,
             learner: command.learner,
+            level: command.level,
             ..Node::default()
         };
         self.nodes.insert(id, node);
@@ -53,6 +55,7 @@ impl State {
         if command.address.is_empty() {
             return Err(invalid("a node that is up has an address"));
         }
+        self.admits(command.level)?;
         let node = self.nodes.get_mut(&command.node).ok_or_else(|| no_node(command.node))?;
         if node.state() != NodeState::Up || node.run != command.run {
             node.since_ms = at.ms;
@@ -62,6 +65,7 @@ impl State {
         node.run = command.run;
         node.address = command.address;
         node.region = command.region;
+        node.level = command.level;
         self.touch(Row::Node(command.node));
         if another {
             self.forget_run(command.node, command.torn);

@@ -16,6 +16,7 @@ mod copies;
 mod exports;
 mod fold;
 mod gaps;
+mod level;
 mod nodes;
 mod shards;
 mod snapshots;
@@ -102,18 +103,19 @@ fn join(name: &str) -> Kind {
         name: name.to_owned(),
         address,
         region: "eu".to_owned(),
+        level: LEVEL,
         ..NodeJoin::default()
     })
 }
 
 fn torn(node: u64, run: u64) -> Kind {
     let address = "here:7400".to_owned();
-    Kind::NodeUp(NodeUp { node, address, run, torn: true, ..NodeUp::default() })
+    Kind::NodeUp(NodeUp { node, address, run, torn: true, level: LEVEL, ..NodeUp::default() })
 }
 
 fn up(node: u64, run: u64) -> Kind {
     let (address, region) = ("new:7400".to_owned(), "us".to_owned());
-    Kind::NodeUp(NodeUp { node, address, region, run, torn: false })
+    Kind::NodeUp(NodeUp { node, address, region, run, torn: false, level: LEVEL })
 }
 
 fn put(name: &str, sinks: &[&str], replaces: u64) -> Kind {
