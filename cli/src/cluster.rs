@@ -122,11 +122,12 @@ impl Cluster {
         Ok(answer.await?.moves)
     }
 
-    /// Keeps work off a node, or lets it have some again.
+    /// Keeps work off a node, or lets it have some again. Asked while nodes restart, so an
+    /// election is waited for.
     pub(crate) async fn cordon(&mut self, node: &str, cordoned: bool) -> Result<()> {
         let request = || CordonNodeRequest { node: node.to_owned(), cordoned };
-        let answer = self.endpoints.ask(|it| async { admin(it).cordon_node(request()).await });
-        answer.await.map(|_| ())
+        let call = |it| async { admin(it).cordon_node(request()).await };
+        self.endpoints.ask_patiently(call).await.map(|_| ())
     }
 
     /// Takes a node without work out of the cluster.
