@@ -78,7 +78,7 @@ impl Bench {
 
     /// Writes a table of its own beside the report.
     pub(crate) fn write(&self, name: &str, text: &str) -> Outcome<()> {
-        Ok(std::fs::write(self.report.beside(name), text)?)
+        self.report.write_beside(name, text)
     }
 
     pub(crate) fn say(&self, text: &str) {

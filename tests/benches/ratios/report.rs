@@ -48,9 +48,10 @@ impl Report {
         Ok(Self { folder, machine, measured, lines })
     }
 
-    /// Where a table of its own lies.
-    pub(crate) fn beside(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+    /// Writes a table of its own, with what it was measured on.
+    pub(crate) fn write_beside(&self, name: &str, table: &str) -> Outcome<()> {
+        let text = format!("{table}\nMeasured {} on {}.\n", self.measured, self.machine);
+        Ok(std::fs::write(self.folder.join(name), text)?)
     }
 
     #[expect(clippy::print_stdout, reason = "this is a program for a terminal")]

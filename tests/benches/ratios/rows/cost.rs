@@ -108,7 +108,7 @@ async fn measure(bench: &mut Bench, what: &str, exports: &[String]) -> Outcome<C
     let cost = Cost {
         what: what.to_owned(),
         ready,
-        in_sync: float(whole(&shards)) / float(wanted.max(1)) * 100.0,
+        in_sync: 100.0 - float(wanted - whole(&shards)) / float(wanted.max(1)) * 100.0,
         leader: used[0],
         others: used[1..].iter().sum::<f64>() / float(used.len() - 1),
         kib: float(bytes_after - bytes) / 1024.0 / seconds,
