@@ -4,11 +4,11 @@ use tidegate_proto::v1::admin_client::AdminClient;
 use tidegate_proto::v1::{
     ApplyRequest, CancelSnapshotRequest, Check, CordonNodeRequest, DeleteExportRequest,
     DoctorRequest, Export, ExportState, Gap, ListExportsRequest, ListGapsRequest, ListNodesRequest,
-    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse,
+    ListNodesResponse, ListShardsRequest, ListShardsResponse, MoveShardRequest,
     PauseSnapshotRequest, PlanRebalanceRequest, PlanRequest, PlanResponse, PlannedMove,
     PromoteNodeRequest, Rate, RemoveNodeRequest, RepairGapRequest, SetExportRateRequest,
-    SetExportStateRequest, SetPositionRequest, SetPositionResponse, SplitShardRequest,
-    SplitShardResponse, StartSnapshotRequest, StatusRequest, StatusResponse,
+    SetExportStateRequest, SetPositionRequest, ShardStep, SplitShardRequest, StartSnapshotRequest,
+    StatusRequest, StatusResponse,
 };
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -95,7 +95,7 @@ impl Cluster {
     pub(crate) async fn move_shard(
         &mut self,
         request: MoveShardRequest,
-    ) -> Result<Streaming<MoveShardResponse>> {
+    ) -> Result<Streaming<ShardStep>> {
         self.endpoints.ask(|it| async { admin(it).move_shard(request.clone()).await }).await
     }
 
@@ -103,7 +103,7 @@ impl Cluster {
     pub(crate) async fn split_shard(
         &mut self,
         request: SplitShardRequest,
-    ) -> Result<Streaming<SplitShardResponse>> {
+    ) -> Result<Streaming<ShardStep>> {
         self.endpoints.ask(|it| async { admin(it).split_shard(request.clone()).await }).await
     }
 
@@ -111,7 +111,7 @@ impl Cluster {
     pub(crate) async fn set_position(
         &mut self,
         request: SetPositionRequest,
-    ) -> Result<Streaming<SetPositionResponse>> {
+    ) -> Result<Streaming<ShardStep>> {
         self.endpoints.ask(|it| async { admin(it).set_position(request.clone()).await }).await
     }
 

@@ -2,11 +2,11 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use tidegate_proto::v1::{SetPositionRequest, SetPositionResponse, Shard};
+use tidegate_proto::v1::{SetPositionRequest, Shard};
 
 use crate::args::Common;
 use crate::cluster::Cluster;
-use crate::commands::receipt::{Receipt, Step};
+use crate::commands::receipt::Receipt;
 use crate::commands::shard::{export_and_shard, find};
 use crate::failure::Result;
 use crate::output::{self, Format};
@@ -137,11 +137,7 @@ async fn set(mut cluster: Cluster, request: SetPositionRequest, common: &Common)
     }
     let shard = format!("{export}/{name}");
     let answers = cluster.set_position(request).await?;
-    let step = |answer| {
-        let SetPositionResponse { step, after_us, epoch } = answer;
-        Step { step, after_us, epoch }
-    };
-    Receipt::take(shard, answers, step, common.output).await?.show(common.output)
+    Receipt::take(shard, answers, common.output).await?.show(common.output)
 }
 
 fn table(positions: &[PositionView]) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tidegate_proto::v1::ShardStep;
 use tonic::Streaming;
 
 use crate::failure::{Failure, Result};
@@ -18,20 +19,19 @@ pub(super) struct Receipt {
 
 /// Something that has happened.
 #[derive(Debug, Serialize)]
-pub(super) struct Step {
-    pub(super) step: String,
+struct Step {
+    step: String,
     /// Microseconds since the start.
-    pub(super) after_us: u64,
+    after_us: u64,
     /// The shard's epoch then.
-    pub(super) epoch: u64,
+    epoch: u64,
 }
 
 impl Receipt {
     /// Takes all steps; for people, prints each as it happens.
-    pub(super) async fn take<T>(
+    pub(super) async fn take(
         shard: String,
-        mut answers: Streaming<T>,
-        step: impl Fn(T) -> Step,
+        mut answers: Streaming<ShardStep>,
         format: Format,
     ) -> Result<Self> {
         let mut steps = Vec::new();
@@ -45,7 +45,8 @@ impl Receipt {
                 }
                 Err(status) => return Err(Failure::failed(status.message())),
             };
-            let step = step(answer);
+            let ShardStep { step, after_us, epoch } = answer;
+            let step = Step { step, after_us, epoch };
             if format == Format::Table {
                 let after = time::duration(Duration::from_micros(step.after_us));
                 output::line(&format!("{after:>9}  epoch {}  {}", step.epoch, step.step))?;

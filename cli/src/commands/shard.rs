@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
-use tidegate_proto::v1::{
-    MoveShardRequest, MoveShardResponse, SplitShardRequest, SplitShardResponse,
-};
+use tidegate_proto::v1::{MoveShardRequest, SplitShardRequest};
 
 use crate::cluster::Cluster;
 use crate::commands::rebalance;
-use crate::commands::receipt::{Receipt, Step};
+use crate::commands::receipt::Receipt;
 use crate::failure::{Failure, Result};
 use crate::human;
 use crate::output::{self, Format};
@@ -131,11 +129,7 @@ pub(super) async fn move_shard(
 ) -> Result<Receipt> {
     let shard = format!("{}/{}", request.export, request.shard);
     let answers = cluster.move_shard(request).await?;
-    let step = |answer| {
-        let MoveShardResponse { step, after_us, epoch } = answer;
-        Step { step, after_us, epoch }
-    };
-    Receipt::take(shard, answers, step, format).await
+    Receipt::take(shard, answers, format).await
 }
 
 async fn split_shard(
@@ -146,11 +140,7 @@ async fn split_shard(
 ) -> Result<Receipt> {
     let named = format!("{export}/{shard}");
     let answers = cluster.split_shard(SplitShardRequest { export, shard }).await?;
-    let step = |answer| {
-        let SplitShardResponse { step, after_us, epoch } = answer;
-        Step { step, after_us, epoch }
-    };
-    Receipt::take(named, answers, step, format).await
+    Receipt::take(named, answers, format).await
 }
 
 /// A shard by its name or number, and when the node that answered looked.

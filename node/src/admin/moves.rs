@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use tidegate_proto::v1::{
-    Assign, MoveShard, MoveShardRequest, MoveShardResponse, Shard, ShardId, command, outcome,
-};
+use tidegate_proto::v1::{Assign, MoveShard, MoveShardRequest, Shard, ShardId, command, outcome};
 use tidegate_raft_store::State;
 use tonic::Status;
 
@@ -47,7 +45,7 @@ pub(super) fn resolve(state: &State, request: &MoveShardRequest) -> Result<Move,
 pub(super) async fn carry_out(
     control: &Control,
     mut plan: Move,
-    steps: &Steps<MoveShardResponse>,
+    steps: &Steps,
 ) -> Result<(), Status> {
     let id = plan.id;
     if plan.reader != 0 && entry(control, id)?.reader != plan.reader {
@@ -67,44 +65,40 @@ pub(super) async fn carry_out(
         };
         propose(control, command::Kind::Assign(command)).await?;
         plan.epoch = shard.epoch + 1;
-        tell(steps, "assigned to the new writers", plan.epoch).await;
+        steps.tell("assigned to the new writers", plan.epoch).await;
     }
     let epoch = plan.epoch;
     let capturing = |shard: &Shard| shard.captured.as_ref().is_some_and(|at| at.epoch >= epoch);
     until(control, id, capturing).await?;
-    tell(steps, "captures under the new epoch", epoch).await;
+    steps.tell("captures under the new epoch", epoch).await;
     let delivering = |shard: &Shard| {
         let recent = |sink| shard.delivered.get(sink).is_some_and(|at| at.epoch >= epoch);
         shard.writers.keys().all(recent)
     };
     until(control, id, delivering).await?;
-    tell(steps, "delivers to every sink under the new epoch", epoch).await;
+    steps.tell("delivers to every sink under the new epoch", epoch).await;
     Ok(())
 }
 
 /// Moves the reader; the epoch it has then.
-async fn move_reader(
-    control: &Control,
-    plan: &Move,
-    steps: &Steps<MoveShardResponse>,
-) -> Result<u64, Status> {
+async fn move_reader(control: &Control, plan: &Move, steps: &Steps) -> Result<u64, Status> {
     let Move { id, epoch, reader: to, .. } = *plan;
     let number = ask(control, plan).await?;
     // This node may apply it a moment later than the leader.
     until(control, id, |shard| shard.moves >= number || shard.epoch > epoch).await?;
-    tell(steps, "the move is recorded", epoch).await;
+    steps.tell("the move is recorded", epoch).await;
     let goes_on =
         |shard: &Shard| (shard.epoch, shard.moves, shard.moving_to) == (epoch, number, to);
     let ready = |shard: &Shard| shard.in_sync.contains(&to) || !goes_on(shard);
     let shard = until(control, id, ready).await?;
     if goes_on(&shard) || shard.reader == to {
-        tell(steps, "the new reader's copy is in sync", epoch).await;
+        steps.tell("the new reader's copy is in sync", epoch).await;
     }
     let shard = until(control, id, |shard| !goes_on(shard)).await?;
     if shard.reader != to {
         return Err(control.read(|state| given_up(state, &shard, number)));
     }
-    tell(steps, "assigned to the new reader", shard.epoch).await;
+    steps.tell("assigned to the new reader", shard.epoch).await;
     Ok(shard.epoch)
 }
 
@@ -117,11 +111,6 @@ async fn ask(control: &Control, plan: &Move) -> Result<u64, Status> {
         Some(outcome::Kind::Created(created)) => Ok(created.id),
         _ => Err(Status::internal("the move got no number")),
     }
-}
-
-async fn tell(steps: &Steps<MoveShardResponse>, step: &str, epoch: u64) {
-    let step = step.to_owned();
-    steps.tell(|after_us| MoveShardResponse { step, after_us, epoch }).await;
 }
 
 /// Why the move of this number is over and the shard not where it was to go.

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_proto::BatchBuilder;
-use tidegate_proto::v1::{
-    SetPosition, SetPositionRequest, SetPositionResponse, Shard, ShardId, ShardSpec, command,
-};
+use tidegate_proto::v1::{SetPosition, SetPositionRequest, Shard, ShardId, ShardSpec, command};
 use tidegate_raft_store::State;
 use tokio::time::Instant;
 use tonic::Status;
@@ -68,11 +66,8 @@ pub(super) fn resolve(state: &State, request: SetPositionRequest) -> Result<Want
 pub(super) async fn carry_out(
     control: &Control,
     wanted: Wanted,
-    steps: &Steps<SetPositionResponse>,
+    steps: &Steps,
 ) -> Result<(), Status> {
-    let tell = async |step: String, epoch: u64| {
-        steps.tell(|after_us| SetPositionResponse { step, after_us, epoch }).await;
-    };
     let Wanted { id, epoch, spec, replaces, file, request } = wanted;
     let SetPositionRequest { export, position, reason, resnapshot, .. } = request;
     if resnapshot {
@@ -83,7 +78,7 @@ pub(super) async fn carry_out(
         true => source.anchor(&spec).await.map_err(|error| status(&error))?.position,
         false => checked(&*source, &spec, position).await?,
     };
-    tell("the source can go on from there".to_owned(), epoch).await;
+    steps.tell("the source can go on from there", epoch).await;
     let repair = match (resnapshot, source.traits().rows) {
         (true, _) => "",
         (false, Rows::Chunked) => "none was asked for when the position was set",
@@ -94,13 +89,13 @@ pub(super) async fn carry_out(
     propose(control, command::Kind::SetPosition(command)).await?;
     let set = until(control, id, |shard| shard.position_set > replaces).await?;
     let number = set.position_set;
-    tell(format!("recorded as gap {number}"), set.epoch).await;
+    steps.tell(format!("recorded as gap {number}"), set.epoch).await;
     let there = until(control, id, |shard| went_to(shard) >= number).await?;
     let sequence = there.captured.as_ref().map_or(0, |at| at.sequence);
-    tell(format!("captured from there on, sequence {sequence} by now"), there.epoch).await;
+    steps.tell(format!("captured from there on, sequence {sequence} by now"), there.epoch).await;
     if resnapshot {
         let step = format!("snapshot {} reads all rows again beside the stream", there.round);
-        tell(step, there.epoch).await;
+        steps.tell(step, there.epoch).await;
     }
     Ok(())
 }

@@ -10,16 +10,14 @@ use tidegate_proto::v1::{
     CordonNodeRequest, CordonNodeResponse, DeleteExportRequest, DeleteExportResponse,
     DoctorRequest, DoctorResponse, ExportDelete, ExportSetRate, ExportSetState, ListExportsRequest,
     ListExportsResponse, ListGapsRequest, ListGapsResponse, ListNodesRequest, ListNodesResponse,
-    ListShardsRequest, ListShardsResponse, MoveShardRequest, MoveShardResponse, NodeCordon,
-    NodePromote, NodeRemove, PauseSnapshotRequest, PauseSnapshotResponse, PlanRebalanceRequest,
-    PlanRebalanceResponse, PlanRequest, PlanResponse, PromoteNodeRequest, PromoteNodeResponse,
-    Refused, RefusedKind, RemoveNodeRequest, RemoveNodeResponse, RepairGapRequest,
-    RepairGapResponse, SetExportRateRequest, SetExportRateResponse, SetExportStateRequest,
-    SetExportStateResponse, SetPositionRequest, SetPositionResponse, SplitShardRequest,
-    SplitShardResponse, StartSnapshotRequest, StartSnapshotResponse, StatusRequest, StatusResponse,
-    command, outcome,
+    ListShardsRequest, ListShardsResponse, MoveShardRequest, NodeCordon, NodePromote, NodeRemove,
+    PauseSnapshotRequest, PauseSnapshotResponse, PlanRebalanceRequest, PlanRebalanceResponse,
+    PlanRequest, PlanResponse, PromoteNodeRequest, PromoteNodeResponse, Refused, RefusedKind,
+    RemoveNodeRequest, RemoveNodeResponse, RepairGapRequest, RepairGapResponse,
+    SetExportRateRequest, SetExportRateResponse, SetExportStateRequest, SetExportStateResponse,
+    SetPositionRequest, SplitShardRequest, StartSnapshotRequest, StartSnapshotResponse,
+    StatusRequest, StatusResponse, command, outcome,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::admin::balance;
@@ -30,7 +28,7 @@ use crate::admin::plan;
 use crate::admin::position;
 use crate::admin::snapshots;
 use crate::admin::split;
-use crate::admin::steps::Steps;
+use crate::admin::steps::{Steps, Told};
 use crate::clock;
 use crate::control::Control;
 use crate::control::status;
@@ -179,7 +177,7 @@ impl Admin for AdminService {
         }))
     }
 
-    type MoveShardStream = ReceiverStream<Result<MoveShardResponse, Status>>;
+    type MoveShardStream = Told;
 
     async fn move_shard(
         &self,
@@ -187,15 +185,13 @@ impl Admin for AdminService {
     ) -> Answer<Self::MoveShardStream> {
         let request = request.into_inner();
         let plan = self.control.read(|state| moves::resolve(state, &request))?;
-        let (steps, stream) = Steps::begin();
         let control = self.control.clone();
-        tokio::spawn(async move {
-            steps.end(moves::carry_out(&control, plan, &steps).await).await;
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(Steps::of(|steps| async move {
+            moves::carry_out(&control, plan, &steps).await
+        })))
     }
 
-    type SplitShardStream = ReceiverStream<Result<SplitShardResponse, Status>>;
+    type SplitShardStream = Told;
 
     async fn split_shard(
         &self,
@@ -203,15 +199,13 @@ impl Admin for AdminService {
     ) -> Answer<Self::SplitShardStream> {
         let request = request.into_inner();
         let plan = self.control.read(|state| split::resolve(state, &request))?;
-        let (steps, stream) = Steps::begin();
         let control = self.control.clone();
-        tokio::spawn(async move {
-            steps.end(split::carry_out(&control, plan, &steps).await).await;
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(Steps::of(|steps| async move {
+            split::carry_out(&control, plan, &steps).await
+        })))
     }
 
-    type SetPositionStream = ReceiverStream<Result<SetPositionResponse, Status>>;
+    type SetPositionStream = Told;
 
     async fn set_position(
         &self,
@@ -219,12 +213,10 @@ impl Admin for AdminService {
     ) -> Answer<Self::SetPositionStream> {
         let request = request.into_inner();
         let wanted = self.control.read(|state| position::resolve(state, request))?;
-        let (steps, stream) = Steps::begin();
         let control = self.control.clone();
-        tokio::spawn(async move {
-            steps.end(position::carry_out(&control, wanted, &steps).await).await;
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(Steps::of(|steps| async move {
+            position::carry_out(&control, wanted, &steps).await
+        })))
     }
 
     async fn plan_rebalance(

@@ -1,8 +1,6 @@
 //! Splitting a shard, step by step.
 
-use tidegate_proto::v1::{
-    Shard, ShardId, ShardSpec, SplitShard, SplitShardRequest, SplitShardResponse, command,
-};
+use tidegate_proto::v1::{Shard, ShardId, ShardSpec, SplitShard, SplitShardRequest, command};
 use tidegate_raft_store::State;
 use tonic::Status;
 
@@ -35,37 +33,30 @@ pub(super) fn resolve(state: &State, request: &SplitShardRequest) -> Result<Spli
 }
 
 /// Carries a split out and tells each step.
-pub(super) async fn carry_out(
-    control: &Control,
-    plan: Split,
-    steps: &Steps<SplitShardResponse>,
-) -> Result<(), Status> {
-    let tell = async |step: String, epoch: u64| {
-        steps.tell(|after_us| SplitShardResponse { step, after_us, epoch }).await;
-    };
+pub(super) async fn carry_out(control: &Control, plan: Split, steps: &Steps) -> Result<(), Status> {
     let source = source(&plan.file).await.map_err(|error| status(&error))?;
     let children = source.split(&plan.spec).map_err(|error| status(&error))?;
     let names: Vec<String> = children.iter().map(|child| child.name.clone()).collect();
     let (id, epoch) = (plan.id, plan.epoch);
     let command = SplitShard { shard: Some(id), epoch, children: children.into() };
     propose(control, command::Kind::SplitShard(command)).await?;
-    tell(format!("the split is recorded: {}", names.join(", ")), epoch).await;
+    steps.tell(format!("the split is recorded: {}", names.join(", ")), epoch).await;
     let ended = until(control, id, |shard| {
         shard.captured.as_ref().and_then(|at| at.progress.as_ref()).is_some_and(|it| it.ended)
     });
     let ended = ended.await?;
     let last = ended.captured.as_ref().map_or(0, |at| at.sequence);
-    tell(format!("captured to its end, sequence {last}"), ended.epoch).await;
+    steps.tell(format!("captured to its end, sequence {last}"), ended.epoch).await;
     for name in names {
         let child = child(control, id, &name)?;
         let begun = until(control, child, |shard| shard.anchor.is_some()).await?;
-        tell(format!("{name} goes on from there"), begun.epoch).await;
+        steps.tell(format!("{name} goes on from there"), begun.epoch).await;
     }
     let delivered =
         until(control, id, |shard| shard.delivered.values().all(|at| at.sequence >= last));
     delivered.await?;
     let epoch = entry(control, id)?.epoch;
-    tell("every sink has all of it; its children are delivered".to_owned(), epoch).await;
+    steps.tell("every sink has all of it; its children are delivered", epoch).await;
     Ok(())
 }
 

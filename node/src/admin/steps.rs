@@ -1,10 +1,12 @@
 //! Long work on a shard, told step by step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_proto::v1::{Shard, ShardId, command};
+use tidegate_proto::v1::{Shard, ShardId, ShardStep, command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::control::Control;
@@ -16,32 +18,37 @@ const STEPS_MAX: usize = 16;
 /// move may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// The steps of one call, as they are made; an error ends them.
+pub(super) type Told = ReceiverStream<Result<ShardStep, Status>>;
+
 /// Where the steps of one call are told.
 #[derive(Debug)]
-pub(super) struct Steps<T> {
+pub(super) struct Steps {
     started: Instant,
-    answers: mpsc::Sender<Result<T, Status>>,
+    answers: mpsc::Sender<Result<ShardStep, Status>>,
 }
 
-impl<T> Steps<T> {
-    /// Steps from now on, and who takes them.
-    pub(super) fn begin() -> (Self, mpsc::Receiver<Result<T, Status>>) {
-        let (answers, taken) = mpsc::channel(STEPS_MAX);
-        (Self { started: Instant::now(), answers }, taken)
+impl Steps {
+    /// Begins work that tells its steps. It goes on if whoever asked hangs up.
+    pub(super) fn of<F>(work: impl FnOnce(Arc<Self>) -> F) -> Told
+    where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let (answers, told) = mpsc::channel(STEPS_MAX);
+        let work = work(Arc::new(Self { started: Instant::now(), answers: answers.clone() }));
+        tokio::spawn(async move {
+            if let Err(error) = work.await {
+                drop(answers.send(Err(error)).await);
+            }
+        });
+        ReceiverStream::new(told)
     }
 
-    /// Tells a step, made from the microseconds since the call. Whoever asked may
-    /// have hung up.
-    pub(super) async fn tell(&self, step: impl FnOnce(u64) -> T) {
+    /// Tells a step of a shard that is in `epoch`.
+    pub(super) async fn tell(&self, step: impl Into<String>, epoch: u64) {
         let after_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        drop(self.answers.send(Ok(step(after_us))).await);
-    }
-
-    /// Tells how it ended, if badly.
-    pub(super) async fn end(&self, outcome: Result<(), Status>) {
-        if let Err(error) = outcome {
-            drop(self.answers.send(Err(error)).await);
-        }
+        let step = ShardStep { step: step.into(), after_us, epoch };
+        drop(self.answers.send(Ok(step)).await);
     }
 }
 
