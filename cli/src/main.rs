@@ -9,6 +9,7 @@ mod cluster;
 mod commands;
 mod connect;
 mod failure;
+mod hex;
 mod human;
 mod output;
 mod positions;

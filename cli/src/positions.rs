@@ -1,5 +1,7 @@
 //! How positions are written down.
 
+use crate::hex;
+
 /// What stands before hexadecimal digits.
 const HEX: &str = "hex:";
 
@@ -7,10 +9,7 @@ const HEX: &str = "hex:";
 pub(crate) fn text(position: &[u8]) -> String {
     match std::str::from_utf8(position) {
         Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => text.to_owned(),
-        Ok(_) | Err(_) => {
-            let digits: String = position.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{HEX}{digits}")
-        }
+        Ok(_) | Err(_) => format!("{HEX}{}", hex::encode(position)),
     }
 }
 
@@ -20,15 +19,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u8>, String> {
         return Err("a position must not be empty".to_owned());
     }
     let Some(digits) = text.strip_prefix(HEX) else { return Ok(text.as_bytes().to_vec()) };
-    let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
-    let bytes = bytes.filter(|bytes| !bytes.is_empty());
-    bytes.ok_or_else(|| "behind hex: stands an even number of hexadecimal digits".to_owned())
-}
-
-fn byte(digits: &[u8]) -> Option<u8> {
-    let [high, low] = digits else { return None };
-    let value = |digit: u8| char::from(digit).to_digit(16);
-    u8::try_from(value(*high)? << 4 | value(*low)?).ok()
+    let why = "behind hex: stands an even number of hexadecimal digits";
+    hex::decode(digits).ok_or_else(|| why.to_owned())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::commands::feed::token::{self, Place};
 use crate::commands::feed::{LineFormat, Op, TailArgs};
 use crate::connect::Endpoints;
 use crate::failure::{Failure, Result};
+use crate::hex;
 use crate::output;
 
 /// Prints changes until the feed ends, the reader of our output leaves, or a
@@ -80,7 +81,7 @@ impl Reached {
 
     fn tell(&self) {
         if let Some(token) = &self.token {
-            output::note(&format!("token: {}", token::encode(token)));
+            output::note(&format!("token: {}", hex::encode(token)));
         }
     }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use tidegate_proto::Token;
 
 use crate::failure::{Failure, Result};
+use crate::hex;
 
 /// Where a subscriber begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,24 +34,9 @@ impl FromStr for Place {
     }
 }
 
-/// A token as text: lower-case hexadecimal.
-pub(super) fn encode(token: &[u8]) -> String {
-    token.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The token that [`encode`] made `text` of; `None` if it is none, or was
-/// changed since.
+/// The token that was written as `text`; `None` if it is none, or was changed since.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim().as_bytes();
-    if digits.is_empty() || !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let byte = |pair: &[u8]| {
-        let pair = str::from_utf8(pair).ok().filter(|it| !it.starts_with('+'))?;
-        u8::from_str_radix(pair, 16).ok()
-    };
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(byte).collect::<Option<_>>()?;
-    Token::decode(&bytes).is_ok().then_some(bytes)
+    hex::decode(text.trim()).filter(|bytes| Token::decode(bytes).is_ok())
 }
 
 /// The token kept in `path`; `None` while there is no such file.
@@ -75,7 +61,7 @@ pub(super) fn save(path: &Path, token: &[u8]) -> Result<()> {
     let new = Path::new(&name);
     let write = || {
         let mut file = std::fs::File::create(new)?;
-        file.write_all(encode(token).as_bytes())?;
+        file.write_all(hex::encode(token).as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_data()?;
         std::fs::rename(new, path)
@@ -100,15 +86,15 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_from_its_text() {
-        assert_eq!(decode(&encode(&token())), Some(token()));
-        let text = encode(&token());
+        assert_eq!(decode(&hex::encode(&token())), Some(token()));
+        let text = hex::encode(&token());
         assert_eq!(text.parse(), Ok(Place::Behind(token())));
         assert_eq!("latest".parse(), Ok(Place::Latest));
     }
 
     #[test]
     fn a_token_that_was_cut_or_changed_is_refused() {
-        let text = encode(&token());
+        let text = hex::encode(&token());
         for bad in [&text[..text.len() - 2], &text[1..], "", "zz", "+1", "oldest", "é1"] {
             assert_eq!(decode(bad), None, "{bad}");
         }
