@@ -19,25 +19,22 @@ impl State {
             return Err(invalid("a gap must say how it came about"));
         }
         let id = gap.shard.unwrap_or_default();
-        let number = self.fenced_shard(id, gap.epoch)?.gaps + 1;
+        self.fenced_shard(id, gap.epoch)?;
         if let Some(known) = self.gaps_of(id).find(|known| is_repeat(known, &gap)) {
             return Err(exists(format!("this is gap {} of shard {id} already", known.number)));
         }
-        gap.number = number;
         if gap.at_ms == 0 {
             gap.at_ms = at.ms;
         }
         let shard = self.fenced_shard(id, gap.epoch)?;
-        shard.gaps = number;
+        shard.gaps += 1;
+        gap.number = shard.gaps;
         match policy {
             GapPolicy::Resnapshot => gap.round = ask_again(shard),
             GapPolicy::Accept => "accepted by the export's file".clone_into(&mut gap.repair),
             GapPolicy::Pause | GapPolicy::Unspecified => {}
         }
-        self.gaps.insert((id, number), gap);
-        self.touch(Row::Shard(id));
-        self.touch(Row::Gap(id, number));
-        Ok(created(number))
+        Ok(self.add_gap(gap))
     }
 
     /// Answered with the number of the gap that records it, a repeat too. Lets a shard
@@ -63,14 +60,13 @@ impl State {
         }
         let captured = shard.captured.clone().unwrap_or_default();
         let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
-        let number = shard.gaps + 1;
-        shard.gaps = number;
-        shard.position_set = number;
+        shard.gaps += 1;
+        shard.position_set = shard.gaps;
         shard.failure.clear();
         let round = if repair.is_empty() { ask_again(shard) } else { 0 };
         let gap = Gap {
             shard: Some(id),
-            number,
+            number: shard.gaps,
             kind: GapKind::PositionSet.into(),
             after: captured.sequence,
             upto: captured.sequence,
@@ -82,10 +78,16 @@ impl State {
             round,
             position,
         };
+        Ok(self.add_gap(gap))
+    }
+
+    /// Keeps it under the number it has; gives that.
+    fn add_gap(&mut self, gap: Gap) -> Outcome {
+        let (id, number) = (gap.shard.unwrap_or_default(), gap.number);
         self.gaps.insert((id, number), gap);
         self.touch(Row::Shard(id));
         self.touch(Row::Gap(id, number));
-        Ok(created(number))
+        created(number)
     }
 
     pub(super) fn repair_gap(&mut self, command: RepairGap) -> Verdict {
