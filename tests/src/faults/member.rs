@@ -1,6 +1,6 @@
 //! Nodes whose disk is lost or damaged, and nodes that take their place.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -136,21 +136,24 @@ async fn ended(arena: &mut Arena, node: usize) -> Outcome<ExitStatus> {
     }
 }
 
-/// A write-ahead log of a folder is long enough for that.
-fn can_turn_over(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else { return false };
-    let logs = entries.flatten().filter(|it| it.path().extension().is_some_and(|it| it == "log"));
-    logs.filter_map(|log| log.metadata().ok()).any(|log| log.len() > LOG_BYTES_MIN)
+/// The write-ahead logs of a folder.
+fn logs(folder: &Path) -> Outcome<Vec<PathBuf>> {
+    let paths = std::fs::read_dir(folder)?.map(|entry| entry.map(|it| it.path()));
+    let mut paths = paths.collect::<Result<Vec<_>, _>>()?;
+    paths.retain(|path| path.extension().is_some_and(|it| it == "log"));
+    Ok(paths)
 }
 
-/// Turns over bytes all through the write-ahead logs of a folder. Returns how many.
+/// One of them is long enough to be damaged.
+fn can_turn_over(folder: &Path) -> bool {
+    let logs = logs(folder).unwrap_or_default().into_iter();
+    logs.filter_map(|it| it.metadata().ok()).any(|log| log.len() > LOG_BYTES_MIN)
+}
+
+/// Turns over bytes all through them. Returns how many.
 fn turn_over(folder: &Path) -> Outcome<usize> {
     let mut turned = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|it| it != "log") {
-            continue;
-        }
+    for path in logs(folder)? {
         let mut bytes = std::fs::read(&path)?;
         let end = bytes.len().saturating_sub(MARGIN).max(MARGIN);
         let inner = bytes.get_mut(MARGIN..end).unwrap_or_default();

@@ -22,3 +22,14 @@ pub(crate) fn sequences(followed: &Path) -> BTreeMap<String, Vec<u64>> {
     }
     seen
 }
+
+/// The numbers of the gaps whose marks a subscriber got. What was read again follows its
+/// mark.
+pub(crate) fn marks(followed: &Path) -> Vec<u64> {
+    changes(followed).iter().filter_map(mark).collect()
+}
+
+/// The number of the gap that a change is the mark of.
+pub(crate) fn mark(change: &Value) -> Option<u64> {
+    (change["operation"] == "gap").then(|| change["document"]["gap"].as_u64().unwrap())
+}

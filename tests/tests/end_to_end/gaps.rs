@@ -11,7 +11,7 @@ use tidegate_tests::lake;
 use tidegate_tests::place::Place;
 
 use crate::dynamodb::{self, TABLE};
-use crate::followed::changes;
+use crate::followed::{changes, mark, marks};
 use crate::stage::{Stage, does, refused};
 
 const ITEMS: u32 = 200;
@@ -69,7 +69,7 @@ async fn what_no_stream_had_is_found_by_reading_the_table_again() {
     let select = "SELECT sequence FROM lake WHERE operation = 'gap' ORDER BY sequence";
     let in_feed: Vec<_> = changes(&followed)
         .iter()
-        .filter(|it| is_mark(it))
+        .filter(|it| mark(it).is_some())
         .map(|it| it["sequence"].clone())
         .collect();
     let marked = |it: &Cluster| {
@@ -77,18 +77,6 @@ async fn what_no_stream_had_is_found_by_reading_the_table_again() {
         rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>() == in_feed
     };
     cluster.until("the lake has the marks where the feed had them", marked).await;
-}
-
-/// The numbers of the gaps whose marks a feed has brought. What was read again follows
-/// its mark.
-fn marks(followed: &Path) -> Vec<u64> {
-    let changes = changes(followed);
-    let marks = changes.iter().filter(|it| is_mark(it));
-    marks.map(|it| it["document"]["gap"].as_u64().unwrap()).collect()
-}
-
-fn is_mark(change: &serde_json::Value) -> bool {
-    change["operation"] == "gap"
 }
 
 async fn put(client: &Client, numbers: std::ops::Range<u32>, version: u32) {

@@ -6,7 +6,7 @@ use std::process::Output;
 use serde_json::Value;
 use tidegate_tests::cluster::{Cluster, alone};
 
-use crate::followed::changes;
+use crate::followed::{changes, mark, marks};
 use crate::stage::{Stage, does, refused};
 
 const EXPORT: &str = "elsewhere";
@@ -135,15 +135,6 @@ async fn goes_ahead(positions: &Positions) -> usize {
     let has = positions.stage.lake(EXPORT).len();
     assert!(has < written, "the lake has {has} of {written}");
     written - has
-}
-
-/// The numbers of the gaps whose marks a feed has brought.
-fn marks(followed: &Path) -> Vec<u64> {
-    changes(followed).iter().filter_map(mark).collect()
-}
-
-fn mark(change: &Value) -> Option<u64> {
-    (change["operation"] == "gap").then(|| change["document"]["gap"].as_u64().unwrap())
 }
 
 /// How many changes followed a gap's mark; 0 before it is there.
