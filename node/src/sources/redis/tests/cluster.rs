@@ -133,14 +133,14 @@ impl ClusterReader {
     /// Reads all there is, until no slot is open, and compares it with what the cluster
     /// has.
     async fn matches(&mut self, cluster: &Cluster) {
-        let mut ends = Vec::new();
-        let mut wanted = Held::new();
-        for number in cluster.primaries().await {
-            let mut client = cluster.client(number).await;
-            wanted.extend(held(&mut client, 0).await);
-            ends.push((cluster.id(number).await, offset(&mut client).await.bytes));
-        }
         let patience = Instant::now() + PATIENCE;
+        let (wanted, ends) = loop {
+            match held_by_all(cluster).await {
+                Ok(all) => break all,
+                Err(why) => assert!(Instant::now() < patience, "a primary refuses: {why}"),
+            }
+            tokio::time::sleep(WAIT).await;
+        };
         loop {
             let places = self.places();
             let reached = |(id, end): &(String, u64)| matches!(places.get(id), Some((Position::At(at), _)) if at.bytes >= *end);
@@ -152,6 +152,17 @@ impl ClusterReader {
         }
         same(wanted, &self.memory);
     }
+}
+
+/// What all primaries have, and up to where each has told it.
+async fn held_by_all(cluster: &Cluster) -> Result<(Held, Vec<(String, u64)>), String> {
+    let (mut wanted, mut ends) = (Held::new(), Vec::new());
+    for number in cluster.primaries().await {
+        let mut client = cluster.client(number).await;
+        wanted.extend(held(&mut client, 0).await?);
+        ends.push((cluster.id(number).await, offset(&mut client).await.bytes));
+    }
+    Ok((wanted, ends))
 }
 
 /// Random commands over keys that come and go, and counters.

@@ -27,24 +27,25 @@ pub(super) async fn held_by(client: &mut RedisClient) -> Held {
     let mut wanted = Held::new();
     for db in 0..DATABASES {
         client.say(&format!("SELECT {db}")).await;
-        wanted.extend(held(client, db).await);
+        wanted.extend(held(client, db).await.unwrap());
     }
     client.say("SELECT 0").await;
     wanted
 }
 
-/// What a server has in the database that is selected.
-pub(super) async fn held(client: &mut RedisClient, db: u32) -> Held {
+/// What a server has in the database that is selected. A node of a cluster refuses to say
+/// while the cluster does not agree on who has what.
+pub(super) async fn held(client: &mut RedisClient, db: u32) -> Result<Held, String> {
     let mut held = Held::new();
-    for key in client.say("KEYS *").await.parts() {
+    for key in ask(client, &[b"KEYS", b"*"]).await?.parts() {
         let key = key.text();
         let named = (document::collection(db), document::key(&key).unwrap().as_bytes().to_vec());
         // It may have ended since.
-        if let Some(entry) = read(client, &key).await {
+        if let Some(entry) = read(client, &key).await? {
             held.insert(named, entry);
         }
     }
-    held
+    Ok(held)
 }
 
 /// Fails unless `wanted` is what was captured: each key with its value and expiry.
@@ -73,19 +74,26 @@ pub(super) fn same(mut wanted: Held, captured: &Memory) {
     assert!(found.is_empty(), "captured, and not there at {}: {found:?}", clock::now_ms());
 }
 
-/// When a key ends, less than 0 as a server says it, and how much it may be off.
-async fn end_of(client: &mut RedisClient, key: &[u8]) -> (i64, i64) {
-    if let Answer::Whole(ms) = client.call(&[b"PEXPIRETIME", key]).await {
-        return (ms, 0);
-    }
-    let Answer::Whole(left_ms) = client.call(&[b"PTTL", key]).await else { panic!("a time") };
-    (if left_ms < 0 { left_ms } else { clock::now_ms() + left_ms }, ABOUT_MS)
+/// The answer to a question, or why there is none.
+async fn ask(client: &mut RedisClient, words: &[&[u8]]) -> Result<Answer, String> {
+    let answer = client.call(words).await;
+    if let Answer::Error(why) = answer { Err(why) } else { Ok(answer) }
 }
 
-async fn read(client: &mut RedisClient, key: &[u8]) -> Option<(Entry, i64)> {
-    let (ms, about_ms) = end_of(client, key).await;
+/// When a key ends, less than 0 as a server says it, and how much it may be off.
+async fn end_of(client: &mut RedisClient, key: &[u8]) -> Result<(i64, i64), String> {
+    if let Answer::Whole(ms) = client.call(&[b"PEXPIRETIME", key]).await {
+        return Ok((ms, 0));
+    }
+    let Answer::Whole(left_ms) = ask(client, &[b"PTTL", key]).await? else { panic!("a time") };
+    let ms = if left_ms < 0 { left_ms } else { clock::now_ms() + left_ms };
+    Ok((ms, ABOUT_MS))
+}
+
+async fn read(client: &mut RedisClient, key: &[u8]) -> Result<Option<(Entry, i64)>, String> {
+    let (ms, about_ms) = end_of(client, key).await?;
     if ms == -2 {
-        return None;
+        return Ok(None);
     }
     let expire_ms = (ms >= 0).then_some(ms);
     let left_ms = expire_ms.map_or(i64::MAX, |ms| ms - clock::now_ms());
@@ -94,41 +102,46 @@ async fn read(client: &mut RedisClient, key: &[u8]) -> Option<(Entry, i64)> {
         let over = left_ms.max(0).unsigned_abs() + 1;
         tokio::time::sleep(Duration::from_millis(over)).await;
         // It deletes it by that, and tells who reads from it.
-        client.call(&[b"EXISTS", key]).await;
-        return None;
+        ask(client, &[b"EXISTS", key]).await?;
+        return Ok(None);
     }
-    let kind = client.call(&[b"TYPE", key]).await.text();
-    let object = match &kind[..] {
-        b"string" => Object::string(client.call(&[b"GET", key]).await.text()),
-        b"list" => Object::List(texts(client.call(&[b"LRANGE", key, b"0", b"-1"]).await).into()),
-        b"set" => Object::Set(texts(client.call(&[b"SMEMBERS", key]).await).into_iter().collect()),
+    let object = object(client, key).await?;
+    Ok(object.map(|object| (Entry { object, expire_ms }, about_ms)))
+}
+
+/// The value of a key, if it has one.
+async fn object(client: &mut RedisClient, key: &[u8]) -> Result<Option<Object>, String> {
+    let kind = ask(client, &[b"TYPE", key]).await?.text();
+    Ok(Some(match &kind[..] {
+        b"string" => Object::string(ask(client, &[b"GET", key]).await?.text()),
+        b"list" => Object::List(texts(ask(client, &[b"LRANGE", key, b"0", b"-1"]).await?).into()),
+        b"set" => Object::Set(texts(ask(client, &[b"SMEMBERS", key]).await?).into_iter().collect()),
         b"hash" => {
-            let fields = pairs(&texts(client.call(&[b"HGETALL", key]).await));
+            let fields = pairs(&texts(ask(client, &[b"HGETALL", key]).await?));
             Object::Hash(fields.into_iter().collect())
         }
         b"zset" => {
-            let members = client.call(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).await;
+            let members = ask(client, &[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]).await?;
             let score = |text: Vec<u8>| String::from_utf8(text).unwrap().parse().unwrap();
             let scored = pairs(&texts(members)).into_iter();
             Object::Zset(Zset(scored.map(|(member, text)| (member, score(text))).collect()))
         }
-        b"stream" => Object::Stream(stream(client, key).await),
-        b"none" => return None,
+        b"stream" => Object::Stream(stream(client, key).await?),
+        b"none" => return Ok(None),
         other => panic!("type {}", String::from_utf8_lossy(other)),
-    };
-    Some((Entry { object, expire_ms }, about_ms))
+    }))
 }
 
-async fn stream(client: &mut RedisClient, key: &[u8]) -> Stream {
-    let info = client.call(&[b"XINFO", b"STREAM", key]).await.parts();
+async fn stream(client: &mut RedisClient, key: &[u8]) -> Result<Stream, String> {
+    let info = ask(client, &[b"XINFO", b"STREAM", key]).await?.parts();
     let at = info.iter().position(|part| *part == Answer::Text(b"last-generated-id".to_vec()));
     let last = StreamId::parse(&info[at.unwrap() + 1].clone().text(), 0).unwrap();
-    let entries = client.call(&[b"XRANGE", key, b"-", b"+"]).await.parts();
+    let entries = ask(client, &[b"XRANGE", key, b"-", b"+"]).await?.parts();
     let entry = |entry: Answer| {
         let [id, fields] = <[Answer; 2]>::try_from(entry.parts()).unwrap();
         (StreamId::parse(&id.text(), 0).unwrap(), texts(fields))
     };
-    Stream { entries: entries.into_iter().map(entry).collect(), last }
+    Ok(Stream { entries: entries.into_iter().map(entry).collect(), last })
 }
 
 fn texts(answer: Answer) -> Vec<Vec<u8>> {
