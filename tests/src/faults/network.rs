@@ -88,7 +88,7 @@ impl Cut {
                 (Link::both(node(owner), SOURCE).to_vec(), format!("node{owner} sees no source"))
             }
             Shape::NoSink(pick) => {
-                let writer = writer(arena, pick)?;
+                let writer = writer(arena, pick).await?;
                 (Link::both(node(writer), SINK).to_vec(), format!("node{writer} sees no sink"))
             }
             Shape::Chain(pick) | Shape::Pair(pick) => {

@@ -10,7 +10,7 @@ use tidegate_proto::v1::Shard;
 use tokio::time::Instant;
 use tonic::async_trait;
 
-use super::arena::{exports_of, jsonl_folder, number_of, sinks_of};
+use super::arena::{GENERATED, exports_of, jsonl_folder, number_of, sinks_of};
 use super::process::stands_still;
 use super::{Arena, Before, Fault};
 use crate::Outcome;
@@ -136,7 +136,7 @@ impl Fault for Zombie {
                 it.watch.cluster().shards.iter().all(has)
             })
             .await?;
-        self.node = writer(arena, self.pick)?;
+        self.node = writer(arena, self.pick).await?;
         self.before = arena.before();
         self.hold(arena)?;
         let zombie = &*self;
@@ -254,15 +254,40 @@ fn delivered(arena: &Arena) -> BTreeMap<(u64, String, String), u64> {
     all
 }
 
-/// The number of a node that writes to every sink: one of them by `pick`.
-pub(super) fn writer(arena: &Arena, pick: usize) -> Outcome<usize> {
+/// The number of a node that writes to every sink: one of them by `pick`. If there is
+/// none, since nodes did not see sinks before, the reader of a shard becomes one.
+pub(super) async fn writer(arena: &mut Arena, pick: usize) -> Outcome<usize> {
+    if writers(arena).is_empty() {
+        gather(arena, pick).await?;
+    }
+    let all = writers(arena);
+    let at = pick.checked_rem(all.len()).ok_or("no node writes to every sink")?;
+    Ok(all[at])
+}
+
+/// The numbers of the nodes that write to every sink, of one shard or another.
+fn writers(arena: &Arena) -> Vec<usize> {
     let (cluster, sinks) = (arena.watch.cluster(), sinks_of(&arena.world));
     let writes = |number: &usize, sink: &str| {
         let ids = cluster.shards.iter().filter_map(|shard| shard.writers.get(sink));
         ids.into_iter().any(|id| number_of(cluster.name_of(*id)) == Some(*number))
     };
-    let all = (0..arena.world.size()).filter(|it| sinks.iter().all(|sink| writes(it, sink)));
-    let all: Vec<_> = all.collect();
-    let at = pick.checked_rem(all.len()).ok_or("no node writes to every sink")?;
-    Ok(all[at])
+    (0..arena.world.size()).filter(|it| sinks.iter().all(|sink| writes(it, sink))).collect()
+}
+
+/// Has the node that reads a shard write to all its sinks.
+async fn gather(arena: &mut Arena, pick: usize) -> Outcome<()> {
+    let cluster = arena.watch.cluster();
+    let of = |it: &&Shard| it.spec.as_ref().is_some_and(|spec| spec.name.starts_with("datagen-"));
+    let shards: Vec<_> = cluster.shards.iter().filter(of).collect();
+    let at = pick.checked_rem(shards.len()).ok_or("there are no shards")?;
+    let name = shards[at].spec.as_ref().map_or("", |spec| spec.name.as_str());
+    let reader = cluster.name_of(shards[at].reader);
+    let elsewhere = |sink: &&&str| shards[at].writers.get(**sink) != Some(&shards[at].reader);
+    let mut words = vec!["shard".to_owned(), "move".to_owned(), format!("{GENERATED}/{name}")];
+    for sink in sinks_of(&arena.world).iter().filter(elsewhere) {
+        words.extend(["--writer".to_owned(), format!("{sink}={reader}")]);
+    }
+    arena.cli(&words.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    arena.until("a node writes to every sink", |it| !writers(it).is_empty()).await
 }
