@@ -13,10 +13,12 @@ C ?=
 # Only these rows of `make bench`, and how often each runs.
 ROWS ?=
 ROUNDS ?= 7
-# What `make faults` draws from, for how long, and which kinds (F5,F9); empty for the default.
+# What `make faults` draws from, for how long, and which kinds (F5,F9); empty for the default. With a commit in FROM, the
+# nodes run that version, and F26 rolls them to this one and back.
 SEED ?=
 MINUTES ?=
 FAULTS ?=
+FROM ?=
 # Faults of `make kills`.
 KILLS ?= 200
 # How long `make fuzz` tries each kind of input.
@@ -62,7 +64,7 @@ bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LO
 	./deploy/bench-failover.sh
 
 faults: deps ## Do to a cluster what can go wrong; SEED=7 MINUTES=20 FAULTS=F5,F9. Needs root
-	SEED=$(SEED) MINUTES=$(MINUTES) FAULTS=$(FAULTS) ./deploy/faults.sh
+	SEED=$(SEED) MINUTES=$(MINUTES) FAULTS=$(FAULTS) FROM=$(FROM) ./deploy/faults.sh
 
 kills: ## Kill and freeze what writes to PostgreSQL; KILLS=200 SEED=7
 	KILLS=$(KILLS) SEED=$(SEED) cargo test --workspace --lib -- --nocapture postgres::tests::kills

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds, and does to a cluster in network namespaces what can go wrong: SEED, MINUTES, FAULTS=F5,F9. Needs root.
+# Builds, and does to a cluster in network namespaces what can go wrong: SEED, MINUTES, FAULTS=F5,F9. With FROM=commit the
+# nodes run that version, and F26 rolls them to this one and back. Needs root.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -10,8 +11,23 @@ cargo build --workspace --bins --bench faults
 # Copies: another build in the same target folder must not change what runs.
 TIDEGATE_BIN="$(mktemp -d)"
 export TIDEGATE_BIN
-trap 'rm -rf "$TIDEGATE_BIN"' EXIT
+trap 'rm -rf "${TIDEGATE_NEXT:-$TIDEGATE_BIN}"' EXIT
 cp "$CARGO_TARGET_DIR/debug/tidegate" "$CARGO_TARGET_DIR/debug/tidegated" "$TIDEGATE_BIN/"
+if [[ -n "${FROM:-}" ]]; then
+    FAULTS="${FAULTS:-F26}"
+    commit="$(git rev-parse --short "$FROM^{commit}")"
+    versions="${TIDEGATE_CACHE:-$HOME/.cache/tidegate}/versions"
+    if [[ ! -x "$versions/$commit/tidegated" ]]; then
+        mkdir -p "$versions/$commit/source"
+        git archive "$commit" | tar -x -C "$versions/$commit/source"
+        (cd "$versions/$commit/source" && cargo build --workspace --bins)
+        cp "$CARGO_TARGET_DIR/debug/tidegate" "$CARGO_TARGET_DIR/debug/tidegated" "$versions/$commit/"
+    fi
+    export TIDEGATE_NEXT="$TIDEGATE_BIN"
+    TIDEGATE_BIN="$versions/$commit"
+    measured+=", from $commit"
+    set -- --into "$PWD/deploy/bench/upgrade.md" "$@"
+fi
 # An empty setting means the default.
 for name in SEED MINUTES FAULTS RATE NODES; do
     [[ -n "${!name:-}" ]] || unset "$name"

@@ -127,7 +127,8 @@ impl Cluster {
         let node = &mut self.nodes[number];
         name.clone_into(&mut node.name);
         let place = &node.place;
-        let mut command = place.command(&self.binaries.join("tidegated"));
+        let binaries = place.binaries.as_ref().unwrap_or(&self.binaries);
+        let mut command = place.command(&binaries.join("tidegated"));
         command.args(["run", "--name", name, "--listen", &place.address, "--config"]);
         command.arg(self.folder.path().join(SETTINGS));
         command.args(["--metrics-listen", &place.metrics, "--data"]).arg(data);

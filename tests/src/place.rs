@@ -20,6 +20,8 @@ pub struct Place {
     pub environment: Vec<(String, OsString)>,
     /// Flags behind the program's own, as `--insecure`.
     pub flags: Vec<String>,
+    /// The folder of its binaries; that of the cluster if none is said.
+    pub binaries: Option<PathBuf>,
     /// Where a node keeps its data; in the cluster's folder if none is said.
     pub data: Option<PathBuf>,
 }

@@ -37,6 +37,9 @@ struct Flags {
     /// Folder of the binaries; beside this one by default
     #[arg(long, env = "TIDEGATE_BIN")]
     binaries: Option<PathBuf>,
+    /// Folder of the binaries of another version; F26 rolls the nodes to it and back
+    #[arg(long, env = "TIDEGATE_NEXT")]
+    next: Option<PathBuf>,
     /// Where the table goes; what it is made of goes beside it, as JSON
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/bench/faults.md"))]
     into: PathBuf,
@@ -73,7 +76,9 @@ fn begin(flags: Flags) -> Outcome<ExitCode> {
     }
     let seed = flags.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     say(&format!("SEED={seed}"));
-    let all = if flags.faults.is_empty() { Kind::ALL.to_vec() } else { flags.faults };
+    let mut all = if flags.faults.is_empty() { Kind::ALL.to_vec() } else { flags.faults.clone() };
+    // Nobody who wants all kinds need have two versions.
+    all.retain(|kind| *kind != Kind::F26 || flags.next.is_some() || !flags.faults.is_empty());
     let mut extras = Kind::need(&all);
     if flags.table {
         extras.parts.push(Extra::Table);
@@ -85,6 +90,7 @@ fn begin(flags: Flags) -> Outcome<ExitCode> {
             rate: flags.rate,
             extras,
             binaries: flags.binaries.unwrap_or_else(binaries),
+            next: flags.next,
         },
         length: Duration::from_secs_f64(flags.minutes * 60.0),
         kinds: all,

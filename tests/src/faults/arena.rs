@@ -45,6 +45,8 @@ pub struct Scene {
     pub extras: Extras,
     /// Where the binaries lie.
     pub binaries: PathBuf,
+    /// Where those of another version lie, which F26 needs.
+    pub next: Option<PathBuf>,
 }
 
 /// A cluster, its load, its subscribers and its watch.
@@ -63,6 +65,8 @@ pub struct Arena {
     pub(super) items: Option<(Scribe, Subscriber<Items>)>,
     /// Of the nodes.
     pub memory: Memory,
+    /// Where the binaries of another version lie, if there are any.
+    pub next: Option<PathBuf>,
 }
 
 impl Arena {
@@ -115,7 +119,8 @@ impl Arena {
             (Scribe::start(table, scene.seed), follows)
         });
         let memory = Memory::with_bound(MEMORY_BYTES_MAX);
-        let mut arena = Self { world, watch, generated, bank, teller, items, memory };
+        let next = scene.next.clone();
+        let mut arena = Self { world, watch, generated, bank, teller, items, memory, next };
         arena.whole().await?;
         arena.flowing().await?;
         Ok(arena)

@@ -19,6 +19,7 @@ use super::pest::Pest;
 use super::process::{Freeze, Kill, Whom};
 use super::sink::{Flawed, Outage, Trouble};
 use super::torn::Torn;
+use super::versions::Versions;
 use super::zombie::Zombie;
 use crate::world::{Extra, Extras, Rule};
 
@@ -85,6 +86,8 @@ pub enum Kind {
     F24,
     /// A clock is an hour wrong, ahead and behind.
     F25,
+    /// All nodes are rolled to another version and back.
+    F26,
     /// The sink is down, slow, busy, or mute.
     F30,
     /// Nobody knows what became of a commit.
@@ -99,7 +102,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::F1,
         Self::F2,
         Self::F3,
@@ -124,6 +127,7 @@ impl Kind {
         Self::F23,
         Self::F24,
         Self::F25,
+        Self::F26,
         Self::F30,
         Self::F31,
         Self::F32,
@@ -170,6 +174,7 @@ impl Kind {
             Self::F23 => "a node is replaced under load",
             Self::F24 => "a node with an empty disk under its old name; then replaced",
             Self::F25 => "a clock an hour ahead, then an hour behind",
+            Self::F26 => "all nodes are rolled to another version, one by one, and back",
             Self::F30 => "the sink is down, slow, answers 503 or not at all",
             Self::F31 => "the answer to a commit, or the commit, is lost",
             Self::F32 => "the store fails, hides success, refuses wrongly, lists what was",
@@ -183,7 +188,7 @@ impl Kind {
     pub fn goal(self) -> Option<Goal> {
         match self {
             Self::F1 => Some(Goal::Stall(1500.0)),
-            Self::F2 | Self::F5 | Self::F6 | Self::F7 | Self::F9 | Self::F17 => {
+            Self::F2 | Self::F5 | Self::F6 | Self::F7 | Self::F9 | Self::F17 | Self::F26 => {
                 Some(Goal::Stall(3000.0))
             }
             Self::F8 | Self::F10 | Self::F22 | Self::F23 => Some(Goal::Stall(5000.0)),
@@ -256,6 +261,7 @@ impl Kind {
             Self::F23 => Box::new(Replaced::of(Loss::Place, pick)),
             Self::F24 => Box::new(Replaced::of(Loss::Disk, pick)),
             Self::F25 => Box::new(Clock::of(pick, seconds(random, 4, 6))),
+            Self::F26 => Box::new(Versions::of(pick, lasts)),
             Self::F30 => {
                 let troubles = [Trouble::Down, Trouble::Slow, Trouble::Busy, Trouble::Mute];
                 Box::new(Outage::of(troubles[pick % troubles.len()], seconds(random, 5, 20)))

@@ -7,11 +7,8 @@
 //!
 //! Kinds are numbered as in the matrix they came from; F34 is ours. Of its first 33 these are not
 //! here: F21, damage on a majority, after which an operator has to act, is
-//! `end_to_end/majority.rs`; F26, versions that differ, takes binaries of an older commit:
-//! which commands wait until all nodes are upgraded is tested in `state/level.rs`, and that what
-//! another version wrote is refused by name where it is read (`codec`, `db`, `snapshot`,
-//! `types` of `tidegate-raft-store`, `spool/store.rs`);
-//! F27 to F29 are faults of sources, each in its connector's own tests.
+//! `end_to_end/majority.rs`; F27 to F29 are faults of sources, each in its connector's own tests.
+//! F26, versions that differ, comes only to who brings the binaries of another commit.
 
 mod arena;
 mod before;
@@ -29,6 +26,7 @@ mod run;
 mod sink;
 mod torn;
 mod verdict;
+mod versions;
 mod zombie;
 
 use std::time::Duration;

@@ -40,7 +40,7 @@ pub(crate) async fn ran_apart(name: &str) -> bool {
 /// A run of three nodes with one fault of each kind, in which all oracles hold.
 pub(crate) async fn held(seed: u64, rate: u32, kinds: Vec<Kind>) -> Done {
     let extras = Kind::need(&kinds);
-    let scene = Scene { seed, nodes: 3, rate, extras, binaries: binaries() };
+    let scene = Scene { seed, nodes: 3, rate, extras, binaries: binaries(), next: None };
     let plan = Plan { scene, length: Duration::from_secs(1), kinds, say: |_| {} };
     run(&plan).await.unwrap_or_else(|violation| panic!("{violation:#?}"))
 }
