@@ -57,6 +57,8 @@ pub struct BatchBuilder {
     collections: Vec<String>,
     dictionaries: Vec<Range<usize>>,
     known: HashMap<u128, u32>,
+    /// The number of the dictionary used last.
+    recent: u32,
     committed_ms: i64,
 }
 
@@ -73,7 +75,7 @@ struct Entry {
     committed_ms: i64,
 }
 
-/// A change in a builder, as the merge step sees it.
+/// A change in a builder, as the merge step and the key index see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending<'a> {
     /// What happened.
@@ -82,6 +84,10 @@ pub struct Pending<'a> {
     pub collection: &'a str,
     /// The encoded key.
     pub key: &'a [u8],
+    /// Variant metadata after the change; of no meaning without a document.
+    pub dictionary: &'a [u8],
+    /// Variant value after the change; empty if there is none.
+    pub document: &'a [u8],
 }
 
 impl BatchBuilder {
@@ -164,6 +170,7 @@ impl BatchBuilder {
         self.collections.clear();
         self.dictionaries.clear();
         self.known.clear();
+        self.recent = 0;
         self.committed_ms = 0;
     }
 
@@ -193,10 +200,13 @@ impl BatchBuilder {
     }
 
     fn look(&self, entry: &Entry) -> Pending<'_> {
+        let dictionary = self.dictionaries.get(entry.dictionary as usize).cloned();
         Pending {
             operation: entry.operation,
             collection: &self.collections[entry.collection as usize],
             key: &self.arena[entry.key.clone()],
+            dictionary: &self.arena[dictionary.unwrap_or_default()],
+            document: &self.arena[entry.document.clone()],
         }
     }
 
@@ -217,15 +227,23 @@ impl BatchBuilder {
     }
 
     fn dictionary(&mut self, bytes: &[u8]) -> u32 {
-        let hash = xxh3_128(bytes);
-        if let Some(index) = self.known.get(&hash) {
-            return *index;
+        // Mostly that of the change before.
+        let recent = self.dictionaries.get(self.recent as usize);
+        if recent.is_some_and(|range| self.arena[range.clone()] == *bytes) {
+            return self.recent;
         }
-        let index = u32::try_from(self.dictionaries.len()).unwrap_or(u32::MAX);
-        let range = self.copy(bytes);
-        self.dictionaries.push(range);
-        self.known.insert(hash, index);
-        index
+        let hash = xxh3_128(bytes);
+        self.recent = match self.known.get(&hash) {
+            Some(index) => *index,
+            None => {
+                let index = u32::try_from(self.dictionaries.len()).unwrap_or(u32::MAX);
+                let range = self.copy(bytes);
+                self.dictionaries.push(range);
+                self.known.insert(hash, index);
+                index
+            }
+        };
+        self.recent
     }
 
     fn put_change(&self, entry: &Entry, out: &mut Vec<u8>) {

@@ -25,7 +25,7 @@ use crate::decimal::Decimal;
 
 pub use decode::decode;
 pub use dictionary::Dictionary;
-pub use encode::{encode, push_object_head};
+pub use encode::{Plain, encode, encode_plain, push_object_head};
 pub use json::write_json;
 pub(crate) use json::{write_binary, write_string};
 pub use parse::parse_json;

@@ -100,6 +100,26 @@ impl Key {
         Ok(Self(out.into()))
     }
 
+    /// The key whose one part is this text.
+    pub fn string(text: &str) -> Result<Self, KeyError> {
+        Self::one(STRING, text.as_bytes())
+    }
+
+    /// The key whose one part are these bytes.
+    pub fn bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        Self::one(BYTES, bytes)
+    }
+
+    fn one(tag: u8, bytes: &[u8]) -> Result<Self, KeyError> {
+        // Exactly as many, unless some are escaped.
+        let mut out = Vec::with_capacity(bytes.len() + 2);
+        push_escaped(tag, bytes, &mut out);
+        if out.len() > KEY_BYTES_MAX {
+            return Err(KeyError::TooLong { bytes: out.len() });
+        }
+        Ok(Self(out.into()))
+    }
+
     /// A key out of a batch or off a disk; [`Key::parts`] says whether it is one.
     #[must_use]
     pub fn from_bytes(bytes: Bytes) -> Self {
@@ -207,11 +227,15 @@ fn push_part(part: &KeyPart, out: &mut Vec<u8>) -> Result<(), KeyError> {
 
 fn push_escaped(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(tag);
-    for byte in bytes {
-        out.push(*byte);
-        if *byte == END {
-            out.push(ESCAPED);
+    if bytes.contains(&END) {
+        for byte in bytes {
+            out.push(*byte);
+            if *byte == END {
+                out.push(ESCAPED);
+            }
         }
+    } else {
+        out.extend_from_slice(bytes);
     }
     out.push(END);
 }

@@ -15,11 +15,61 @@ pub fn encode(document: &Value) -> Result<Encoded, DocumentError> {
     let dictionary = dictionary(&names);
     let mut writer = Writer { names: &names, out: Vec::new() };
     writer.write(document)?;
-    let bytes = dictionary.len() + writer.out.len();
+    sized(dictionary, writer.out)
+}
+
+/// A value that holds no other, lent.
+#[derive(Clone, Copy, Debug)]
+pub enum Plain<'a> {
+    /// As [`Value::String`].
+    String(&'a str),
+    /// As [`Value::Binary`].
+    Binary(&'a [u8]),
+    /// As [`Value::Int`].
+    Int(i64),
+    /// As [`Value::TimestampMicros`].
+    TimestampMicros(i64),
+}
+
+/// What [`encode`] makes of an object with these fields, which are sorted by their names,
+/// each there once. Panics if they are not.
+pub fn encode_plain<const FIELDS: usize>(
+    fields: [(&str, Plain<'_>); FIELDS],
+) -> Result<Encoded, DocumentError> {
+    const HEAD_BYTES: usize = 32;
+    let names = fields.map(|(name, _)| name);
+    assert!(names.is_sorted_by(|one, next| one < next), "fields are sorted by their names");
+    let dictionary = dictionary(&names);
+    let bytes: usize = fields.iter().map(|(_, value)| HEAD_BYTES + value.bytes()).sum();
+    let mut writer = Writer { names: &names, out: Vec::with_capacity(bytes) };
+    let mut ends = [0; FIELDS];
+    for (end, (_, value)) in ends.iter_mut().zip(fields) {
+        writer.plain(value)?;
+        *end = writer.out.len();
+    }
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    push_object_head(&std::array::from_fn::<_, FIELDS, _>(|id| id), &ends, &mut head);
+    writer.out.splice(0..0, head);
+    sized(dictionary, writer.out)
+}
+
+fn sized(dictionary: Vec<u8>, value: Vec<u8>) -> Result<Encoded, DocumentError> {
+    let bytes = dictionary.len() + value.len();
     if bytes > BYTES_MAX {
         return Err(DocumentError::TooLarge { bytes });
     }
-    Ok(Encoded { dictionary, value: writer.out })
+    Ok(Encoded { dictionary, value })
+}
+
+impl Plain<'_> {
+    /// Of its content.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::String(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Int(_) | Self::TimestampMicros(_) => size_of::<i64>(),
+        }
+    }
 }
 
 /// The field names of a document, on the way to its dictionary.
@@ -90,20 +140,30 @@ impl Writer<'_> {
             Value::Null => self.primitive(0, &[]),
             Value::Bool(true) => self.primitive(1, &[]),
             Value::Bool(false) => self.primitive(2, &[]),
-            Value::Int(whole) => self.int(*whole),
+            Value::Int(whole) => self.plain(Plain::Int(*whole))?,
             Value::Decimal { unscaled, scale } => self.decimal(*unscaled, *scale)?,
             Value::Double(number) => {
                 let number = if number.is_nan() { f64::NAN } else { *number };
                 self.primitive(7, &number.to_le_bytes());
             }
-            Value::String(text) => self.text(text),
-            Value::Binary(bytes) => self.long(15, bytes),
-            Value::TimestampMicros(micros) if !TIMESTAMP_MICROS.contains(micros) => {
-                return Err(DocumentError::Timestamp);
-            }
-            Value::TimestampMicros(micros) => self.primitive(12, &micros.to_le_bytes()),
+            Value::String(text) => self.plain(Plain::String(text))?,
+            Value::Binary(bytes) => self.plain(Plain::Binary(bytes))?,
+            Value::TimestampMicros(micros) => self.plain(Plain::TimestampMicros(*micros))?,
             Value::Array(members) => self.array(members)?,
             Value::Object(fields) => self.object(fields)?,
+        }
+        Ok(())
+    }
+
+    fn plain(&mut self, value: Plain<'_>) -> Result<(), DocumentError> {
+        match value {
+            Plain::String(text) => self.text(text),
+            Plain::Binary(bytes) => self.long(15, bytes),
+            Plain::Int(whole) => self.int(whole),
+            Plain::TimestampMicros(micros) if !TIMESTAMP_MICROS.contains(&micros) => {
+                return Err(DocumentError::Timestamp);
+            }
+            Plain::TimestampMicros(micros) => self.primitive(12, &micros.to_le_bytes()),
         }
         Ok(())
     }
