@@ -18,7 +18,7 @@ use crate::shard::restart::Restart;
 use crate::shard::rounds::covers;
 use crate::shard::sweep::Sweep;
 use crate::sources::Read;
-use crate::spool::ShardLog;
+use crate::spool::{Gathered, ShardLog};
 use crate::telemetry;
 
 /// Whose changes are merged, under which epoch.
@@ -336,7 +336,7 @@ impl Merge {
             rewound,
         };
         let frame = out.encode(stamp, Codec::Zstd);
-        self.log.append(&frame, delta, touch.then_some(out))?;
+        self.log.append(&frame, delta, Some(Gathered { out, progress: &carried, touch }))?;
         telemetry::captured(&self.owner.export, records, frame.bytes().len() as u64);
         let added = Added {
             progress: carried,

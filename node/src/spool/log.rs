@@ -36,6 +36,17 @@ pub struct Tail {
     pub progress: Progress,
 }
 
+/// What a batch was made of, at its owner.
+#[derive(Clone, Copy, Debug)]
+pub struct Gathered<'a> {
+    /// The changes.
+    pub out: &'a BatchBuilder,
+    /// What the batch says they add to the shard's progress.
+    pub progress: &'a Progress,
+    /// Whether their keys are noted as touched.
+    pub touch: bool,
+}
+
 /// A shard's batches, in order, from the oldest retained.
 ///
 /// ```text
@@ -132,25 +143,26 @@ impl ShardLog {
         self.inner().appended_bytes
     }
 
-    /// Appends a batch that its owner has just encoded, and in the same write
-    /// notes the keys in `touched`. Not yet on disk when it returns: see
-    /// [`ShardLog::synced`]. The batch must follow the last without a hole; an
-    /// owner of an older epoch is refused.
+    /// Appends a batch that its owner has just encoded, out of what was `gathered`.
+    /// Not yet on disk when it returns: see [`ShardLog::synced`]. The batch must follow
+    /// the last without a hole; an owner of an older epoch is refused.
     pub fn append(
         &self,
         frame: &Frame,
         delta: &Progress,
-        touched: Option<&BatchBuilder>,
+        gathered: Option<Gathered<'_>>,
     ) -> Result<()> {
         let spool = self.spool()?;
         spool.check_room()?;
         let inner = self.inner();
         let head = inner.standing.with(piece(frame), delta).map_err(|why| self.refused(why))?;
         let mut batch = WriteBatch::default();
-        for pending in touched.into_iter().flat_map(BatchBuilder::pending) {
-            batch.put(Key::Touched(self.shard, pending.collection, pending.key).encode(), []);
+        if let Some(Gathered { out, touch: true, .. }) = gathered {
+            for pending in out.pending() {
+                batch.put(Key::Touched(self.shard, pending.collection, pending.key).encode(), []);
+            }
         }
-        self.commit(&spool, (inner, head), frame, batch)
+        self.commit(&spool, (inner, head), (frame, gathered), batch)
     }
 
     /// Appends a batch that the owner of `under` sent to this copy. Not yet on
@@ -165,7 +177,7 @@ impl ShardLog {
             Refusal::Hole => self.hole(inner.standing.head().next, frame.first()),
             Refusal::Fenced | Refusal::Seen(_) => self.refused(why),
         })?;
-        self.commit(&spool, (inner, head), frame, WriteBatch::default())
+        self.commit(&spool, (inner, head), (frame, None), WriteBatch::default())
     }
 
     /// Writes a batch and the head behind it, beside what is in `write` already.
@@ -173,15 +185,16 @@ impl ShardLog {
         &self,
         spool: &Spool,
         (mut inner, head): (MutexGuard<'_, Inner>, Head),
-        frame: &Frame,
+        (frame, gathered): (&Frame, Option<Gathered<'_>>),
         mut write: WriteBatch,
     ) -> Result<()> {
         if frame.count() > 0 {
             write.put(Key::Frame(self.shard, frame.first()).encode(), frame.bytes());
         }
         write.put(Key::Head(self.shard).encode(), head.encode());
-        let index =
-            inner.index.map(|index| index.with(self.shard, frame, &mut write)).transpose()?;
+        let index = inner.index;
+        let index = index.map(|index| index.with(self.shard, (frame, gathered), &mut write));
+        let index = index.transpose()?;
         spool.write(write)?;
         inner.index = index;
         inner.standing.appended(head);

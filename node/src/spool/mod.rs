@@ -17,7 +17,7 @@ mod tests;
 
 pub use begins::Begins;
 pub use copies::Copy;
-pub use log::{AHEAD_MAX, Gone, Kept, ShardLog, Tail};
+pub use log::{AHEAD_MAX, Gathered, Gone, Kept, ShardLog, Tail};
 #[cfg(test)]
 pub(crate) use log::{Head, Piece, Refusal, Standing};
 pub use retention::{Keep, not_needed, run as run_retention};

@@ -10,7 +10,7 @@ use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, NodeId, Sequence,
 use tidegate_raft_store::Stop;
 
 use super::begins::Begins;
-use super::log::{AHEAD_MAX, Head, ShardLog};
+use super::log::{AHEAD_MAX, Gathered, Head, ShardLog};
 use super::store::{Spool, SpoolOptions};
 use crate::error::{ErrorKind, Result};
 
@@ -198,7 +198,8 @@ fn touched_keys_are_known_until_they_are_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 0);
     let log = own(&spool, SHARD, Epoch(1), Sequence(1), at("0")).unwrap();
-    log.append(&frame(1, 1, 2), &at("1"), Some(&builder(2))).unwrap();
+    let gathered = Gathered { out: &builder(2), progress: &at("1"), touch: true };
+    log.append(&frame(1, 1, 2), &at("1"), Some(gathered)).unwrap();
     assert!(log.is_touched("c", &1u64.to_be_bytes()).unwrap());
     assert!(!log.is_touched("c", &2u64.to_be_bytes()).unwrap());
     assert!(!log.is_touched("d", &1u64.to_be_bytes()).unwrap());

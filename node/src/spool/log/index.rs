@@ -13,10 +13,10 @@
 use bytes::Bytes;
 use prost::encoding::{decode_varint, encode_varint};
 use rocksdb::{IteratorMode, WriteBatch};
-use tidegate_proto::v1::{Operation, Progress, ShardId};
-use tidegate_proto::{Frame, Sequence};
+use tidegate_proto::v1::{Change, ChangeBatch, Operation, Progress, ShardId};
+use tidegate_proto::{Frame, Pending, Sequence};
 
-use super::ShardLog;
+use super::{Gathered, ShardLog};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::{Known, Last};
 use crate::spool::keys::{self, Key};
@@ -61,36 +61,48 @@ pub struct Gone {
 }
 
 impl Index {
-    /// With a batch counted in, whose documents go into `write`.
+    /// With a batch counted in, whose documents go into `write`: from what it was made
+    /// of, where that is at hand.
     pub(super) fn with(
         mut self,
         shard: ShardId,
-        frame: &Frame,
+        (frame, gathered): (&Frame, Option<Gathered<'_>>),
         write: &mut WriteBatch,
     ) -> Result<Self> {
         if frame.count() == 0 {
             return Ok(self);
         }
-        let batch = frame.decode()?;
-        self.round = round_of(self.round, batch.progress.as_ref());
-        for change in batch.changes.iter().filter(|it| it.operation() != Operation::Gap) {
-            let collection = batch.collections.get(usize::try_from(change.collection).unwrap_or(0));
-            let place = Key::Last(shard, collection.ok_or_else(damaged)?, &change.key).encode();
-            if change.operation() == Operation::Delete {
-                write.delete(place);
-                continue;
+        if let Some(Gathered { out, progress, .. }) = gathered {
+            self.round = round_of(self.round, Some(progress));
+            let mut row = Vec::new();
+            out.pending().for_each(|change| self.take(shard, change, &mut row, write));
+        } else {
+            let batch = frame.decode()?;
+            self.round = round_of(self.round, batch.progress.as_ref());
+            let mut row = Vec::new();
+            for change in &batch.changes {
+                self.take(shard, look(&batch, change)?, &mut row, write);
             }
-            if self.kept == Kept::Rounds {
-                write.put(place, seen(self.round));
-                continue;
-            }
-            let dictionary =
-                batch.dictionaries.get(usize::try_from(change.dictionary).unwrap_or(0));
-            write.put(place, row(dictionary.ok_or_else(damaged)?, &change.document));
         }
         self.upto = frame.last();
         write.put(Key::Index(shard).encode(), self.encode());
         Ok(self)
+    }
+
+    /// Keeps what a change brought; `row` is used for it.
+    fn take(self, shard: ShardId, change: Pending<'_>, row: &mut Vec<u8>, write: &mut WriteBatch) {
+        if change.operation == Operation::Gap {
+            return;
+        }
+        let place = Key::Last(shard, change.collection, change.key).encode();
+        if change.operation == Operation::Delete {
+            return write.delete(place);
+        }
+        match self.kept {
+            Kept::Rounds => seen(self.round, row),
+            Kept::Documents => document(change.dictionary, change.document, row),
+        }
+        write.put(place, row);
     }
 
     fn encode(self) -> Vec<u8> {
@@ -130,10 +142,26 @@ fn round_of(round: u32, moved: Option<&Progress>) -> u32 {
     }
 }
 
-fn seen(round: u32) -> Vec<u8> {
-    let mut out = vec![SEEN];
+/// A change of a batch, with what it refers to.
+fn look<'a>(batch: &'a ChangeBatch, change: &'a Change) -> Result<Pending<'a>> {
+    let collection = batch.collections.get(usize::try_from(change.collection).unwrap_or(0));
+    let dictionary = batch.dictionaries.get(usize::try_from(change.dictionary).unwrap_or(0));
+    // Only who has a document has one.
+    let dictionary =
+        dictionary.map(|it| &it[..]).or_else(|| change.document.is_empty().then_some(&[]));
+    Ok(Pending {
+        operation: change.operation(),
+        collection: collection.ok_or_else(damaged)?,
+        key: &change.key,
+        dictionary: dictionary.ok_or_else(damaged)?,
+        document: &change.document,
+    })
+}
+
+fn seen(round: u32, out: &mut Vec<u8>) {
+    out.clear();
+    out.push(SEEN);
     out.extend_from_slice(&round.to_be_bytes());
-    out
 }
 
 /// This key was not brought in `round`, nor since; not so if that is not known.
@@ -146,21 +174,19 @@ fn is_before(row: &[u8], round: u32) -> bool {
 fn unknown(shard: ShardId, frame: &Frame, write: &mut WriteBatch) -> Result<()> {
     let batch = frame.decode()?;
     for change in batch.changes.iter().filter(|it| it.operation() != Operation::Gap) {
-        let collection = batch.collections.get(usize::try_from(change.collection).unwrap_or(0));
-        let collection = collection.ok_or_else(damaged)?;
-        write.put(Key::Last(shard, collection, &change.key).encode(), []);
+        let change = look(&batch, change)?;
+        write.put(Key::Last(shard, change.collection, change.key).encode(), []);
     }
     Ok(())
 }
 
 /// A document as it is kept: version, length of the dictionary, dictionary, value.
-fn row(dictionary: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(dictionary.len() + value.len() + 8);
+fn document(dictionary: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.clear();
     out.push(VERSION);
-    encode_varint(dictionary.len() as u64, &mut out);
+    encode_varint(dictionary.len() as u64, out);
     out.extend_from_slice(dictionary);
     out.extend_from_slice(value);
-    out
 }
 
 fn read_row(bytes: Vec<u8>) -> Option<Last> {
@@ -204,7 +230,7 @@ impl ShardLog {
             };
             let mut write = WriteBatch::default();
             for frame in &frames {
-                index = index.with(self.shard, frame, &mut write)?;
+                index = index.with(self.shard, (frame, None), &mut write)?;
             }
             // Nothing may come between the look and the switch.
             let mut inner = self.inner();

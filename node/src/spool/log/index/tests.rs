@@ -20,6 +20,11 @@ fn open(dir: &std::path::Path) -> Arc<Spool> {
 
 /// A batch that sets each key to its value, or deletes it.
 fn frame(epoch: u64, first: Sequence, changes: &[(u8, Option<u8>)]) -> Frame {
+    let stamp = Stamp { epoch: Epoch(epoch), first, ..Stamp::default() };
+    gathered(changes).encode(stamp, Codec::Zstd)
+}
+
+fn gathered(changes: &[(u8, Option<u8>)]) -> BatchBuilder {
     let mut builder = BatchBuilder::default();
     for (key, value) in changes {
         builder.push(&Draft {
@@ -31,7 +36,7 @@ fn frame(epoch: u64, first: Sequence, changes: &[(u8, Option<u8>)]) -> Frame {
             committed_ms: 0,
         });
     }
-    builder.encode(Stamp { epoch: Epoch(epoch), first, ..Stamp::default() }, Codec::Zstd)
+    builder
 }
 
 fn own(spool: &Arc<Spool>, first: u64) -> Arc<ShardLog> {
@@ -76,7 +81,11 @@ proptest! {
             if number == cut {
                 keep = log.last();
             }
-            log.append(&frame(1, log.next(), batch), &Progress::default(), None).unwrap();
+            // As an owner does it, and as who has nothing but the frame.
+            let (out, progress) = (gathered(batch), Progress::default());
+            let at_hand = Gathered { out: &out, progress: &progress, touch: false };
+            let gathered = (number % 2 == 0).then_some(at_hand);
+            log.append(&frame(1, log.next(), batch), &progress, gathered).unwrap();
             for (key, value) in batch {
                 if number >= cut {
                     behind.insert(*key);
