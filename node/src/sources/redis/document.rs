@@ -13,8 +13,8 @@
 //! ends: a time, or a number of milliseconds beyond the times documents have. A
 //! value that is not carried has `omitted` in place of `value`.
 
-use tidegate_proto::document::{self, Encoded, TIMESTAMP_MICROS, Value, tags};
-use tidegate_proto::{Key, KeyPart};
+use tidegate_proto::document::{self, Encoded, Plain, TIMESTAMP_MICROS, Value, encode_plain, tags};
+use tidegate_proto::{DocumentError, Key, KeyPart};
 
 use super::object::{Entry, Object, Opaque, Stream, StreamId, Zset};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,16 +34,16 @@ pub(super) fn collection(db: u32) -> String {
 /// The document's key: the Redis key as a string if it is UTF-8, else as bytes; of
 /// one over 3,500 bytes the first 1,024 and the BLAKE3 hash, both as bytes.
 pub(super) fn key(key: &[u8]) -> Result<Key> {
-    let parts = match std::str::from_utf8(key) {
+    let encoded = match std::str::from_utf8(key) {
         _ if key.len() > KEY_BYTES_MAX => {
             let hash = blake3::hash(key).as_bytes().to_vec();
-            vec![KeyPart::Bytes(key[..KEY_BYTES_SHOWN].to_vec()), KeyPart::Bytes(hash)]
+            let shown = key[..KEY_BYTES_SHOWN].to_vec();
+            Key::encode(&[KeyPart::Bytes(shown), KeyPart::Bytes(hash)])
         }
-        Ok(text) => vec![KeyPart::String(text.to_owned())],
-        Err(_) => vec![KeyPart::Bytes(key.to_vec())],
+        Ok(text) => Key::string(text),
+        Err(_) => Key::bytes(key),
     };
-    Key::encode(&parts)
-        .map_err(|error| Error::new(ErrorKind::Corrupt, "encode a Redis key").because(error))
+    encoded.map_err(|error| Error::new(ErrorKind::Corrupt, "encode a Redis key").because(error))
 }
 
 /// The Redis key stands in the document's key as it is.
@@ -63,7 +63,15 @@ pub(super) fn redis_key(key: &[u8]) -> Option<Vec<u8>> {
 
 /// The document of an entry. One that would be too large becomes opaque.
 pub(super) fn encode(entry: &mut Entry) -> Result<Encoded> {
-    let encoded = document::encode(&to_value(entry)?);
+    let encoded = match &entry.object {
+        Object::String(bytes) => string(bytes, entry.expire_ms),
+        Object::List(_)
+        | Object::Set(_)
+        | Object::Zset(_)
+        | Object::Hash(_)
+        | Object::Stream(_)
+        | Object::Opaque(_) => document::encode(&to_value(entry)?),
+    };
     if let Ok(encoded) = encoded
         && encoded.dictionary.len() + encoded.value.len() <= BYTES_MAX
     {
@@ -73,6 +81,28 @@ pub(super) fn encode(entry: &mut Entry) -> Result<Encoded> {
     entry.object = Object::Opaque(Opaque::TooLarge);
     document::encode(&to_value(entry)?)
         .map_err(|error| Error::new(ErrorKind::Corrupt, "encode a Redis value").because(error))
+}
+
+/// The document of a string, of which there are many: as [`to_value`] has it.
+fn string(bytes: &[u8], expire_ms: Option<i64>) -> Result<Encoded, DocumentError> {
+    let kind = ("type", Plain::String("string"));
+    let value = match std::str::from_utf8(bytes) {
+        Ok(text) => ("value", Plain::String(text)),
+        Err(_) => ("value", Plain::Binary(bytes)),
+    };
+    let end = |ms| match micros(ms) {
+        Some(micros) => Plain::TimestampMicros(micros),
+        None => Plain::Int(ms),
+    };
+    match expire_ms {
+        Some(ms) => encode_plain([("expire_at", end(ms)), kind, value]),
+        None => encode_plain([kind, value]),
+    }
+}
+
+/// If documents have such a time.
+fn micros(ms: i64) -> Option<i64> {
+    ms.checked_mul(1000).filter(|micros| TIMESTAMP_MICROS.contains(micros))
 }
 
 /// The entry that a document of ours stands for.
@@ -125,8 +155,7 @@ fn to_value(entry: &Entry) -> Result<Value> {
     };
     add("type", Value::String(name.to_owned()));
     if let Some(ms) = entry.expire_ms {
-        let micros = ms.checked_mul(1000).filter(|micros| TIMESTAMP_MICROS.contains(micros));
-        add("expire_at", micros.map_or(Value::Int(ms), Value::TimestampMicros));
+        add("expire_at", micros(ms).map_or(Value::Int(ms), Value::TimestampMicros));
     }
     Ok(Value::Object(fields))
 }

@@ -4,12 +4,13 @@
 //! was changed since the last read was spooled, and, as far as memory goes, what
 //! was looked at before.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use tidegate_proto::document::Encoded;
 use tidegate_proto::v1::Operation;
-use tidegate_proto::{BatchBuilder, Draft};
+use tidegate_proto::{BatchBuilder, Draft, Key};
 
 use super::apply::Stop;
 use super::document;
@@ -23,23 +24,35 @@ const SEEN_BYTES_MAX: usize = 64 << 20;
 /// The keys of one primary.
 pub(super) struct Keyspace {
     captured: Arc<dyn Captured>,
-    /// By database and key; `None`: not there.
-    seen: HashMap<u32, HashMap<Vec<u8>, Option<Entry>>>,
+    databases: BTreeMap<u32, Database>,
     seen_bytes: usize,
     changes: VecDeque<Change>,
+}
+
+/// The keys of one database.
+struct Database {
+    collection: Arc<str>,
+    /// What was looked at; `None`: not there.
+    seen: HashMap<Vec<u8>, Option<Entry>, RandomState>,
 }
 
 /// A change on its way into a batch.
 struct Change {
     operation: Operation,
-    collection: String,
-    key: Vec<u8>,
+    collection: Arc<str>,
+    key: Key,
     document: Option<Encoded>,
+}
+
+impl Database {
+    fn of(number: u32) -> Self {
+        Self { collection: document::collection(number).into(), seen: HashMap::default() }
+    }
 }
 
 impl Keyspace {
     pub(super) fn new(captured: Arc<dyn Captured>) -> Self {
-        Self { captured, seen: HashMap::new(), seen_bytes: 0, changes: VecDeque::new() }
+        Self { captured, databases: BTreeMap::new(), seen_bytes: 0, changes: VecDeque::new() }
     }
 
     pub(super) fn captured(&self) -> &dyn Captured {
@@ -55,8 +68,12 @@ impl Keyspace {
 
     /// Forgets what was looked at. Only when all changes are spooled.
     pub(super) fn forget(&mut self) {
-        self.seen.clear();
+        self.databases.clear();
         self.seen_bytes = 0;
+    }
+
+    fn database(&mut self, number: u32) -> &mut Database {
+        self.databases.entry(number).or_insert_with(|| Database::of(number))
     }
 
     /// Moves changes into `out` until it has about `bytes_max` bytes; says
@@ -67,7 +84,7 @@ impl Keyspace {
             out.push(&Draft {
                 operation: change.operation,
                 collection: &change.collection,
-                key: &change.key,
+                key: change.key.as_bytes(),
                 document: change.document.as_ref().map(|it| (&it.dictionary[..], &it.value[..])),
                 before: None,
                 // Redis does not tell.
@@ -90,18 +107,18 @@ impl Keyspace {
 
     /// What a key holds now.
     pub(super) fn get(&mut self, db: u32, key: &[u8]) -> Result<Option<&Entry>> {
-        let there = self.seen.get(&db).is_some_and(|keys| keys.contains_key(key));
-        if !there {
+        if !self.database(db).seen.contains_key(key) {
             let entry = self.load(db, key)?;
-            self.seen.entry(db).or_default().insert(key.to_vec(), entry);
+            self.remember(db, key, entry);
         }
-        Ok(self.seen.get(&db).and_then(|keys| keys.get(key)).and_then(Option::as_ref))
+        Ok(self.database(db).seen.get(key).and_then(Option::as_ref))
     }
 
     fn load(&mut self, db: u32, key: &[u8]) -> Result<Option<Entry>> {
         self.seen_bytes += key.len() + 100;
         let key = document::key(key)?;
-        match self.captured.last(&document::collection(db), key.as_bytes())? {
+        let collection = Arc::clone(&self.database(db).collection);
+        match self.captured.last(&collection, key.as_bytes())? {
             Some(Last::Document { dictionary, value }) => {
                 self.seen_bytes += value.len() * 2;
                 document::decode(&dictionary, &value).map(Some)
@@ -118,8 +135,10 @@ impl Keyspace {
 
     /// Takes what a key holds out of memory, to be put back changed.
     pub(super) fn take(&mut self, db: u32, key: &[u8]) -> Result<Option<Entry>> {
-        self.get(db, key)?;
-        Ok(self.seen.get_mut(&db).and_then(|keys| keys.remove(key)).flatten())
+        match self.database(db).seen.remove(key) {
+            Some(entry) => Ok(entry),
+            None => self.load(db, key),
+        }
     }
 
     /// From now on `key` holds `entry`; a collection without members is no key.
@@ -128,27 +147,29 @@ impl Keyspace {
             return self.delete(db, key);
         }
         let document = document::encode(&mut entry)?;
-        self.seen_bytes += key.len() + 100 + document.value.len() * 2;
-        self.changes.push_back(Change {
-            operation: Operation::Upsert,
-            collection: document::collection(db),
-            key: document::key(key)?.as_bytes().to_vec(),
-            document: Some(document),
-        });
+        self.seen_bytes += document.value.len() * 2;
+        self.change(db, key, Operation::Upsert, Some(document))?;
         self.remember(db, key, Some(entry));
         Ok(())
     }
 
     /// `key` is gone.
     pub(super) fn delete(&mut self, db: u32, key: &[u8]) -> Result<()> {
-        self.changes.push_back(Change {
-            operation: Operation::Delete,
-            collection: document::collection(db),
-            key: document::key(key)?.as_bytes().to_vec(),
-            document: None,
-        });
-        self.seen_bytes += key.len() + 100;
+        self.change(db, key, Operation::Delete, None)?;
         self.remember(db, key, None);
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        operation: Operation,
+        document: Option<Encoded>,
+    ) -> Result<()> {
+        self.seen_bytes += key.len() + 100;
+        let (collection, key) = (Arc::clone(&self.database(db).collection), document::key(key)?);
+        self.changes.push_back(Change { operation, collection, key, document });
         Ok(())
     }
 
@@ -184,9 +205,9 @@ impl Keyspace {
 
     /// A row of a dump: passes as a snapshot row, unless it is what was captured.
     pub(super) fn row(&mut self, db: u32, key: &[u8], mut entry: Entry, known: bool) -> Result<()> {
-        let (collection, key) = (document::collection(db), document::key(key)?.as_bytes().to_vec());
+        let (collection, key) = (Arc::clone(&self.database(db).collection), document::key(key)?);
         let document = document::encode(&mut entry)?;
-        let last = if known { self.captured.last(&collection, &key)? } else { None };
+        let last = if known { self.captured.last(&collection, key.as_bytes())? } else { None };
         let same = last.is_some_and(|last| match last {
             Last::Document { dictionary, value } => {
                 dictionary == document.dictionary && value == document.value
@@ -206,11 +227,12 @@ impl Keyspace {
 
     /// A key that is named as its document is.
     pub(super) fn sweep(&mut self, collection: String, key: Vec<u8>) {
-        let operation = Operation::Delete;
+        let (operation, collection) = (Operation::Delete, collection.into());
+        let key = Key::from_bytes(key.into());
         self.changes.push_back(Change { operation, collection, key, document: None });
     }
 
     fn remember(&mut self, db: u32, key: &[u8], entry: Option<Entry>) {
-        self.seen.entry(db).or_default().insert(key.to_vec(), entry);
+        self.database(db).seen.insert(key.to_vec(), entry);
     }
 }

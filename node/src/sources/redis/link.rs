@@ -36,7 +36,7 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The stream goes on where we are; the id it has now.
-    Continues(String),
+    Continues(Arc<str>),
     /// A dump comes, of the moment before this offset, then the stream.
     Dump(Offset),
 }
@@ -62,7 +62,7 @@ impl Link {
         wire.ask_done(&["REPLCONF", "listening-port", "0"], doing).await?;
         wire.ask_done(&["REPLCONF", "capa", "eof", "capa", "psync2"], doing).await?;
         let (id, offset) = match at {
-            Some(at) => (at.id.as_str(), at.bytes.saturating_add(1).to_string()),
+            Some(at) => (&*at.id, at.bytes.saturating_add(1).to_string()),
             None => ("?", "-1".to_owned()),
         };
         let answer = match wire.ask(&["PSYNC", id, &offset]).await? {
@@ -124,12 +124,12 @@ fn parse(line: &str, at: Option<&Offset>) -> Option<Answer> {
     let mut words = line.split(' ');
     match words.next()? {
         "FULLRESYNC" => {
-            let id = words.next().filter(|id| is_id(id))?.to_owned();
+            let id = words.next().filter(|id| is_id(id))?.into();
             Some(Answer::Dump(Offset { id, bytes: words.next()?.parse().ok()?, db: 0 }))
         }
         "CONTINUE" => {
-            let id =
-                words.next().map_or_else(|| at.map(|at| at.id.clone()), |id| Some(id.to_owned()));
+            let same = || at.map(|at| Arc::clone(&at.id));
+            let id = words.next().map_or_else(same, |id| Some(id.into()));
             id.filter(|id| at.is_some() && is_id(id)).map(Answer::Continues)
         }
         _ => None,
@@ -187,12 +187,15 @@ mod tests {
 
     #[test]
     fn answers_to_psync_are_understood() {
-        let (id, other) = ("a".repeat(40), "b".repeat(40));
-        let at = Offset { id: id.clone(), bytes: 7, db: 1 };
+        let (id, other) = (Arc::from("a".repeat(40)), Arc::<str>::from("b".repeat(40)));
+        let at = Offset { id: Arc::clone(&id), bytes: 7, db: 1 };
         let known = |line: &str| parse(line, Some(&at));
         assert_eq!(known("CONTINUE"), Some(Answer::Continues(id)));
-        assert_eq!(known(&format!("CONTINUE {other}")), Some(Answer::Continues(other.clone())));
-        let dump = Offset { id: other.clone(), bytes: 99, db: 0 };
+        assert_eq!(
+            known(&format!("CONTINUE {other}")),
+            Some(Answer::Continues(Arc::clone(&other)))
+        );
+        let dump = Offset { id: Arc::clone(&other), bytes: 99, db: 0 };
         assert_eq!(known(&format!("FULLRESYNC {other} 99")), Some(Answer::Dump(dump)));
         assert_eq!(parse("CONTINUE", None), None);
         assert_eq!(known("FULLRESYNC x 99"), None);

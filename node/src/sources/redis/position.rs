@@ -1,6 +1,7 @@
 //! Where a shard is: a place in one primary's stream of commands.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -22,7 +23,7 @@ pub(super) enum Position {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Offset {
     /// Which stream: the primary's replication id.
-    pub(super) id: String,
+    pub(super) id: Arc<str>,
     /// How many bytes of it lie before.
     pub(super) bytes: u64,
     /// The database selected there.
@@ -55,7 +56,7 @@ impl Position {
 
 fn parse(bytes: &[u8]) -> Option<Offset> {
     let mut parts = std::str::from_utf8(bytes).ok()?.split(':');
-    let id = parts.next().filter(|id| is_id(id))?.to_owned();
+    let id = parts.next().filter(|id| is_id(id))?.into();
     let (bytes, db) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     parts.next().is_none().then_some(Offset { id, bytes, db })
 }
@@ -74,7 +75,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_position_reads_back(id in "[0-9a-f]{40}", bytes: u64, db: u32) {
-            let position = Position::At(Offset { id, bytes, db });
+            let position = Position::At(Offset { id: id.into(), bytes, db });
             prop_assert_eq!(Position::decode(&position.encode()).unwrap(), position);
         }
 

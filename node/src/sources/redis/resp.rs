@@ -1,6 +1,6 @@
 //! The stream of commands, as a primary sends them: a pure core.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 /// Bytes a command may have, all arguments together.
 pub(super) const COMMAND_BYTES_MAX: usize = 256 << 20;
@@ -9,9 +9,28 @@ const ARGUMENTS_MAX: usize = 4 << 20;
 /// Bytes of a line that announces a count or a length.
 const LINE_BYTES_MAX: usize = 64;
 
-/// A command: its name, then its arguments. Empty: a line that keeps the
-/// connection alive.
-pub(super) type Command = Vec<Bytes>;
+/// A command: its name, then its arguments, lent from a [`Taken`]. Empty: a line that
+/// keeps the connection alive.
+pub(super) type Command<'a> = [&'a [u8]];
+
+/// The bytes of one command, off the stream.
+pub(super) struct Taken {
+    bytes: BytesMut,
+    /// Where each argument lies.
+    places: Vec<(usize, usize)>,
+}
+
+impl Taken {
+    /// Name and arguments.
+    pub(super) fn parts(&self) -> Vec<&[u8]> {
+        self.places.iter().map(|(from, to)| &self.bytes[*from..*to]).collect()
+    }
+
+    /// What the primary counts.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
 
 /// Why no command could be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +41,11 @@ pub(super) enum RespError {
     Corrupt(&'static str),
 }
 
-/// Takes the first command off `buffer`; gives it with the bytes it took, which
-/// are what the primary counts. The arguments lend from the buffer.
-pub(super) fn take(buffer: &mut BytesMut) -> Result<(Command, usize), RespError> {
-    let mut places = Vec::new();
-    let taken = scan(buffer, &mut places)?;
-    let whole = buffer.split_to(taken).freeze();
-    let command = places.into_iter().map(|(from, to)| whole.slice(from..to)).collect();
-    Ok((command, taken))
+/// Takes the first command off `buffer`.
+pub(super) fn take(buffer: &mut BytesMut) -> Result<Taken, RespError> {
+    let mut places = Vec::with_capacity(4);
+    let end = scan(buffer, &mut places)?;
+    Ok(Taken { bytes: buffer.split_to(end), places })
 }
 
 /// Finds where each argument lies; gives where the command ends.
@@ -110,21 +126,24 @@ pub(super) mod tests {
 
     use super::*;
 
+    /// A command's name and arguments.
+    type Words = Vec<Vec<u8>>;
+
     /// The commands of a stream that comes in pieces of `piece` bytes, each with where it
     /// ends, and what is wrong behind them.
     pub(in crate::sources::redis) fn take_pieces(
         bytes: &[u8],
         piece: usize,
-    ) -> (Vec<(Command, usize)>, Option<RespError>) {
+    ) -> (Vec<(Words, usize)>, Option<RespError>) {
         let (mut buffer, mut offset, mut found) = (BytesMut::new(), 0, Vec::new());
         let mut parts = bytes.chunks(piece);
         loop {
             let before = buffer.len();
             let wanted = match take(&mut buffer) {
-                Ok((command, taken)) => {
-                    assert_eq!(taken + buffer.len(), before);
-                    offset += taken;
-                    found.push((command, offset));
+                Ok(taken) => {
+                    assert_eq!(taken.bytes.len() + buffer.len(), before);
+                    offset += taken.bytes.len();
+                    found.push((taken.parts().into_iter().map(<[u8]>::to_vec).collect(), offset));
                     continue;
                 }
                 Err(RespError::Short(wanted)) => wanted,
@@ -153,8 +172,7 @@ pub(super) mod tests {
             let (found, wrong) = take_pieces(&bytes, piece);
             prop_assert_eq!(wrong, None);
             prop_assert_eq!(found.iter().map(|(_, end)| *end).collect::<Vec<_>>(), ends);
-            let found: Vec<Vec<Vec<u8>>> =
-                found.into_iter().skip(2).map(|(command, _)| command.iter().map(|it| it.to_vec()).collect()).collect();
+            let found: Vec<_> = found.into_iter().skip(2).map(|(command, _)| command).collect();
             prop_assert_eq!(found, commands);
         }
 
@@ -162,15 +180,15 @@ pub(super) mod tests {
         fn any_bytes_are_a_command_or_refused(bytes in "[*$0-9a\r\n]{0,30}") {
             let mut buffer = BytesMut::from(bytes.as_bytes());
             let before = buffer.len();
-            if let Ok((_, taken)) = take(&mut buffer) {
-                prop_assert_eq!(taken + buffer.len(), before);
+            if let Ok(taken) = take(&mut buffer) {
+                prop_assert_eq!(taken.bytes.len() + buffer.len(), before);
             }
         }
     }
 
     #[test]
     fn what_is_too_long_is_refused_before_it_comes() {
-        let refused = |bytes: &[u8]| take(&mut BytesMut::from(bytes)).unwrap_err();
+        let refused = |bytes: &[u8]| take(&mut BytesMut::from(bytes)).err().unwrap();
         assert!(matches!(refused(b"*1\r\n$999999999999\r\n"), RespError::Corrupt(_)));
         assert!(matches!(refused(b"*99999999\r\n"), RespError::Corrupt(_)));
         assert_eq!(refused(b"*1\r\n$5\r\nab"), RespError::Short(15));

@@ -57,7 +57,7 @@ fn primary() -> ShardSpec {
 /// How far a server's stream is.
 async fn offset(client: &mut RedisClient) -> Offset {
     let (id, bytes) = client.stream().await;
-    Offset { id, bytes, db: 0 }
+    Offset { id: id.into(), bytes, db: 0 }
 }
 
 /// A reader: stream, and what it captured.

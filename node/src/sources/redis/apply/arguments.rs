@@ -2,16 +2,14 @@
 
 use std::str::FromStr;
 
-use bytes::Bytes;
-
 use super::Stop;
 
 /// What is left of a command's arguments.
 #[derive(Clone, Debug)]
-pub(in crate::sources::redis) struct Arguments<'a>(&'a [Bytes]);
+pub(in crate::sources::redis) struct Arguments<'a>(&'a [&'a [u8]]);
 
 impl<'a> Arguments<'a> {
-    pub(super) fn new(arguments: &'a [Bytes]) -> Self {
+    pub(super) fn new(arguments: &'a [&'a [u8]]) -> Self {
         Self(arguments)
     }
 
@@ -35,14 +33,14 @@ impl<'a> Arguments<'a> {
     }
 
     /// So many of them.
-    pub(super) fn take(&mut self, count: usize) -> Result<&'a [Bytes], Stop> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [&'a [u8]], Stop> {
         let taken = self.0.split_at_checked(count);
         let (taken, rest) = taken.ok_or(Stop::Reread("it lacks an argument"))?;
         self.0 = rest;
         Ok(taken)
     }
 
-    pub(super) fn rest(&mut self) -> &'a [Bytes] {
+    pub(super) fn rest(&mut self) -> &'a [&'a [u8]] {
         std::mem::take(&mut self.0)
     }
 
@@ -52,12 +50,12 @@ impl<'a> Arguments<'a> {
     }
 
     /// The rest in pairs.
-    pub(super) fn pairs(&mut self) -> Result<impl Iterator<Item = (&'a Bytes, &'a Bytes)>, Stop> {
+    pub(super) fn pairs(&mut self) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])>, Stop> {
         let (pairs, left) = self.rest().as_chunks::<2>();
         if !left.is_empty() {
             return Err(Stop::Reread("half a pair"));
         }
-        Ok(pairs.iter().map(|[one, two]| (one, two)))
+        Ok(pairs.iter().map(|[one, two]| (*one, *two)))
     }
 }
 

@@ -19,12 +19,14 @@ mod tests;
 mod zsets;
 mod zstore;
 
-use bytes::Bytes;
-
 use super::keyspace::Keyspace;
+use super::resp::Command;
 use crate::error::Error;
 
 pub(super) use arguments::Arguments;
+
+/// Bytes the name of a command has at most.
+pub(super) const NAME_BYTES_MAX: usize = 32;
 
 /// Why a command could not be applied.
 #[derive(Debug)]
@@ -68,11 +70,15 @@ pub(super) struct Place<'a> {
 }
 
 /// Applies one command.
-pub(super) fn apply(place: &mut Place<'_>, command: &[Bytes]) -> Result<Effect, Stop> {
+pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effect, Stop> {
     let Some((name, arguments)) = command.split_first() else { return Ok(Effect::None) };
-    let name = name.to_ascii_uppercase();
+    let mut room = [0; NAME_BYTES_MAX];
+    let Some(room) = room.get_mut(..name.len()) else { return Err(Stop::Unknown) };
+    room.copy_from_slice(name);
+    room.make_ascii_uppercase();
+    let name = &*room;
     let mut arguments = Arguments::new(arguments);
-    let done = match &name[..] {
+    let done = match name {
         // Says nothing about keys.
         b"PING" | b"MULTI" | b"EXEC" | b"PUBLISH" | b"SPUBLISH" | b"SCRIPT" | b"FUNCTION"
         | b"XACK" | b"XCLAIM" | b"XAUTOCLAIM" | b"PFCOUNT" | b"PFDEBUG" => return Ok(Effect::None),
@@ -86,12 +92,12 @@ pub(super) fn apply(place: &mut Place<'_>, command: &[Bytes]) -> Result<Effect, 
         }
         b"FLUSHALL" => return Ok(Effect::Flush(None)),
         b"FLUSHDB" => return Ok(Effect::Flush(Some(*place.db))),
-        _ => dispatch(place, &name, &mut arguments),
+        _ => dispatch(place, name, &mut arguments),
     };
     match done {
         Ok(()) => Ok(Effect::None),
         // It stays so.
-        Err(Stop::Opaque) if !reads_others(&name) => Ok(Effect::None),
+        Err(Stop::Opaque) if !reads_others(name) => Ok(Effect::None),
         Err(Stop::Opaque) => Err(Stop::Reread("it depends on a value that is not carried")),
         Err(stop) => Err(stop),
     }

@@ -21,13 +21,12 @@ impl Server {
         Self { keys: Keyspace::new(Arc::<Memory>::default()), db: 0 }
     }
 
-    fn parts(&mut self, command: &[Bytes]) -> Result<Effect, Stop> {
+    fn parts(&mut self, command: &[&[u8]]) -> Result<Effect, Stop> {
         apply(&mut Place { keys: &mut self.keys, db: &mut self.db, now_ms: NOW }, command)
     }
 
     fn say(&mut self, command: &str) -> Result<Effect, Stop> {
-        let parts: Vec<Bytes> =
-            command.split(' ').map(|part| Bytes::from(part.to_owned())).collect();
+        let parts: Vec<_> = command.split(' ').map(str::as_bytes).collect();
         self.parts(&parts)
     }
 
@@ -294,7 +293,7 @@ proptest! {
     ) {
         let mut server = Server::new();
         for (name, words) in commands {
-            let parts = std::iter::once(name).chain(words).map(|part| Bytes::from_static(part.as_bytes()));
+            let parts = std::iter::once(name).chain(words).map(str::as_bytes);
             drop(server.parts(&parts.collect::<Vec<_>>()));
         }
     }

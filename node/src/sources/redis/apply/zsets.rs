@@ -103,7 +103,7 @@ fn add(zset: &mut Zset, rest: &mut Arguments<'_>) -> Done {
     }
     for (number, member) in rest.pairs()? {
         let number = score(number)?;
-        let now = zset.0.get(&member[..]).copied();
+        let now = zset.0.get(member).copied();
         let then = if sums { number + now.unwrap_or(0.0) } else { number };
         let turns = match (when.towards, now) {
             (Some(greater), Some(now)) => {

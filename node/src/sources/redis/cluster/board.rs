@@ -20,8 +20,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bytes::Bytes;
-
 use super::position::Place;
 use super::slots::{SLOTS, SlotSet, slot_of};
 
@@ -145,14 +143,14 @@ impl Board {
     }
 
     /// What the stream of `member` says of `keys` in the command that ends at `upto`.
-    pub(super) fn judge(&mut self, member: usize, keys: &[&Bytes], upto: u64) -> Verdict {
-        let included = |board: &Self, key: &Bytes| {
-            board.read_at[member].get(&key[..]).is_some_and(|read| *read >= upto)
+    pub(super) fn judge(&mut self, member: usize, keys: &[&[u8]], upto: u64) -> Verdict {
+        let included = |board: &Self, key: &[u8]| {
+            board.read_at[member].get(key).is_some_and(|read| *read >= upto)
         };
-        let plain = |key: &&Bytes| {
+        let plain = |key: &&[u8]| {
             self.reads(slot_of(key)) == Some(member)
                 && !included(self, key)
-                && !self.dirty.contains(&key[..])
+                && !self.dirty.contains(*key)
         };
         if keys.iter().all(plain) {
             return Verdict::Take;
@@ -308,8 +306,8 @@ impl Board {
 mod tests {
     use super::*;
 
-    const KEY: Bytes = Bytes::from_static(b"{b}x");
-    const OTHER: Bytes = Bytes::from_static(b"{b}y");
+    const KEY: &[u8] = b"{b}x";
+    const OTHER: &[u8] = b"{b}y";
 
     fn set(text: &str) -> SlotSet {
         SlotSet::parse(text).unwrap()
@@ -331,12 +329,12 @@ mod tests {
     #[test]
     fn a_stable_slot_is_computed_from_its_primary_alone() {
         let mut board = board();
-        assert_eq!(board.judge(0, &[&KEY, &OTHER], 10), Verdict::Take);
+        assert_eq!(board.judge(0, &[KEY, OTHER], 10), Verdict::Take);
         assert_eq!(board.stable(0).to_string(), "0-8000");
         // The other's stream names a key of it: it came there.
-        assert_eq!(board.judge(1, &[&KEY], 5), Verdict::Pass);
+        assert_eq!(board.judge(1, &[KEY], 5), Verdict::Pass);
         assert_eq!(dirty(&mut board), [KEY.to_vec()]);
-        assert_eq!(board.judge(0, &[&OTHER], 11), Verdict::Pass, "it is open for both");
+        assert_eq!(board.judge(0, &[OTHER], 11), Verdict::Pass, "it is open for both");
         assert_eq!(board.open_slots(), 1);
         assert_eq!(board.stable(0).to_string(), "0-3299,3301-8000");
     }
@@ -346,7 +344,7 @@ mod tests {
         for (claimed, moving) in [("0-8000", "3300"), ("0-3299,3301-8000", "")] {
             let mut board = board();
             board.claim(0, set(claimed), set(moving));
-            assert_eq!(board.judge(0, &[&KEY], 10), Verdict::Pass);
+            assert_eq!(board.judge(0, &[KEY], 10), Verdict::Pass);
             assert!(!board.may_close());
         }
     }
@@ -355,9 +353,9 @@ mod tests {
     fn moved() -> Board {
         let mut board = board();
         board.claim(0, set("0-3299,3301-8000"), set(""));
-        board.judge(1, &[&KEY], 5);
+        board.judge(1, &[KEY], 5);
         assert_eq!(dirty(&mut board), [KEY.to_vec()]);
-        board.was_read(1, &KEY, 70);
+        board.was_read(1, KEY, 70);
         assert!(!board.may_close(), "nobody has it");
         board.claim(1, set("3300,8001-16383"), set(""));
         assert!(board.may_close());
@@ -372,10 +370,10 @@ mod tests {
         assert!(!board.advance(&[None, Some(60)]), "it reads a dump");
         assert!(board.advance(&[Some(100), Some(60)]));
         assert_eq!(board.stable(1).to_string(), "8001-16383", "the key was read further on");
-        assert_eq!(board.judge(1, &[&KEY], 65), Verdict::Pass, "that is in what was read");
-        assert_eq!(board.judge(1, &[&OTHER], 66), Verdict::Take);
-        assert_eq!(board.judge(1, &[&KEY], 71), Verdict::Take);
-        assert_eq!(board.judge_row(1, &OTHER), Verdict::Take);
+        assert_eq!(board.judge(1, &[KEY], 65), Verdict::Pass, "that is in what was read");
+        assert_eq!(board.judge(1, &[OTHER], 66), Verdict::Take);
+        assert_eq!(board.judge(1, &[KEY], 71), Verdict::Take);
+        assert_eq!(board.judge_row(1, OTHER), Verdict::Take);
         assert_eq!(dirty(&mut board), Vec::<Vec<u8>>::new());
         assert!(!board.advance(&[Some(100), Some(70)]));
         assert_eq!(board.stable(1).to_string(), "3300,8001-16383");
@@ -385,17 +383,17 @@ mod tests {
     fn a_command_of_a_key_that_was_read_further_on_reads_its_other_keys_back() {
         let mut board = moved();
         board.advance(&[Some(100), Some(60)]);
-        assert_eq!(board.judge(1, &[&OTHER, &KEY], 65), Verdict::Pass);
+        assert_eq!(board.judge(1, &[OTHER, KEY], 65), Verdict::Pass);
         assert_eq!(dirty(&mut board), [OTHER.to_vec()]);
-        assert_eq!(board.judge_row(1, &KEY), Verdict::Pass, "flushed before it was read");
+        assert_eq!(board.judge_row(1, KEY), Verdict::Pass, "flushed before it was read");
         assert_eq!(dirty(&mut board), [KEY.to_vec()]);
     }
 
     #[test]
     fn a_slot_that_moves_on_while_it_closes_stays_open() {
         let mut board = moved();
-        assert_eq!(board.judge(0, &[&KEY], 100), Verdict::Pass);
-        assert_eq!(board.judge(0, &[&KEY], 101), Verdict::Pass);
+        assert_eq!(board.judge(0, &[KEY], 100), Verdict::Pass);
+        assert_eq!(board.judge(0, &[KEY], 101), Verdict::Pass);
         assert!(!board.advance(&[Some(101), Some(80)]));
         assert_eq!(board.open_slots(), 1);
     }
@@ -403,10 +401,10 @@ mod tests {
     #[test]
     fn rows_and_captured_keys_belong_to_who_reads_them_or_to_all_while_open() {
         let mut board = board();
-        assert!(board.concerns(0, &KEY) && !board.concerns(1, &KEY));
-        assert_eq!(board.judge_row(0, &KEY), Verdict::Take);
-        assert_eq!(board.judge_row(1, &KEY), Verdict::Pass);
-        assert!(board.concerns(0, &KEY) && board.concerns(1, &KEY));
+        assert!(board.concerns(0, KEY) && !board.concerns(1, KEY));
+        assert_eq!(board.judge_row(0, KEY), Verdict::Take);
+        assert_eq!(board.judge_row(1, KEY), Verdict::Pass);
+        assert!(board.concerns(0, KEY) && board.concerns(1, KEY));
         assert_eq!(board.take_dirty(), [(KEY.to_vec(), Some(0))]);
     }
 
@@ -415,7 +413,7 @@ mod tests {
         let at = crate::sources::redis::position::Position::Anew;
         let place = Place { id: "a".to_owned(), at, slots: set("3300") };
         let mut board = Board::new(&[None, Some(&place)]);
-        assert_eq!(board.judge(1, &[&KEY], 1), Verdict::Take);
+        assert_eq!(board.judge(1, &[KEY], 1), Verdict::Take);
         assert_eq!(board.open_slots(), 16_383);
         board.claim(1, set(""), set(""));
         assert_eq!(board.open_slots(), 16_384);

@@ -49,7 +49,7 @@ impl Gate {
 
     /// Before this command counts, the primary has to be asked about its slots: that a
     /// key is gone may mean that it went to another.
-    pub(in crate::sources::redis) fn must_look(&self, command: &Command, upto: u64) -> bool {
+    pub(in crate::sources::redis) fn must_look(&self, command: &Command<'_>, upto: u64) -> bool {
         upto > self.looked && keys::removes(command)
     }
 
@@ -75,7 +75,7 @@ impl Gate {
     /// What to do with the command that ends at `upto`.
     pub(in crate::sources::redis) fn judge(
         &self,
-        (db, command): (u32, &Command),
+        (db, command): (u32, &Command<'_>),
         upto: u64,
     ) -> Result<bool> {
         let keys = keys::keys(command);

@@ -1,37 +1,35 @@
 //! The keys that a command of the stream names.
 
-use bytes::Bytes;
-
 use super::slots::slot_of;
 use crate::sources::redis::resp::Command;
 
 /// All keys a command reads or changes; none if it is not about keys. Arguments that
 /// are in the slot of its key may be among them, and do no harm there.
-pub(super) fn keys(command: &Command) -> Vec<&Bytes> {
+pub(super) fn keys<'a>(command: &Command<'a>) -> Vec<&'a [u8]> {
     let Some((name, rest)) = command.split_first() else { return Vec::new() };
     let name = name.to_ascii_uppercase();
     match &name[..] {
         b"PING" | b"MULTI" | b"EXEC" | b"PUBLISH" | b"SPUBLISH" | b"SCRIPT" | b"FUNCTION"
         | b"REPLCONF" | b"SELECT" | b"SWAPDB" | b"FLUSHALL" | b"FLUSHDB" => Vec::new(),
-        b"DEL" | b"UNLINK" => rest.iter().collect(),
-        b"MSET" | b"MSETNX" => rest.iter().step_by(2).collect(),
-        b"XGROUP" => rest.iter().skip(1).take(1).collect(),
+        b"DEL" | b"UNLINK" => rest.to_vec(),
+        b"MSET" | b"MSETNX" => rest.iter().copied().step_by(2).collect(),
+        b"XGROUP" => rest.iter().copied().skip(1).take(1).collect(),
         b"BITOP" => with_its_kin(rest.get(1..).unwrap_or_default()),
         b"RENAME" | b"RENAMENX" | b"COPY" | b"MOVE" | b"SMOVE" | b"LMOVE" | b"BLMOVE"
         | b"RPOPLPUSH" | b"BRPOPLPUSH" | b"PFMERGE" | b"SORT" => with_its_kin(rest),
         name if name.ends_with(b"STORE") || name.starts_with(b"GEORADIUS") => with_its_kin(rest),
-        _ => rest.iter().take(1).collect(),
+        _ => rest.iter().copied().take(1).collect(),
     }
 }
 
 /// The first argument, and those in the slot it is in: the keys of a command share one.
-fn with_its_kin(arguments: &[Bytes]) -> Vec<&Bytes> {
+fn with_its_kin<'a>(arguments: &[&'a [u8]]) -> Vec<&'a [u8]> {
     let slot = arguments.first().map(|key| slot_of(key));
-    arguments.iter().filter(|argument| Some(slot_of(argument)) == slot).collect()
+    arguments.iter().copied().filter(|argument| Some(slot_of(argument)) == slot).collect()
 }
 
 /// After it a key may be gone that was moved to another primary.
-pub(super) fn removes(command: &Command) -> bool {
+pub(super) fn removes(command: &Command<'_>) -> bool {
     let names: [&[u8]; 4] = [b"DEL", b"UNLINK", b"FLUSHALL", b"FLUSHDB"];
     command.first().is_some_and(|name| names.iter().any(|it| name.eq_ignore_ascii_case(it)))
 }
@@ -41,7 +39,7 @@ mod tests {
     use super::*;
 
     fn named(text: &str) -> Vec<String> {
-        let command = text.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+        let command: Vec<_> = text.split(' ').map(str::as_bytes).collect();
         keys(&command).into_iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
     }
 
@@ -57,6 +55,6 @@ mod tests {
         for none in ["PING", "SELECT 0", "MULTI", "FLUSHALL ASYNC"] {
             assert_eq!(named(none), Vec::<String>::new(), "{none}");
         }
-        assert_eq!(keys(&Vec::new()), Vec::<&Bytes>::new());
+        assert_eq!(keys(&[]), Vec::<&[u8]>::new());
     }
 }

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn places_read_back() {
-        let at = Position::At(Offset { id: "a".repeat(40), bytes: 7, db: 0 });
+        let at = Position::At(Offset { id: "a".repeat(40).into(), bytes: 7, db: 0 });
         let slots = SlotSet::parse("0-3,9").unwrap();
         let one = Place { id: "1b".to_owned(), at, slots };
         let two = Place { id: "2c".to_owned(), at: Position::Anew, slots: SlotSet::default() };

@@ -36,6 +36,7 @@ proptest! {
     fn every_entry_reads_back_from_its_document(object in object(), expire_ms: Option<i64>) {
         let mut entry = Entry { object, expire_ms };
         let encoded = encode(&mut entry).unwrap();
+        prop_assert_eq!(&encoded, &document::encode(&to_value(&entry).unwrap()).unwrap());
         prop_assert_eq!(decode(&encoded.dictionary, &encoded.value).unwrap(), entry);
     }
 

@@ -6,7 +6,7 @@ use tidegate_proto::BatchBuilder;
 
 use super::{Flush, Phase, RedisStream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sources::redis::apply::{Effect, Place, Stop, apply};
+use crate::sources::redis::apply::{Effect, NAME_BYTES_MAX, Place, Stop, apply};
 use crate::sources::redis::document;
 use crate::sources::redis::position::{Offset, Position};
 use crate::sources::redis::resp::{self, Command, RespError};
@@ -35,8 +35,8 @@ impl RedisStream {
                 return Ok(());
             }
             let wanted = match resp::take(&mut self.link.buffer) {
-                Ok((command, taken)) => {
-                    self.take(&command, taken as u64).await?;
+                Ok(taken) => {
+                    self.take(&taken.parts(), taken.bytes()).await?;
                     continue;
                 }
                 Err(RespError::Short(wanted)) => wanted,
@@ -56,7 +56,7 @@ impl RedisStream {
     }
 
     /// Applies a command, unless its keys are on the move between primaries of a cluster.
-    async fn take(&mut self, command: &Command, taken: u64) -> Result<()> {
+    async fn take(&mut self, command: &Command<'_>, taken: u64) -> Result<()> {
         let (Phase::Commands(at), Some(gate)) = (&mut self.phase, &mut self.gate) else {
             return self.apply(command, taken);
         };
@@ -71,7 +71,7 @@ impl RedisStream {
         Ok(())
     }
 
-    fn apply(&mut self, command: &Command, taken: u64) -> Result<()> {
+    fn apply(&mut self, command: &Command<'_>, taken: u64) -> Result<()> {
         let Phase::Commands(at) = &mut self.phase else { return Ok(()) };
         let queued = self.keys.queued();
         let mut place = Place { keys: &mut self.keys, db: &mut at.db, now_ms: (self.now_ms)() };
@@ -146,8 +146,7 @@ impl RedisStream {
 }
 
 /// A command's name, if it looks like one.
-fn name_of(command: &Command) -> String {
-    const NAME_BYTES_MAX: usize = 32;
+fn name_of(command: &Command<'_>) -> String {
     let name = command.first().map_or(&b""[..], |name| name);
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_|".contains(byte);
     if name.len() > NAME_BYTES_MAX || !name.iter().all(plain) {

@@ -224,6 +224,7 @@ async fn commands_with_mistakes_are_applied_or_refused() {
         for (command, _) in whole.0 {
             let mut place = Place { keys: &mut keys, db: &mut db, now_ms: 1_000_000 };
             // A stream goes no further than what is refused; here, all the rest is tried.
+            let command: Vec<_> = command.iter().map(Vec::as_slice).collect();
             drop(apply(&mut place, &command));
         }
         keys.give(&mut BatchBuilder::default(), usize::MAX);
