@@ -113,7 +113,10 @@ async fn run(row: &str, bench: &mut Bench) -> Outcome<()> {
     match row {
         "SPOOL" => rows::spool::run(bench).await,
         "P1" => rows::redis::catch_up(bench).await,
-        "P2" => rows::redis::attached(bench).await,
+        "P2" => {
+            rows::redis::attached(bench).await?;
+            rows::lag::run(bench).await
+        }
         "P3" => rows::lake::run(bench).await,
         "P5" => rows::feed::run(bench).await,
         "P6" => rows::fanout::run(bench).await,

@@ -50,6 +50,14 @@ pub(crate) struct Wish {
 
 /// Subscribes from the oldest change on, and takes all of one shard.
 pub(crate) async fn drain(wish: Wish) -> Outcome<Seen> {
+    follow(wish, |_| Ok(())).await
+}
+
+/// As [`drain`]; shows each batch as it comes.
+pub(crate) async fn follow(
+    wish: Wish,
+    mut show: impl FnMut(&Frame) -> Outcome<()>,
+) -> Outcome<Seen> {
     let start = SubscribeStart {
         export: wish.export,
         from: Some(From::Earliest(true)),
@@ -66,7 +74,7 @@ pub(crate) async fn drain(wish: Wish) -> Outcome<Seen> {
     let (mut seen, mut owed) = (Seen::default(), 0);
     while wish.upto.is_none_or(|upto| seen.changes < upto) {
         let Some(response) = responses.next().await else { break };
-        let bytes = take(&mut seen, response?, wish.effort)?;
+        let bytes = take(&mut seen, response?, wish.effort, &mut show)?;
         owed += bytes;
         if owed >= CREDIT / 4 {
             let credit = SubscribeRequest { kind: Some(Kind::CreditBytes(owed)) };
@@ -78,7 +86,12 @@ pub(crate) async fn drain(wish: Wish) -> Outcome<Seen> {
     Ok(seen)
 }
 
-fn take(seen: &mut Seen, response: SubscribeResponse, effort: Effort) -> Outcome<u64> {
+fn take(
+    seen: &mut Seen,
+    response: SubscribeResponse,
+    effort: Effort,
+    show: &mut impl FnMut(&Frame) -> Outcome<()>,
+) -> Outcome<u64> {
     let mut bytes = 0;
     for frame in response.frames {
         // Its checksum too: that is part of taking a batch.
@@ -86,6 +99,7 @@ fn take(seen: &mut Seen, response: SubscribeResponse, effort: Effort) -> Outcome
         seen.tiling.take(&frame)?;
         bytes += u64::try_from(frame.bytes().len())?;
         seen.changes += u64::from(frame.count());
+        show(&frame)?;
         match effort {
             Effort::Take => {}
             Effort::Decode => drop(std::hint::black_box(frame.decode()?)),

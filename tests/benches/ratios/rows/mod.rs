@@ -4,6 +4,7 @@ pub(crate) mod checkpoints;
 pub(crate) mod cost;
 pub(crate) mod fanout;
 pub(crate) mod feed;
+pub(crate) mod lag;
 pub(crate) mod lake;
 pub(crate) mod memory;
 pub(crate) mod postgres;

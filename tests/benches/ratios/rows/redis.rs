@@ -32,7 +32,7 @@ const ATTACHED: Goal = Goal {
     better: Better::Higher,
     unit: "SETs/s",
 };
-const SETTINGS: [&str; 6] = [
+pub(super) const SETTINGS: [&str; 6] = [
     "--repl-backlog-size",
     "3gb",
     "--repl-diskless-sync",
@@ -41,16 +41,16 @@ const SETTINGS: [&str; 6] = [
     "replica 0 0 0",
 ];
 const SETS: u64 = 1_000_000;
-const VALUE_BYTES: usize = 200;
+pub(super) const VALUE_BYTES: usize = 200;
 /// Commands sent before their answers are waited for.
 const TOGETHER: u64 = 1_000;
 const CORE: u32 = 1;
 const CORES: &str = "1";
-const EXPORT: &str = "cache";
+pub(super) const EXPORT: &str = "cache";
 const EVERY: Duration = Duration::from_millis(10);
 
 /// A server that holds one key, and a node that has captured it.
-async fn start(bench: &mut Bench, cores: &'static str) -> Outcome<(RedisServer, Node)> {
+pub(super) async fn start(bench: &mut Bench, cores: &'static str) -> Outcome<(RedisServer, Node)> {
     let server = RedisServer::start(&SETTINGS).await;
     server.client().await.say("SET first 1").await;
     let mut node = Node::start(&bench.folder()?, Start { cores, ..Start::default() }).await?;
@@ -142,15 +142,32 @@ async fn write(client: &mut RedisClient, round: usize) -> Outcome<()> {
 }
 
 /// Takes the stream behind a place until so many SETs have come; gives its bytes.
-async fn drain(port: u16, (id, offset): (String, u64), sets: u64) -> Outcome<u64> {
+async fn drain(port: u16, from: (String, u64), sets: u64) -> Outcome<u64> {
+    let (mut bytes, mut done) = (0, 0);
+    replicate(port, from, |command, is_set| {
+        bytes += command.len() as u64;
+        done += u64::from(is_set);
+        done < sets
+    })
+    .await?;
+    Ok(bytes)
+}
+
+/// Takes the stream behind a place as a replica does; shows each command, and whether it is
+/// a SET, for as long as more is wanted.
+pub(super) async fn replicate(
+    port: u16,
+    (id, offset): (String, u64),
+    mut wants_more: impl FnMut(&[u8], bool) -> bool,
+) -> Outcome<()> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
     let mut buffer = vec![0; 1 << 20];
     socket.write_all(b"REPLCONF capa eof capa psync2\r\n").await?;
     let answered = socket.read(&mut buffer).await?;
     require(&buffer[..answered] == b"+OK\r\n", "it may be a replica")?;
     socket.write_all(format!("PSYNC {id} {}\r\n", offset + 1).as_bytes()).await?;
-    let (mut there, mut done, mut bytes, mut continues) = (0, 0, 0, false);
-    while done < sets {
+    let (mut there, mut continues) = (0, false);
+    loop {
         let read = socket.read(&mut buffer[there..]).await?;
         require(read > 0, "the server keeps the link")?;
         there += read;
@@ -158,14 +175,14 @@ async fn drain(port: u16, (id, offset): (String, u64), sets: u64) -> Outcome<u64
         while let Some((upto, is_set)) = next(&buffer[at..there]) {
             continues |= buffer[at..].starts_with(b"+CONTINUE");
             require(continues, "it goes on where it was asked to")?;
-            done += u64::from(is_set);
+            if !wants_more(&buffer[at..at + upto], is_set) {
+                return Ok(());
+            }
             at += upto;
-            bytes += upto as u64;
         }
         buffer.copy_within(at..there, 0);
         there -= at;
     }
-    Ok(bytes)
 }
 
 /// Where the first command or line ends, and whether it is a SET; `None` if it is not
