@@ -18,10 +18,14 @@ if [[ -n "${FROM:-}" ]]; then
     commit="$(git rev-parse --short "$FROM^{commit}")"
     versions="${TIDEGATE_CACHE:-$HOME/.cache/tidegate}/versions"
     if [[ ! -x "$versions/$commit/tidegated" ]]; then
-        mkdir -p "$versions/$commit/source"
-        git archive "$commit" | tar -x -C "$versions/$commit/source"
-        (cd "$versions/$commit/source" && cargo build --workspace --bins)
-        cp "$CARGO_TARGET_DIR/debug/tidegate" "$CARGO_TARGET_DIR/debug/tidegated" "$versions/$commit/"
+        echo "building $commit; the first other version takes as long as the first build here"
+        rm -rf "$versions/source"
+        mkdir -p "$versions/source" "$versions/$commit"
+        # Files are as old as now: cargo takes what is older than its last build for built.
+        git archive "$commit" | tar -xm -C "$versions/source"
+        # In a target folder of its own: cargo tells two checkouts of a workspace apart by nothing else.
+        (cd "$versions/source" && CARGO_TARGET_DIR="$versions/target" cargo build --workspace --bins)
+        cp "$versions/target/debug/tidegate" "$versions/target/debug/tidegated" "$versions/$commit/"
     fi
     export TIDEGATE_NEXT="$TIDEGATE_BIN"
     TIDEGATE_BIN="$versions/$commit"
