@@ -14,7 +14,7 @@ export TIDEGATE_BIN
 trap 'rm -rf "${TIDEGATE_NEXT:-$TIDEGATE_BIN}"' EXIT
 cp "$CARGO_TARGET_DIR/debug/tidegate" "$CARGO_TARGET_DIR/debug/tidegated" "$TIDEGATE_BIN/"
 if [[ -n "${FROM:-}" ]]; then
-    FAULTS="${FAULTS:-F26}"
+    export FAULTS="${FAULTS:-F26}"
     commit="$(git rev-parse --short "$FROM^{commit}")"
     versions="${TIDEGATE_CACHE:-$HOME/.cache/tidegate}/versions"
     if [[ ! -x "$versions/$commit/tidegated" ]]; then
