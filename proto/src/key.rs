@@ -94,10 +94,7 @@ impl Key {
         for part in parts {
             push_part(part, &mut out)?;
         }
-        if out.len() > KEY_BYTES_MAX {
-            return Err(KeyError::TooLong { bytes: out.len() });
-        }
-        Ok(Self(out.into()))
+        Self::of(out)
     }
 
     /// The key whose one part is this text.
@@ -114,10 +111,12 @@ impl Key {
         // Exactly as many, unless some are escaped.
         let mut out = Vec::with_capacity(bytes.len() + 2);
         push_escaped(tag, bytes, &mut out);
-        if out.len() > KEY_BYTES_MAX {
-            return Err(KeyError::TooLong { bytes: out.len() });
-        }
-        Ok(Self(out.into()))
+        Self::of(out)
+    }
+
+    fn of(encoded: Vec<u8>) -> Result<Self, KeyError> {
+        bounded(&encoded)?;
+        Ok(Self(encoded.into()))
     }
 
     /// A key out of a batch or off a disk; [`Key::parts`] says whether it is one.

@@ -192,9 +192,10 @@ impl ShardLog {
             write.put(Key::Frame(self.shard, frame.first()).encode(), frame.bytes());
         }
         write.put(Key::Head(self.shard).encode(), head.encode());
-        let index = inner.index;
-        let index = index.map(|index| index.with(self.shard, (frame, gathered), &mut write));
-        let index = index.transpose()?;
+        let index = match inner.index {
+            Some(index) => Some(index.with(self.shard, (frame, gathered), &mut write)?),
+            None => None,
+        };
         spool.write(write)?;
         inner.index = index;
         inner.standing.appended(head);

@@ -61,6 +61,17 @@ fn sized(dictionary: Vec<u8>, value: Vec<u8>) -> Result<Encoded, DocumentError> 
     Ok(Encoded { dictionary, value })
 }
 
+impl From<Plain<'_>> for Value {
+    fn from(plain: Plain<'_>) -> Self {
+        match plain {
+            Plain::String(text) => Self::String(text.to_owned()),
+            Plain::Binary(bytes) => Self::Binary(bytes.to_vec()),
+            Plain::Int(whole) => Self::Int(whole),
+            Plain::TimestampMicros(micros) => Self::TimestampMicros(micros),
+        }
+    }
+}
+
 impl Plain<'_> {
     /// Of its content.
     fn bytes(&self) -> usize {

@@ -86,23 +86,21 @@ pub(super) fn encode(entry: &mut Entry) -> Result<Encoded> {
 /// The document of a string, of which there are many: as [`to_value`] has it.
 fn string(bytes: &[u8], expire_ms: Option<i64>) -> Result<Encoded, DocumentError> {
     let kind = ("type", Plain::String("string"));
-    let value = match std::str::from_utf8(bytes) {
-        Ok(text) => ("value", Plain::String(text)),
-        Err(_) => ("value", Plain::Binary(bytes)),
-    };
-    let end = |ms| match micros(ms) {
-        Some(micros) => Plain::TimestampMicros(micros),
-        None => Plain::Int(ms),
-    };
+    let value = ("value", plain(bytes));
     match expire_ms {
         Some(ms) => encode_plain([("expire_at", end(ms)), kind, value]),
         None => encode_plain([kind, value]),
     }
 }
 
-/// If documents have such a time.
-fn micros(ms: i64) -> Option<i64> {
-    ms.checked_mul(1000).filter(|micros| TIMESTAMP_MICROS.contains(micros))
+/// When a key ends: a time, if documents have such a one.
+fn end(ms: i64) -> Plain<'static> {
+    let micros = ms.checked_mul(1000).filter(|micros| TIMESTAMP_MICROS.contains(micros));
+    micros.map_or(Plain::Int(ms), Plain::TimestampMicros)
+}
+
+fn plain(bytes: &[u8]) -> Plain<'_> {
+    std::str::from_utf8(bytes).map_or(Plain::Binary(bytes), Plain::String)
 }
 
 /// The entry that a document of ours stands for.
@@ -155,16 +153,13 @@ fn to_value(entry: &Entry) -> Result<Value> {
     };
     add("type", Value::String(name.to_owned()));
     if let Some(ms) = entry.expire_ms {
-        add("expire_at", micros(ms).map_or(Value::Int(ms), Value::TimestampMicros));
+        add("expire_at", end(ms).into());
     }
     Ok(Value::Object(fields))
 }
 
 fn text(bytes: &[u8]) -> Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Value::String(text.to_owned()),
-        Err(_) => Value::Binary(bytes.to_vec()),
-    }
+    plain(bytes).into()
 }
 
 fn set(members: Vec<&[u8]>) -> Result<Value> {

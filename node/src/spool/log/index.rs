@@ -72,14 +72,13 @@ impl Index {
         if frame.count() == 0 {
             return Ok(self);
         }
+        let mut row = Vec::new();
         if let Some(Gathered { out, progress, .. }) = gathered {
             self.round = round_of(self.round, Some(progress));
-            let mut row = Vec::new();
             out.pending().for_each(|change| self.take(shard, change, &mut row, write));
         } else {
             let batch = frame.decode()?;
             self.round = round_of(self.round, batch.progress.as_ref());
-            let mut row = Vec::new();
             for change in &batch.changes {
                 self.take(shard, look(&batch, change)?, &mut row, write);
             }
