@@ -76,9 +76,12 @@ fn begin(flags: Flags) -> Outcome<ExitCode> {
     }
     let seed = flags.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     say(&format!("SEED={seed}"));
-    let mut all = if flags.faults.is_empty() { Kind::ALL.to_vec() } else { flags.faults.clone() };
-    // Nobody who wants all kinds need have two versions.
-    all.retain(|kind| *kind != Kind::F26 || flags.next.is_some() || !flags.faults.is_empty());
+    let mut all = flags.faults;
+    if all.is_empty() {
+        // Who wants all kinds need not have two versions.
+        let comes = |kind: &Kind| *kind != Kind::F26 || flags.next.is_some();
+        all.extend(Kind::ALL.into_iter().filter(comes));
+    }
     let mut extras = Kind::need(&all);
     if flags.table {
         extras.parts.push(Extra::Table);
