@@ -1,6 +1,6 @@
 //! An owner's batches, on their way into a copy.
 
-use tidegate_proto::v1::{CopyOpen, CopyStart, EpochBegin, FetchOpen, ShardId};
+use tidegate_proto::v1::{CopyOpen, CopyStart, EpochBegin, FetchOpen, IndexOpen, ShardId};
 use tidegate_proto::{Epoch, Sequence};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +14,8 @@ pub struct CopyFetch {
     fetch: RemoteFetch,
     start: CopyStart,
     asked: Sequence,
+    /// The owner knows nothing else than that rows of the key index are missing.
+    lacks: bool,
 }
 
 impl CopyFetch {
@@ -39,17 +41,25 @@ impl CopyFetch {
     pub fn acknowledge(&mut self, upto: Sequence) {
         self.fetch.confirm(upto);
     }
+
+    /// No rows of the key index are missing; a repeat says nothing.
+    pub fn indexed(&mut self) {
+        if std::mem::take(&mut self.lacks) {
+            self.fetch.say_indexed();
+        }
+    }
 }
 
 impl Exchange {
     /// Fetches for this node's copy of `shard` from the owner of `epoch` at
-    /// `address`. `log` is what this node has of it.
+    /// `address`. `log` is what this node has of it, and `index` of its key index, if it
+    /// keeps the last documents in one.
     pub async fn fetch_copy(
         &self,
-        shard: ShardId,
-        epoch: Epoch,
+        (shard, epoch): (ShardId, Epoch),
         address: &str,
         log: Option<&ShardLog>,
+        index: Option<IndexOpen>,
     ) -> Result<CopyFetch> {
         let asked = log.map_or(Sequence(0), ShardLog::last);
         let begins = log.map(ShardLog::begins).unwrap_or_default();
@@ -61,6 +71,7 @@ impl Exchange {
             first: log.map_or(1, |log| log.first().0),
             begins: begins.collect(),
             made: log.map_or(0, |log| log.made().0),
+            index: index.clone(),
         };
         let open = FetchOpen {
             cluster_id: control.identity().cluster_id.clone(),
@@ -73,7 +84,8 @@ impl Exchange {
         };
         let mut fetch = RemoteFetch::open(control, address, open).await?;
         let start = fetch.start().await?;
-        Ok(CopyFetch { fetch, start, asked })
+        let lacks = index.is_some_and(|index| start.anew || !index.whole);
+        Ok(CopyFetch { fetch, start, asked, lacks })
     }
 }
 

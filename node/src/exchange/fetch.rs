@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_proto::v1::{FetchOpen, ShardId};
+use tidegate_proto::v1::{FetchOpen, IndexRows, ShardId};
 use tidegate_proto::{Frame, Sequence};
 use tonic::async_trait;
 
@@ -34,6 +34,8 @@ pub struct Fetched {
     pub frames: Vec<Frame>,
     /// The last stable sequence at the owner.
     pub stable: Sequence,
+    /// To a copy that lacks some: rows of the key index, behind the batches.
+    pub index: Option<IndexRows>,
 }
 
 /// In place of a sequence: behind nothing, from the oldest retained.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tidegate_proto::v1::ShardId;
+use bytes::Bytes;
+use tidegate_proto::v1::{IndexRows, ShardId};
 use tidegate_proto::{Epoch, NodeId, Sequence};
 use tokio::sync::watch;
 use tonic::async_trait;
@@ -10,6 +11,9 @@ use tonic::async_trait;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::fetch::{Fetch, Fetched, OLDEST};
 use crate::spool::{ShardLog, Spool};
+
+/// Bytes of rows of the key index sent in one go, about, before they are compressed.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// What a node sends to another that fetches from it.
 #[async_trait]
@@ -20,6 +24,9 @@ pub(super) trait Outflow: Send {
 
     /// The receiver has all up to `upto`.
     fn acked(&self, upto: Sequence);
+
+    /// The receiver has all rows of the key index.
+    fn indexed(&self);
 }
 
 /// Reads a log of this process. Serves local writers and feeds, and the
@@ -95,6 +102,8 @@ pub(super) struct CopyFeed {
     chunk_bytes: usize,
     node: NodeId,
     connection: u64,
+    /// Behind which place rows of the key index are to be sent, if it lacks some.
+    lacks: Option<Bytes>,
 }
 
 impl CopyFeed {
@@ -109,7 +118,27 @@ impl CopyFeed {
         let connection = log.copy_opened((node, run), after, epoch)?;
         let (stable, appended) = (log.stable(), log.appended_mark());
         let chunk_bytes = usize::try_from(credit_bytes / 2).unwrap_or(usize::MAX);
-        Ok(Self { log, epoch, after, stable, appended, chunk_bytes, node, connection })
+        let lacks = None;
+        Ok(Self { log, epoch, after, stable, appended, chunk_bytes, node, connection, lacks })
+    }
+
+    /// The copy lacks rows of the key index behind this place. If this node has them, it is
+    /// not in sync before they are there.
+    pub(super) fn lacks(mut self, after: Bytes) -> Self {
+        if self.log.knows_all() {
+            self.log.copy_lacks(self.node, self.connection, true);
+        }
+        self.lacks = Some(after);
+        self
+    }
+
+    /// The next rows for a copy that lacks some.
+    fn index_rows(&mut self) -> Result<Option<IndexRows>> {
+        let Some(after) = &self.lacks else { return Ok(None) };
+        let Some(page) = self.log.index_rows(after, PAGE_BYTES)? else { return Ok(None) };
+        let last = page.rows.last().map_or(&page.after, |row| &row.place);
+        self.lacks = (page.until == 0).then(|| last.clone());
+        Ok(Some(page))
     }
 }
 
@@ -128,7 +157,7 @@ impl Fetch for LocalFetch {
             let frames = self.log.read(self.after, self.chunk_bytes)?;
             if let Some(last) = frames.last() {
                 self.after = last.last();
-                return Ok(Fetched { frames, stable });
+                return Ok(Fetched { frames, stable, index: None });
             }
             if self.stable.changed().await.is_err() {
                 return Err(not_held(self.log.shard(), self.epoch));
@@ -146,6 +175,8 @@ impl Outflow for LocalFetch {
     }
 
     fn acked(&self, _upto: Sequence) {}
+
+    fn indexed(&self) {}
 }
 
 #[async_trait]
@@ -161,16 +192,17 @@ impl Outflow for CopyFeed {
             let told = self.stable.has_changed().unwrap_or(false);
             let stable = *self.stable.borrow_and_update();
             self.appended.mark_unchanged();
-            let frames = if room {
-                self.log.read_appended(self.after, self.chunk_bytes)?
+            let (frames, index) = if room {
+                let frames = self.log.read_appended(self.after, self.chunk_bytes)?;
+                (frames, self.index_rows()?)
             } else {
-                Vec::new()
+                (Vec::new(), None)
             };
             if let Some(last) = frames.last() {
                 self.after = last.last();
             }
-            if told || !frames.is_empty() {
-                return Ok(Fetched { frames, stable });
+            if told || !frames.is_empty() || index.is_some() {
+                return Ok(Fetched { frames, stable, index });
             }
             let moved = tokio::select! {
                 moved = self.stable.changed() => {
@@ -185,6 +217,10 @@ impl Outflow for CopyFeed {
 
     fn acked(&self, upto: Sequence) {
         self.log.copy_acked(self.node, self.connection, upto);
+    }
+
+    fn indexed(&self) {
+        self.log.copy_lacks(self.node, self.connection, false);
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod fetch;
 pub(crate) mod local;
 pub(crate) mod nearest;
 mod pack;
+mod pages;
 mod remote;
 mod service;
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tidegate_proto::v1::{CopyStart, FetchOpen, FetchRequest, FetchResponse, fetch_request};
 use tidegate_proto::{Frame, Sequence};
 use tokio::sync::mpsc;
@@ -14,6 +15,7 @@ use crate::control::explain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::fetch::{Fetch, Fetched};
 use crate::exchange::pack::Unpacker;
+use crate::exchange::pages;
 use crate::telemetry;
 
 /// Acknowledgements on their way; more would only repeat what the last says.
@@ -33,6 +35,8 @@ pub(super) struct RemoteFetch {
     owed: u64,
     /// What a copy has and has not told the owner yet.
     unsaid: Option<Sequence>,
+    /// It has all rows of the key index, and has not told the owner yet.
+    unsaid_indexed: bool,
     /// Made when it is first needed.
     unpacker: Option<Unpacker>,
 }
@@ -61,6 +65,7 @@ impl RemoteFetch {
             held: VecDeque::new(),
             owed: 0,
             unsaid: None,
+            unsaid_indexed: false,
             unpacker: None,
         })
     }
@@ -87,13 +92,17 @@ impl RemoteFetch {
 
     fn due(&self) -> Option<fetch_request::Kind> {
         let said = self.unsaid.map(|upto| fetch_request::Kind::Acknowledged(upto.0));
-        said.or_else(|| (self.owed > 0).then_some(fetch_request::Kind::CreditBytes(self.owed)))
+        let indexed = || self.unsaid_indexed.then_some(fetch_request::Kind::Indexed(true));
+        let owed = || (self.owed > 0).then_some(fetch_request::Kind::CreditBytes(self.owed));
+        said.or_else(indexed).or_else(owed)
     }
 
     fn take_due(&mut self) -> Option<FetchRequest> {
         let kind = self.due()?;
-        if self.unsaid.take().is_none() {
-            self.owed = 0;
+        match &kind {
+            fetch_request::Kind::Acknowledged(_) => self.unsaid = None,
+            fetch_request::Kind::Indexed(_) => self.unsaid_indexed = false,
+            fetch_request::Kind::CreditBytes(_) | fetch_request::Kind::Open(_) => self.owed = 0,
         }
         Some(FetchRequest { kind: Some(kind) })
     }
@@ -118,7 +127,7 @@ impl RemoteFetch {
 
     pub(super) async fn receive(&mut self) -> Result<Fetched> {
         let message = self.message().await?;
-        let mut sent = message.frames.iter().map(|bytes| bytes.len() as u64).sum();
+        let mut sent = message.frames.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
         let frames = match &message.packed {
             Some(packed) => {
                 sent = packed.bytes.len() as u64;
@@ -134,10 +143,18 @@ impl RemoteFetch {
             self.held.push_back((frame.last(), u64::from(*size)));
         }
         let frames: Vec<_> = frames.into_iter().map(|(frame, _)| frame).collect();
-        if let Some(from) = self.abroad.as_ref().filter(|_| sent > 0) {
-            telemetry::crossed(from, sent, frames.iter().map(|it| u64::from(it.raw_bytes())).sum());
+        let mut raw = frames.iter().map(|it| u64::from(it.raw_bytes())).sum::<u64>();
+        let index = message.index.as_ref().map(pages::unpack).transpose()?;
+        if let (Some(page), Some(rows)) = (&message.index, &index) {
+            // Whoever takes them does so before the next is asked for.
+            self.owed += page.rows.len() as u64;
+            sent += page.rows.len() as u64;
+            raw += rows.encoded_len() as u64;
         }
-        Ok(Fetched { frames, stable: Sequence(message.stable) })
+        if let Some(from) = self.abroad.as_ref().filter(|_| sent > 0) {
+            telemetry::crossed(from, sent, raw);
+        }
+        Ok(Fetched { frames, stable: Sequence(message.stable), index })
     }
 
     /// Each with its size. A damaged one is fetched again.
@@ -151,6 +168,12 @@ impl RemoteFetch {
             Ok((frame, size))
         };
         frames.into_iter().map(parse).collect()
+    }
+
+    /// Tells the owner that no rows of the key index are missing any more.
+    pub(super) fn say_indexed(&mut self) {
+        self.unsaid_indexed = true;
+        self.say_what_fits();
     }
 
     /// As `acknowledge`, and tells the owner up to where.

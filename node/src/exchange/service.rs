@@ -4,10 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use tidegate_proto::v1::exchange_server::Exchange;
 use tidegate_proto::v1::{
-    CopyOpen, CopyStart, FetchOpen, FetchRequest, FetchResponse, ShardId, fetch_request,
+    CopyOpen, CopyStart, FetchOpen, FetchRequest, FetchResponse, IndexPage, ShardId, fetch_request,
 };
 use tidegate_proto::{Epoch, NodeId, Sequence};
 use tokio::sync::mpsc;
@@ -22,6 +23,7 @@ use crate::exchange::copy::{Extent, meet};
 use crate::exchange::fetch::Fetched;
 use crate::exchange::local::{CopyFeed, LocalFetch, Outflow, not_held};
 use crate::exchange::pack::Packer;
+use crate::exchange::pages;
 use crate::spool::Spool;
 
 /// Responses made before the transport has taken the one before.
@@ -64,7 +66,13 @@ impl ExchangeService {
         let start = meet(&Extent::of(&log), open, copy).map_err(|error| status(&error))?;
         let (node, keep) = ((NodeId(copy.node), copy.run), Sequence(start.keep));
         let feed = CopyFeed::open(log, epoch, node, keep, open.credit_bytes);
-        Ok((feed.map_err(|error| status(&error))?, start))
+        let feed = feed.map_err(|error| status(&error))?;
+        let feed = match &copy.index {
+            Some(_) if start.anew => feed.lacks(Bytes::new()),
+            Some(index) if !index.whole => feed.lacks(index.after.clone()),
+            Some(_) | None => feed,
+        };
+        Ok((feed, start))
     }
 
     fn open(&self, open: &FetchOpen) -> Result<LocalFetch, Status> {
@@ -139,6 +147,7 @@ impl Way {
                         Some(fetch_request::Kind::Acknowledged(upto)) => {
                             outflow.acked(Sequence(upto));
                         }
+                        Some(fetch_request::Kind::Indexed(_)) => outflow.indexed(),
                         Some(fetch_request::Kind::Open(_)) | None => {}
                     },
                     Ok(None) | Err(_) => return Ok(()),
@@ -154,24 +163,47 @@ impl Way {
 
     /// False if nobody receives any more.
     async fn send(&mut self, fetched: &Fetched) -> Result<bool, Error> {
-        let bytes = bytes_of(fetched);
+        let index = fetched.index.as_ref().map(pages::pack).transpose()?;
+        let rows = index.as_ref().map_or(0, |page| page.rows.len() as i128);
+        let bytes = bytes_of(fetched) + rows;
         self.credit -= bytes;
         if self.packer.is_some() && bytes < GATHER_BYTES {
             self.not_before = Instant::now() + GATHER;
         }
-        let packer = self.packer.as_mut().filter(|_| !fetched.frames.is_empty());
-        let Some(packer) = packer else {
-            return Ok(self.responses.send(Ok(response(fetched))).await.is_ok());
-        };
-        for packed in packer.pack(&fetched.frames)? {
-            let stable = fetched.stable.0;
-            let packed = Some(packed);
-            let response = FetchResponse { packed, stable, ..FetchResponse::default() };
+        for response in self.responses_of(fetched, index)? {
             if self.responses.send(Ok(response)).await.is_err() {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// At least one, the rows in the last.
+    fn responses_of(
+        &mut self,
+        fetched: &Fetched,
+        index: Option<IndexPage>,
+    ) -> Result<Vec<FetchResponse>, Error> {
+        let stable = fetched.stable.0;
+        let packer = self.packer.as_mut().filter(|_| !fetched.frames.is_empty());
+        let mut responses = match packer {
+            Some(packer) => {
+                let of = |packed| FetchResponse {
+                    packed: Some(packed),
+                    stable,
+                    ..FetchResponse::default()
+                };
+                packer.pack(&fetched.frames)?.into_iter().map(of).collect()
+            }
+            None => {
+                let frames = fetched.frames.iter().map(|frame| frame.bytes().clone()).collect();
+                vec![FetchResponse { frames, stable, ..FetchResponse::default() }]
+            }
+        };
+        if let Some(last) = responses.last_mut() {
+            last.index = index;
+        }
+        Ok(responses)
     }
 }
 
@@ -187,9 +219,4 @@ async fn gathered(
 
 fn bytes_of(fetched: &Fetched) -> i128 {
     fetched.frames.iter().map(|frame| frame.bytes().len() as i128).sum()
-}
-
-fn response(fetched: &Fetched) -> FetchResponse {
-    let frames = fetched.frames.iter().map(|frame| frame.bytes().clone()).collect();
-    FetchResponse { frames, stable: fetched.stable.0, ..FetchResponse::default() }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use tidegate_proto::v1::{Progress, ShardId};
+use tidegate_proto::v1::{IndexOpen, Progress, ShardId};
 use tidegate_proto::{Epoch, Sequence};
 use tokio::sync::watch;
 
@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
 use crate::shard::role::Terms;
 use crate::shard::room::room;
+use crate::spool::{Kept, ShardLog};
 
 /// How often an owner that is not there yet is asked.
 const OWNER_WAIT: Duration = Duration::from_millis(30);
@@ -54,7 +55,11 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
     let away = || Error::new(ErrorKind::Unavailable, "the shard has no owner right now");
     let address = owner.ok_or_else(away)?;
     let held = means.spool.log(id);
-    let mut fetch = means.exchange.fetch_copy(id, terms.epoch, &address, held.as_deref()).await?;
+    // If its file cannot be read here now, whoever becomes the owner catches up.
+    let kept = means.exports.job(id.export_id).await.ok().and_then(|job| job.kept());
+    let index = index_here(held.as_deref(), kept, terms.epoch)?;
+    let shard = (id, terms.epoch);
+    let mut fetch = means.exchange.fetch_copy(shard, &address, held.as_deref(), index).await?;
     let keep = Sequence(fetch.start().keep);
     let (log, at) = match held {
         Some(log) if !fetch.start().anew => (log, fetch.asked()),
@@ -64,9 +69,7 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
         }
     };
     log.follow(terms.epoch, (at, keep))?;
-    // If its file cannot be read here now, whoever becomes the owner catches up.
-    let job = means.exports.job(id.export_id).await.ok();
-    if let Some(kept) = job.and_then(|job| job.kept()) {
+    if let Some(kept) = kept {
         log.keep_index(kept)?;
     }
     tracing::info!(after = %keep, "keeping a copy");
@@ -75,9 +78,28 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
         for frame in &fetched.frames {
             log.append_copy(frame, terms.epoch)?;
         }
+        if let Some(rows) = &fetched.index {
+            log.fill_index(rows, terms.epoch)?;
+        }
+        if log.known().whole {
+            fetch.indexed();
+        }
         log.set_stable(fetched.stable);
         if let Some(last) = fetched.frames.last() {
             fetch.acknowledge(last.last());
         }
     }
+}
+
+/// What this node has of the key index, if it is one of documents: of others, nobody sends
+/// rows.
+fn index_here(
+    held: Option<&ShardLog>,
+    kept: Option<Kept>,
+    epoch: Epoch,
+) -> Result<Option<IndexOpen>> {
+    let Some(kept @ Kept::Documents) = kept else { return Ok(None) };
+    let Some(log) = held else { return Ok(Some(IndexOpen::default())) };
+    log.keep_index(kept)?;
+    Ok(Some(log.index_open(epoch)))
 }

@@ -68,7 +68,8 @@ struct Decision {
 
 /// A copy joins in two steps: once it has what was needed a moment ago (`recent`),
 /// nothing becomes safe without it; then, as soon as it has all that is needed, it is
-/// recorded.
+/// recorded. One that still lacks rows of the key index could not go on where its owner
+/// ends, and has to wait for them.
 fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
     let mut decision = Decision::default();
     for node in &sight.in_sync {
@@ -79,7 +80,7 @@ fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
     for node in sight.copies.difference(&sight.in_sync) {
         let has = |upto: Sequence| {
             let copy = sight.seen.get(node);
-            copy.is_some_and(|copy| copy.connected && copy.acked >= upto)
+            copy.is_some_and(|copy| copy.connected && !copy.lacks && copy.acked >= upto)
         };
         let late = delays.late(*node, sight);
         if sight.joining.contains(node) {

@@ -54,6 +54,7 @@ impl World {
             first: head.as_ref().map_or(1, |head| head.first.0),
             begins: begins.collect(),
             made: head.as_ref().map_or(0, |head| head.made.0),
+            index: None,
         };
         let after = head.map_or(Sequence(0), |head| head.last());
         let topic = Topic { shard: id, epoch };

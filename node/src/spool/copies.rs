@@ -16,6 +16,8 @@ pub struct Copy {
     pub acked: Sequence,
     /// When it last took something, came, or went.
     pub moved: Instant,
+    /// Rows of the key index are on their way to it.
+    pub lacks: bool,
     /// Tells its connections apart: the newest counts.
     connection: u64,
 }
@@ -79,12 +81,19 @@ impl Copies {
     ) -> u64 {
         self.connections += 1;
         let connection = self.connections;
-        self.seen.insert(node, Copy { run, connected: true, acked, moved: now, connection });
+        let copy = Copy { run, connected: true, acked, moved: now, lacks: false, connection };
+        self.seen.insert(node, copy);
         connection
     }
 
+    pub(crate) fn set_lacks(&mut self, node: NodeId, connection: u64, lacks: bool) {
+        if let Some(copy) = self.of(node, connection) {
+            copy.lacks = lacks;
+        }
+    }
+
     pub(crate) fn ack(&mut self, node: NodeId, connection: u64, acked: Sequence, now: Instant) {
-        if let Some(copy) = self.seen.get_mut(&node).filter(|copy| copy.connection == connection)
+        if let Some(copy) = self.of(node, connection)
             && acked > copy.acked
         {
             copy.acked = acked;
@@ -93,10 +102,15 @@ impl Copies {
     }
 
     pub(crate) fn close(&mut self, node: NodeId, connection: u64, now: Instant) {
-        if let Some(copy) = self.seen.get_mut(&node).filter(|copy| copy.connection == connection) {
+        if let Some(copy) = self.of(node, connection) {
             copy.connected = false;
             copy.moved = now;
         }
+    }
+
+    /// The copy, unless it has opened another connection since.
+    fn of(&mut self, node: NodeId, connection: u64) -> Option<&mut Copy> {
+        self.seen.get_mut(&node).filter(|copy| copy.connection == connection)
     }
 
     /// No newer connection of this copy has come since.

@@ -26,6 +26,9 @@ pub(super) enum Key<'a> {
     /// One per key of such a shard, written with the batch that brings it.
     /// Key: as `Touched`. Value: `Row`.
     Last(ShardId, &'a str, &'a [u8]),
+    /// One per shard whose last documents are on their way here from its owner, rewritten
+    /// with every page of them. Key: tag, export, index. Value: `Filling`.
+    Filling(ShardId),
 }
 
 const FORMAT: u8 = 0x01;
@@ -34,6 +37,7 @@ const FRAME: u8 = 0x03;
 const TOUCHED: u8 = 0x04;
 const INDEX: u8 = 0x05;
 const LAST: u8 = 0x06;
+const FILLING: u8 = 0x07;
 
 impl Key<'_> {
     /// The key's bytes; numbers big endian, so that byte order is their order.
@@ -53,6 +57,7 @@ impl Key<'_> {
             Self::Last(shard, collection, bytes) => {
                 document(prefix(LAST, *shard), collection, bytes)
             }
+            Self::Filling(shard) => prefix(FILLING, *shard),
         }
     }
 

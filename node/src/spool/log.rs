@@ -1,5 +1,6 @@
 //! One shard's log.
 
+mod fill;
 mod index;
 mod marks;
 mod read;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spool::begins::Begins;
 use crate::spool::keys::Key;
+use crate::spool::log::fill::{Filling, completed, drop_rows};
 use crate::spool::log::index::Index;
 use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
@@ -80,6 +82,8 @@ struct Inner {
     appended_bytes: u64,
     /// Of the last documents, if they are kept.
     index: Option<Index>,
+    /// Of a copy that lacked some of them, when it began.
+    filling: Option<Filling>,
 }
 
 impl ShardLog {
@@ -91,7 +95,8 @@ impl ShardLog {
     ) -> Self {
         let standing = Standing::new(head);
         let marks = standing.marks();
-        let inner = Inner { standing, recent: Recent::default(), appended_bytes: 0, index: None };
+        let recent = Recent::default();
+        let inner = Inner { standing, recent, appended_bytes: 0, index: None, filling: None };
         Self {
             spool,
             shard,
@@ -193,7 +198,10 @@ impl ShardLog {
         }
         write.put(Key::Head(self.shard).encode(), head.encode());
         let index = match inner.index {
-            Some(index) => Some(index.with(self.shard, (frame, gathered), &mut write)?),
+            Some(index) => {
+                let index = index.with(self.shard, (frame, gathered), &mut write)?;
+                Some(completed(self.shard, index, inner.filling.as_ref(), &mut write))
+            }
             None => None,
         };
         spool.write(write)?;
@@ -242,8 +250,14 @@ impl ShardLog {
         let head = inner.standing.following(epoch, (at, keep)).map_err(|why| self.refused(why))?;
         let mut batch = WriteBatch::default();
         let cut = head.next < inner.standing.head().next;
-        if cut {
+        let filling = Filling::stored(&spool, self.shard)?;
+        if filling.is_some_and(|it| cut || it.epoch() != epoch) {
+            drop_rows(self.shard, &mut batch);
+            (inner.index, inner.filling) = (None, None);
+        } else if cut {
             inner.index = self.cut_index(&spool, keep, &mut batch)?;
+        }
+        if cut {
             let (_, behind) = Key::all_frames(self.shard);
             batch.delete_range(Key::Frame(self.shard, keep.next()).encode(), behind);
         }

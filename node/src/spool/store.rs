@@ -97,6 +97,7 @@ impl Spool {
         let mut batch = WriteBatch::default();
         batch.delete(Key::Head(shard).encode());
         batch.delete(Key::Index(shard).encode());
+        batch.delete(Key::Filling(shard).encode());
         let ranges = [Key::all_frames(shard), Key::all_touched(shard), Key::all_last(shard)];
         for (from, behind) in ranges {
             batch.delete_range(from, behind);

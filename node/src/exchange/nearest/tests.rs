@@ -60,7 +60,7 @@ impl Fetch for Channel {
     async fn next(&mut self) -> Result<Fetched> {
         let frame = self.0.recv().await;
         let frame = frame.ok_or_else(|| Error::new(ErrorKind::Unavailable, "it ended"))?;
-        Ok(Fetched { frames: vec![frame], stable: Sequence(0) })
+        Ok(Fetched { frames: vec![frame], ..Fetched::default() })
     }
 
     fn acknowledge(&mut self, _upto: Sequence) {}

@@ -5,7 +5,8 @@
 //! stands where the log ends whoever goes on. What it cannot know it says:
 //!
 //! ```text
-//!   a log that was begun behind sequence 1          not whole: keys may be missing
+//!   a log that was begun behind sequence 1          not whole: keys may be missing,
+//!                                                    until the owner has sent them
 //!   a log whose end was cut off                      not exact: what the cut part
 //!                                                    brought is marked as unknown
 //! ```
@@ -16,6 +17,7 @@ use rocksdb::{IteratorMode, WriteBatch};
 use tidegate_proto::v1::{Change, ChangeBatch, Operation, Progress, ShardId};
 use tidegate_proto::{Frame, Pending, Sequence};
 
+use super::fill::{Filling, completed, drop_rows};
 use super::{Gathered, ShardLog};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::{Known, Last};
@@ -44,9 +46,9 @@ pub enum Kept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Index {
     /// What of the log is counted in.
-    upto: Sequence,
-    known: Known,
-    kept: Kept,
+    pub(super) upto: Sequence,
+    pub(super) known: Known,
+    pub(super) kept: Kept,
     /// Which snapshot the log is in there.
     round: u32,
 }
@@ -104,7 +106,13 @@ impl Index {
         write.put(place, row);
     }
 
-    fn encode(self) -> Vec<u8> {
+    /// No key is missing any more.
+    pub(super) fn made_whole(mut self) -> Self {
+        self.known.whole = true;
+        self
+    }
+
+    pub(super) fn encode(self) -> Vec<u8> {
         let mut out = vec![VERSION, u8::from(self.known.whole), u8::from(self.known.exact)];
         out.extend_from_slice(&self.upto.0.to_be_bytes());
         if self.kept == Kept::Rounds {
@@ -201,7 +209,7 @@ fn read_row(bytes: Vec<u8>) -> Option<Last> {
     Some(Last::Document { dictionary, value: rest })
 }
 
-fn damaged() -> Error {
+pub(super) fn damaged() -> Error {
     Error::new(ErrorKind::Corrupt, "what was captured last of a key, in the spool, is damaged")
 }
 
@@ -210,36 +218,53 @@ impl ShardLog {
     /// already are counted in first.
     pub fn keep_index(&self, kept: Kept) -> Result<()> {
         let spool = self.spool()?;
-        let stored = spool.db.get(Key::Index(self.shard).encode());
-        let stored = stored.map_err(|error| damaged().because(error))?;
-        let mut index = match stored {
-            Some(bytes) => Index::decode(&bytes).ok_or_else(damaged)?,
-            None => Index::empty(kept),
-        };
+        let (stored, mut filling) = self.stored_index(&spool)?;
+        let mut index = stored.unwrap_or_else(|| Index::empty(kept));
         loop {
+            let mut write = WriteBatch::default();
             let first = self.first();
             if index.upto.next() < first {
-                // What came before is retained no more, or was never here.
-                let known = Known { whole: false, exact: index.upto == Sequence(0) };
+                // What came before is retained no more, or was never here: of what is kept,
+                // nobody can say if it is old.
+                drop_rows(self.shard, &mut write);
+                filling = None;
+                let known = Known { whole: false, exact: true };
                 index = Index { upto: Sequence(first.0 - 1), known, ..Index::empty(kept) };
             }
             let frames = match self.read_appended(index.upto, FOLD_BYTES) {
                 Err(error) if error.kind() == ErrorKind::Gone => continue,
                 frames => frames?,
             };
-            let mut write = WriteBatch::default();
             for frame in &frames {
                 index = index.with(self.shard, (frame, None), &mut write)?;
             }
             // Nothing may come between the look and the switch.
             let mut inner = self.inner();
             write.put(Key::Index(self.shard).encode(), index.encode());
+            index = completed(self.shard, index, filling.as_ref(), &mut write);
             spool.write(write)?;
             if index.upto.next() >= inner.standing.head().next {
-                inner.index = Some(index);
+                (inner.index, inner.filling) = (Some(index), filling);
                 return Ok(());
             }
         }
+    }
+
+    /// As the spool has it, less what this node's owner did not send: that may be ahead of
+    /// its log.
+    fn stored_index(&self, spool: &Spool) -> Result<(Option<Index>, Option<Filling>)> {
+        let filling = Filling::stored(spool, self.shard)?;
+        let follows = |it: &Filling| self.inner().standing.follows(it.epoch());
+        if filling.as_ref().is_some_and(|it| !follows(it)) {
+            let mut write = WriteBatch::default();
+            drop_rows(self.shard, &mut write);
+            spool.write(write)?;
+            return Ok((None, None));
+        }
+        let stored = spool.db.get(Key::Index(self.shard).encode());
+        let stored = stored.map_err(|error| damaged().because(error))?;
+        let index = stored.map(|bytes| Index::decode(&bytes).ok_or_else(damaged));
+        Ok((index.transpose()?, filling))
     }
 
     /// What is behind `keep` is taken back: of the keys it brought nothing is known.
@@ -328,19 +353,31 @@ impl ShardLog {
         most: usize,
         mut take: impl FnMut((String, Vec<u8>), &[u8]),
     ) -> Result<()> {
-        let spool = self.spool()?;
         let from = Key::Last(self.shard, collection, key).encode();
-        let (_, behind) = Key::all_last(self.shard);
         let mut left = most;
-        for row in spool.db.iterator(IteratorMode::From(&from, rocksdb::Direction::Forward)) {
-            let (place, row) = row.map_err(|error| damaged().because(error))?;
-            if place[..] >= behind[..] || left == 0 {
-                break;
-            }
-            if place[..] != from[..] {
-                let (collection, key) = keys::read_last_key(&place).ok_or_else(damaged)?;
-                take((collection.to_owned(), key.to_vec()), &row);
+        self.rows_behind(&from, |place, row| {
+            if left > 0 {
+                let (collection, key) = keys::read_last_key(place).ok_or_else(damaged)?;
+                take((collection.to_owned(), key.to_vec()), row);
                 left -= 1;
+            }
+            Ok(left > 0)
+        })
+    }
+
+    /// Shows the rows behind the key `from`, in their order, for as long as `take` wants
+    /// more.
+    pub(super) fn rows_behind(
+        &self,
+        from: &[u8],
+        mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let spool = self.spool()?;
+        let (_, behind) = Key::all_last(self.shard);
+        for row in spool.db.iterator(IteratorMode::From(from, rocksdb::Direction::Forward)) {
+            let (place, row) = row.map_err(|error| damaged().because(error))?;
+            if place[..] >= behind[..] || (place[..] != *from && !take(&place, &row)?) {
+                break;
             }
         }
         Ok(())
@@ -358,4 +395,4 @@ impl ShardLog {
 
 #[cfg(test)]
 #[path = "index/tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -108,6 +108,14 @@ impl ShardLog {
         });
     }
 
+    /// Rows of the key index are on their way to the copy, or are all there.
+    pub fn copy_lacks(&self, node: NodeId, connection: u64, lacks: bool) {
+        self.change(|standing| {
+            standing.with_copies(|copies| copies.set_lacks(node, connection, lacks));
+        });
+        self.stirred.notify_one();
+    }
+
     /// The copy's connection ended.
     pub fn copy_closed(&self, node: NodeId, connection: u64) {
         let now = Instant::now();

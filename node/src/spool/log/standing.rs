@@ -128,6 +128,11 @@ impl Standing {
         self.owned && !self.closed && self.head.epoch == epoch
     }
 
+    /// It is a copy of what the owner of `epoch` has.
+    pub(crate) fn follows(&self, epoch: Epoch) -> bool {
+        !self.owned && !self.closed && self.head.epoch == epoch
+    }
+
     /// The head behind a batch that the owner has just encoded.
     pub(crate) fn with(&self, piece: Piece, delta: &Progress) -> Result<Head, Refusal> {
         if !self.owned_under(piece.epoch) {
@@ -143,7 +148,7 @@ impl Standing {
 
     /// The head behind a batch that the owner of `under` sent to this copy.
     pub(crate) fn with_copied(&self, piece: Piece, under: Epoch) -> Result<Head, Refusal> {
-        if under != self.head.epoch || self.owned || self.closed {
+        if !self.follows(under) {
             return Err(Refusal::Fenced);
         }
         if piece.first != self.head.next || piece.count == 0 {

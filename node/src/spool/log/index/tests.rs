@@ -11,15 +11,19 @@ use tidegate_raft_store::Stop;
 use super::*;
 use crate::spool::store::SpoolOptions;
 
-const SHARD: ShardId = ShardId { export_id: 7, index: 3 };
+pub(in crate::spool::log) const SHARD: ShardId = ShardId { export_id: 7, index: 3 };
 
-fn open(dir: &std::path::Path) -> Arc<Spool> {
+pub(in crate::spool::log) fn open(dir: &std::path::Path) -> Arc<Spool> {
     let options = SpoolOptions { dir: dir.to_owned(), recent_bytes: 0, disk_free_bytes: 0 };
     Spool::open(options, Stop::Process).unwrap()
 }
 
 /// A batch that sets each key to its value, or deletes it.
-fn frame(epoch: u64, first: Sequence, changes: &[(u8, Option<u8>)]) -> Frame {
+pub(in crate::spool::log) fn frame(
+    epoch: u64,
+    first: Sequence,
+    changes: &[(u8, Option<u8>)],
+) -> Frame {
     let stamp = Stamp { epoch: Epoch(epoch), first, ..Stamp::default() };
     gathered(changes).encode(stamp, Codec::Zstd)
 }
@@ -45,7 +49,7 @@ fn own(spool: &Arc<Spool>, first: u64) -> Arc<ShardLog> {
     log
 }
 
-fn kept(log: &ShardLog) -> BTreeMap<u8, Option<u8>> {
+pub(in crate::spool::log) fn kept(log: &ShardLog) -> BTreeMap<u8, Option<u8>> {
     let keys = log.keys_after("", &[], 1000).unwrap();
     let value = |(collection, key): (String, Vec<u8>)| match log.last_document(&collection, &key) {
         Ok(Some(Last::Document { dictionary, value })) => {
