@@ -42,11 +42,13 @@ impl CopyFetch {
         self.fetch.confirm(upto);
     }
 
-    /// No rows of the key index are missing; a repeat says nothing.
-    pub fn indexed(&mut self) {
-        if std::mem::take(&mut self.lacks) {
+    /// No rows of the key index are missing: tells the owner, if it does not know that yet.
+    pub fn indexed(&mut self) -> bool {
+        let new = std::mem::take(&mut self.lacks);
+        if new {
             self.fetch.say_indexed();
         }
+        new
     }
 }
 

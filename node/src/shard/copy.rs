@@ -81,8 +81,8 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
         if let Some(rows) = &fetched.index {
             log.fill_index(rows, terms.epoch)?;
         }
-        if log.known().whole {
-            fetch.indexed();
+        if log.known().whole && fetch.indexed() {
+            tracing::info!("the owner's key index is here");
         }
         log.set_stable(fetched.stable);
         if let Some(last) = fetched.frames.last() {

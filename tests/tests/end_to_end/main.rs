@@ -19,6 +19,7 @@ mod positions;
 mod postgres;
 mod reach;
 mod redis;
+mod redis_moves;
 mod refusals;
 mod regions;
 mod retention;

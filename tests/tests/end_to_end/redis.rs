@@ -15,7 +15,7 @@ use tidegate_tests::redis_server::{Answer, RedisClient, RedisServer};
 
 use crate::stage::{does, refused};
 
-const EXPORT: &str = "cache";
+pub(crate) const EXPORT: &str = "cache";
 /// Of each type.
 const KEYS: u32 = 300;
 /// Commands sent in one go.
@@ -23,7 +23,7 @@ const BURST: usize = 100;
 /// The speed is known after some seconds, and told every twenty.
 const WARNED_MAX: usize = 45;
 
-fn spec(cluster: &Cluster, server: &RedisServer) -> String {
+pub(crate) fn spec(cluster: &Cluster, server: &RedisServer) -> String {
     format!(
         "name = \"{EXPORT}\"\n\
          [source]\nkind = \"redis\"\nendpoint = \"{}\"\n\
@@ -126,7 +126,7 @@ async fn is_warned_of(cluster: &Cluster, owner: usize) {
     panic!("{page}");
 }
 
-async fn write(mut client: RedisClient, stop: Arc<AtomicBool>) {
+pub(crate) async fn write(mut client: RedisClient, stop: Arc<AtomicBool>) {
     let mut random = StdRng::seed_from_u64(6);
     while !stop.load(Ordering::Relaxed) {
         burst(&mut client, &mut random).await.unwrap();
@@ -169,7 +169,7 @@ fn command(random: &mut StdRng) -> Vec<Vec<u8>> {
 }
 
 /// What a server holds, by key, as the documented mapping to JSON has it.
-async fn held(client: &mut RedisClient) -> BTreeMap<String, Value> {
+pub(crate) async fn held(client: &mut RedisClient) -> BTreeMap<String, Value> {
     let mut held = BTreeMap::new();
     for key in client.say("KEYS *").await.parts() {
         let key = key.text();
@@ -223,7 +223,7 @@ fn texts(answer: Answer) -> Vec<String> {
 
 /// Values, types, and whether a key ends; when, to the second, is compared where
 /// the source is tested by itself.
-fn compare(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) {
+pub(crate) fn compare(expected: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) {
     let missing: Vec<_> = expected.keys().filter(|key| !found.contains_key(*key)).take(3).collect();
     let extra: Vec<_> = found.keys().filter(|key| !expected.contains_key(*key)).take(3).collect();
     assert!(missing.is_empty() && extra.is_empty(), "missing {missing:?}, extra {extra:?}");
