@@ -48,6 +48,8 @@ const UNSAFE_MAX: usize = 256;
 /// again if it cannot tell.
 const HEADROOM: Duration = Duration::from_secs(20);
 const HEADROOM_UNTOLD: Duration = Duration::from_secs(1);
+/// How long a planned stop waits for the copies.
+const FINISH: Duration = Duration::from_secs(5);
 /// Pages that wait for the stream before no more are taken.
 const HELD_MAX: usize = 4;
 
@@ -335,19 +337,22 @@ impl Reader {
     }
 
     /// Waits until the rest is safe: a planned stop leaves nothing that a new
-    /// owner would have to read again. With a new owner there is nothing to wait
-    /// for: copies follow that one.
+    /// owner would have to read again. Once there is another epoch there is nothing to
+    /// wait for: copies follow its owner.
     async fn finish(&mut self, safe: &mut watch::Receiver<Sequence>) {
-        let id = self.log.shard();
-        let epoch = self.means.control.read(|state| state.shard(id).map(|shard| shard.epoch));
-        if epoch != Some(self.epoch.0) {
-            return;
-        }
-        let last = self.merge.last();
+        let (id, epoch, last) = (self.log.shard(), self.epoch.0, self.merge.last());
+        let over = self
+            .means
+            .control
+            .until(|state| state.shard(id).is_none_or(|shard| shard.epoch != epoch).then_some(()));
         let rest = safe.wait_for(|safe| *safe >= last);
-        match tokio::time::timeout(Duration::from_secs(5), rest).await {
-            Ok(_) => self.report(last),
-            Err(_) => tracing::warn!("the copies are slow; what they have not is read again"),
+        tokio::select! {
+            biased;
+            _ = over => {}
+            _ = rest => self.report(last),
+            () = tokio::time::sleep(FINISH) => {
+                tracing::warn!("the copies are slow; what they have not is read again");
+            }
         }
     }
 
