@@ -26,6 +26,7 @@ impl Versions {
     async fn roll(&mut self, arena: &mut Arena, folder: &Path) -> Outcome<()> {
         let size = arena.world.size();
         for node in (0..size).map(|step| (self.pick + step) % size) {
+            let before = run(arena, node, node);
             arena.world.cluster.signal(node, "TERM");
             let ended = arena.world.cluster.ended(node).await;
             if !ended.success() {
@@ -33,6 +34,11 @@ impl Versions {
             }
             arena.world.cluster.place(node).binaries = Some(folder.to_owned());
             arena.world.cluster.start_node(node);
+            // What was said last may be from before it ended.
+            let counts = |it: &Arena| {
+                (0..size).all(|by| run(it, by, node).is_some_and(|run| Some(run) != before))
+            };
+            arena.until("the node counts as up in another run", counts).await?;
             arena.whole().await?;
             arena.fresh().await?;
             let process = arena.world.cluster.process(node).ok_or("the node does not run")?;
@@ -70,4 +76,11 @@ impl Fault for Versions {
         }
         Ok(format!("{} starts with other binaries", self.starts))
     }
+}
+
+/// The run of a node's process, by what another said last; none if that does not know.
+fn run(arena: &Arena, by: usize, node: usize) -> Option<u64> {
+    let name = arena.world.cluster.name(node);
+    let nodes = arena.watch.said_by(by).status.nodes;
+    nodes.iter().find(|it| it.name == name).map(|it| it.run)
 }
