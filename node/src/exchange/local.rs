@@ -102,8 +102,18 @@ pub(super) struct CopyFeed {
     chunk_bytes: usize,
     node: NodeId,
     connection: u64,
-    /// Behind which place rows of the key index are to be sent, if it lacks some.
-    lacks: Option<Bytes>,
+    /// What is to be sent of the key index.
+    lacks: Lacks,
+}
+
+/// Rows of the key index that a copy lacks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lacks {
+    Nothing,
+    /// All behind this place.
+    Behind(Bytes),
+    /// Those of these places.
+    Places(Vec<Bytes>),
 }
 
 impl CopyFeed {
@@ -118,26 +128,37 @@ impl CopyFeed {
         let connection = log.copy_opened((node, run), after, epoch)?;
         let (stable, appended) = (log.stable(), log.appended_mark());
         let chunk_bytes = usize::try_from(credit_bytes / 2).unwrap_or(usize::MAX);
-        let lacks = None;
+        let lacks = Lacks::Nothing;
         Ok(Self { log, epoch, after, stable, appended, chunk_bytes, node, connection, lacks })
     }
 
-    /// The copy lacks rows of the key index behind this place. If this node has them, it is
-    /// not in sync before they are there.
-    pub(super) fn lacks(mut self, after: Bytes) -> Self {
-        if self.log.knows_all() {
+    /// The copy lacks these rows. If it needs them to go on and this node has them, it is not
+    /// in sync before they are there.
+    pub(super) fn lacking(mut self, lacks: Lacks) -> Self {
+        if matches!(lacks, Lacks::Behind(_)) && self.log.knows_all() {
             self.log.copy_lacks(self.node, self.connection, true);
         }
-        self.lacks = Some(after);
+        self.lacks = lacks;
         self
     }
 
     /// The next rows for a copy that lacks some.
     fn index_rows(&mut self) -> Result<Option<IndexRows>> {
-        let Some(after) = &self.lacks else { return Ok(None) };
-        let Some(page) = self.log.index_rows(after, PAGE_BYTES)? else { return Ok(None) };
-        let last = page.rows.last().map_or(&page.after, |row| &row.place);
-        self.lacks = (page.until == 0).then(|| last.clone());
+        let page = match &self.lacks {
+            Lacks::Nothing => None,
+            Lacks::Behind(after) => self.log.index_rows(after, PAGE_BYTES)?,
+            Lacks::Places(places) => self.log.rows_of(places, PAGE_BYTES)?,
+        };
+        let Some(page) = page else { return Ok(None) };
+        match &mut self.lacks {
+            Lacks::Behind(after) if page.until == 0 => {
+                *after = page.rows.last().map_or(&page.after, |row| &row.place).clone();
+            }
+            Lacks::Places(places) if places.len() > page.told as usize => {
+                places.drain(..page.told as usize);
+            }
+            Lacks::Nothing | Lacks::Behind(_) | Lacks::Places(_) => self.lacks = Lacks::Nothing,
+        }
         Ok(Some(page))
     }
 }

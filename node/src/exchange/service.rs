@@ -21,7 +21,7 @@ use crate::control::status;
 use crate::error::Error;
 use crate::exchange::copy::{Extent, meet};
 use crate::exchange::fetch::Fetched;
-use crate::exchange::local::{CopyFeed, LocalFetch, Outflow, not_held};
+use crate::exchange::local::{CopyFeed, Lacks, LocalFetch, Outflow, not_held};
 use crate::exchange::pack::Packer;
 use crate::exchange::pages;
 use crate::spool::Spool;
@@ -67,12 +67,7 @@ impl ExchangeService {
         let (node, keep) = ((NodeId(copy.node), copy.run), Sequence(start.keep));
         let feed = CopyFeed::open(log, epoch, node, keep, open.credit_bytes);
         let feed = feed.map_err(|error| status(&error))?;
-        let feed = match &copy.index {
-            Some(_) if start.anew => feed.lacks(Bytes::new()),
-            Some(index) if !index.whole => feed.lacks(index.after.clone()),
-            Some(_) | None => feed,
-        };
-        Ok((feed, start))
+        Ok((feed.lacking(lacks(copy, &start)), start))
     }
 
     fn open(&self, open: &FetchOpen) -> Result<LocalFetch, Status> {
@@ -117,6 +112,16 @@ impl Exchange for ExchangeService {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// What a copy lacks of the key index, by what it said when it opened its fetch.
+fn lacks(copy: &CopyOpen, start: &CopyStart) -> Lacks {
+    match &copy.index {
+        Some(_) if start.anew => Lacks::Behind(Bytes::new()),
+        Some(index) if !index.whole => Lacks::Behind(index.after.clone()),
+        Some(index) if !index.unknown.is_empty() => Lacks::Places(index.unknown.clone()),
+        Some(_) | None => Lacks::Nothing,
     }
 }
 

@@ -71,6 +71,10 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
     log.follow(terms.epoch, (at, keep))?;
     if let Some(kept) = kept {
         log.keep_index(kept)?;
+        if keep < at && kept == Kept::Documents {
+            let why = "what was cut off is asked for in another fetch";
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
     }
     tracing::info!(after = %keep, "keeping a copy");
     loop {
@@ -79,7 +83,7 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
             log.append_copy(frame, terms.epoch)?;
         }
         if let Some(rows) = &fetched.index {
-            log.fill_index(rows, terms.epoch)?;
+            log.take_rows(rows, terms.epoch)?;
         }
         if log.known().whole && fetch.indexed() {
             tracing::info!("the owner's key index is here");
@@ -101,5 +105,5 @@ fn index_here(
     let Some(kept @ Kept::Documents) = kept else { return Ok(None) };
     let Some(log) = held else { return Ok(Some(IndexOpen::default())) };
     log.keep_index(kept)?;
-    Ok(Some(log.index_open(epoch)))
+    log.index_open(epoch).map(Some)
 }

@@ -29,6 +29,9 @@ pub(super) enum Key<'a> {
     /// One per shard whose last documents are on their way here from its owner, rewritten
     /// with every page of them. Key: tag, export, index. Value: `Filling`.
     Filling(ShardId),
+    /// One per key of such a shard whose last document was cut off; deleted once it is
+    /// known again. Key: as `Touched`. Value: empty.
+    Unknown(ShardId, &'a str, &'a [u8]),
 }
 
 const FORMAT: u8 = 0x01;
@@ -38,6 +41,7 @@ const TOUCHED: u8 = 0x04;
 const INDEX: u8 = 0x05;
 const LAST: u8 = 0x06;
 const FILLING: u8 = 0x07;
+const UNKNOWN: u8 = 0x08;
 
 impl Key<'_> {
     /// The key's bytes; numbers big endian, so that byte order is their order.
@@ -58,6 +62,9 @@ impl Key<'_> {
                 document(prefix(LAST, *shard), collection, bytes)
             }
             Self::Filling(shard) => prefix(FILLING, *shard),
+            Self::Unknown(shard, collection, bytes) => {
+                document(prefix(UNKNOWN, *shard), collection, bytes)
+            }
         }
     }
 
@@ -74,6 +81,11 @@ impl Key<'_> {
     /// From the first key of a shard whose last document is kept to behind its last.
     pub(super) fn all_last(shard: ShardId) -> (Vec<u8>, Vec<u8>) {
         (prefix(LAST, shard), behind(prefix(LAST, shard)))
+    }
+
+    /// From the first key of a shard whose last document was cut off to behind its last.
+    pub(super) fn all_unknown(shard: ShardId) -> (Vec<u8>, Vec<u8>) {
+        (prefix(UNKNOWN, shard), behind(prefix(UNKNOWN, shard)))
     }
 
     /// From the first frame of a shard to behind its last.

@@ -3,6 +3,7 @@
 mod fill;
 mod index;
 mod marks;
+mod mend;
 mod read;
 mod recent;
 mod standing;
@@ -20,6 +21,7 @@ use crate::spool::begins::Begins;
 use crate::spool::keys::Key;
 use crate::spool::log::fill::{Filling, completed, drop_rows};
 use crate::spool::log::index::Index;
+use crate::spool::log::mend::Mending;
 use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
 
@@ -84,6 +86,8 @@ struct Inner {
     index: Option<Index>,
     /// Of a copy that lacked some of them, when it began.
     filling: Option<Filling>,
+    /// Of a copy that knows nothing of some of them.
+    mending: Option<Mending>,
 }
 
 impl ShardLog {
@@ -96,7 +100,8 @@ impl ShardLog {
         let standing = Standing::new(head);
         let marks = standing.marks();
         let recent = Recent::default();
-        let inner = Inner { standing, recent, appended_bytes: 0, index: None, filling: None };
+        let (index, filling, mending) = (None, None, None);
+        let inner = Inner { standing, recent, appended_bytes: 0, index, filling, mending };
         Self {
             spool,
             shard,
@@ -206,6 +211,7 @@ impl ShardLog {
         };
         spool.write(write)?;
         inner.index = index;
+        self.mend(spool, &mut inner)?;
         inner.standing.appended(head);
         inner.appended_bytes += frame.bytes().len() as u64;
         if frame.count() > 0 {
@@ -236,6 +242,7 @@ impl ShardLog {
         batch.put(Key::Head(self.shard).encode(), head.encode());
         spool.write(batch)?;
         inner.standing.take_over(head, others);
+        inner.mending = None;
         self.publish(&inner);
         Ok(())
     }
@@ -267,6 +274,10 @@ impl ShardLog {
             inner.recent.forget_after(keep);
         }
         inner.standing.follow(head);
+        if cut {
+            // What the owner tells of is not all that is unknown now.
+            inner.mending = None;
+        }
         self.publish(&inner);
         Ok(())
     }

@@ -98,8 +98,8 @@ impl Spool {
         batch.delete(Key::Head(shard).encode());
         batch.delete(Key::Index(shard).encode());
         batch.delete(Key::Filling(shard).encode());
-        let ranges = [Key::all_frames(shard), Key::all_touched(shard), Key::all_last(shard)];
-        for (from, behind) in ranges {
+        let keys = [Key::all_touched(shard), Key::all_last(shard), Key::all_unknown(shard)];
+        for (from, behind) in keys.into_iter().chain([Key::all_frames(shard)]) {
             batch.delete_range(from, behind);
         }
         self.write(batch)

@@ -17,7 +17,8 @@ use tidegate_proto::v1::{IndexOpen, IndexRow, IndexRows, ShardId};
 use tidegate_proto::{Epoch, Sequence};
 
 use super::index::{Index, Kept, damaged};
-use super::{Refusal, ShardLog};
+use super::mend::Mending;
+use super::{Inner, Refusal, ShardLog};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spool::keys::{self, Key};
 use crate::spool::store::Spool;
@@ -64,8 +65,9 @@ impl Filling {
 
 /// Nothing is kept of any key any more.
 pub(super) fn drop_rows(shard: ShardId, write: &mut WriteBatch) {
-    let (from, behind) = Key::all_last(shard);
-    write.delete_range(from, behind);
+    for (from, behind) in [Key::all_last(shard), Key::all_unknown(shard)] {
+        write.delete_range(from, behind);
+    }
     write.delete(Key::Index(shard).encode());
     write.delete(Key::Filling(shard).encode());
 }
@@ -88,14 +90,20 @@ pub(super) fn completed(
 }
 
 impl ShardLog {
-    /// What a copy tells the owner of `epoch` of its index.
-    #[must_use]
-    pub fn index_open(&self, epoch: Epoch) -> IndexOpen {
-        let inner = self.inner();
+    /// What a copy tells the owner of `epoch` of its index, when it opens a fetch. Rows that
+    /// came on one before are not waited for any more.
+    pub fn index_open(&self, epoch: Epoch) -> Result<IndexOpen> {
+        let spool = self.spool()?;
+        let mut inner = self.inner();
         let filling = inner.filling.as_ref().filter(|filling| filling.epoch == epoch);
         let after = filling.map(|filling| filling.after.clone()).unwrap_or_default();
         let whole = inner.index.is_some_and(|index| index.known.whole);
-        IndexOpen { whole, after: after.into() }
+        inner.mending = match inner.index {
+            Some(index) if whole && !index.known.exact => Some(Mending::begin(&spool, self.shard)?),
+            Some(_) | None => None,
+        };
+        let unknown = inner.mending.as_ref().map(Mending::asked).unwrap_or_default();
+        Ok(IndexOpen { whole, after: after.into(), unknown })
     }
 
     /// Each key's last document is here, exactly.
@@ -125,19 +133,34 @@ impl ShardLog {
         })?;
         // Not before the rows were read: they may have come with the last batch.
         let until = if more { 0 } else { self.last().0 };
-        Ok(Some(IndexRows { after: after.to_vec().into(), rows, until }))
+        Ok(Some(IndexRows { after: after.to_vec().into(), rows, until, told: 0 }))
     }
 
     /// Takes rows that the owner of `under` sent to this copy, behind the batches that it
     /// sent before. Fails as unavailable if others have to come first, and once this node
     /// follows another owner or is the owner.
-    pub fn fill_index(&self, page: &IndexRows, under: Epoch) -> Result<()> {
+    pub fn take_rows(&self, page: &IndexRows, under: Epoch) -> Result<()> {
         let spool = self.spool()?;
         spool.check_room()?;
         let mut inner = self.inner();
         if !inner.standing.follows(under) {
             return Err(self.refused(Refusal::Fenced));
         }
+        if page.told == 0 {
+            return self.fill(&spool, &mut inner, (page, under));
+        }
+        if let Some(mending) = &mut inner.mending {
+            mending.take(page);
+        }
+        self.mend(&spool, &mut inner)
+    }
+
+    fn fill(
+        &self,
+        spool: &Spool,
+        inner: &mut Inner,
+        (page, under): (&IndexRows, Epoch),
+    ) -> Result<()> {
         let Some(index) = inner.index.filter(|index| !index.known.whole) else { return Ok(()) };
         let filling = inner.filling.as_ref().filter(|filling| filling.epoch == under);
         if filling.map_or(&[][..], |filling| &filling.after) != page.after {

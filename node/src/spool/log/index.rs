@@ -183,6 +183,7 @@ fn unknown(shard: ShardId, frame: &Frame, write: &mut WriteBatch) -> Result<()> 
     for change in batch.changes.iter().filter(|it| it.operation() != Operation::Gap) {
         let change = look(&batch, change)?;
         write.put(Key::Last(shard, change.collection, change.key).encode(), []);
+        write.put(Key::Unknown(shard, change.collection, change.key).encode(), []);
     }
     Ok(())
 }
@@ -310,6 +311,8 @@ impl ShardLog {
         index.known = Known { whole: true, exact: true };
         let mut write = WriteBatch::default();
         write.put(Key::Index(self.shard).encode(), index.encode());
+        let (from, behind) = Key::all_unknown(self.shard);
+        write.delete_range(from, behind);
         spool.write(write)?;
         inner.index = Some(index);
         Ok(())
