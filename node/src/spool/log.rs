@@ -6,6 +6,7 @@ mod marks;
 mod mend;
 mod read;
 mod recent;
+mod rows;
 mod standing;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,8 @@ use crate::spool::log::mend::Mending;
 use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
 
-pub use index::{Gone, Kept};
+pub use index::Kept;
+pub use rows::Gone;
 pub use standing::AHEAD_MAX;
 pub(crate) use standing::{Head, Marks, Piece, Refusal, Standing};
 

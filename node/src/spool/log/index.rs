@@ -11,22 +11,19 @@
 //!                                                    brought is marked as unknown
 //! ```
 
-use bytes::Bytes;
-use prost::encoding::{decode_varint, encode_varint};
-use rocksdb::{IteratorMode, WriteBatch};
+use rocksdb::WriteBatch;
 use tidegate_proto::v1::{Change, ChangeBatch, Operation, Progress, ShardId};
 use tidegate_proto::{Frame, Pending, Sequence};
 
 use super::fill::{Filling, completed, drop_rows};
+use super::rows::{document, seen};
 use super::{Gathered, ShardLog};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sources::{Known, Last};
-use crate::spool::keys::{self, Key};
+use crate::sources::Known;
+use crate::spool::keys::Key;
 use crate::spool::store::Spool;
 
 const VERSION: u8 = 1;
-/// Of rows that tell of no document, only in which round their key was brought last.
-const SEEN: u8 = 2;
 /// The round of what was brought before the log said which it was in.
 const UNTOLD: u32 = u32::MAX;
 /// Bytes of batches folded in one go.
@@ -51,15 +48,6 @@ pub(super) struct Index {
     pub(super) kept: Kept,
     /// Which snapshot the log is in there.
     round: u32,
-}
-
-/// Keys that a snapshot did not bring.
-#[derive(Debug, Default)]
-pub struct Gone {
-    /// With their collections.
-    pub keys: Vec<(String, Vec<u8>)>,
-    /// The last key that was looked at; `None` if there are no more.
-    pub upto: Option<(String, Vec<u8>)>,
 }
 
 impl Index {
@@ -165,18 +153,6 @@ fn look<'a>(batch: &'a ChangeBatch, change: &'a Change) -> Result<Pending<'a>> {
     })
 }
 
-fn seen(round: u32, out: &mut Vec<u8>) {
-    out.clear();
-    out.push(SEEN);
-    out.extend_from_slice(&round.to_be_bytes());
-}
-
-/// This key was not brought in `round`, nor since; not so if that is not known.
-fn is_before(row: &[u8], round: u32) -> bool {
-    let told = row.strip_prefix(&[SEEN]).and_then(|told| told.try_into().ok());
-    told.is_some_and(|told| u32::from_be_bytes(told) < round)
-}
-
 /// Of the keys in a batch nothing is known any more.
 fn unknown(shard: ShardId, frame: &Frame, write: &mut WriteBatch) -> Result<()> {
     let batch = frame.decode()?;
@@ -186,28 +162,6 @@ fn unknown(shard: ShardId, frame: &Frame, write: &mut WriteBatch) -> Result<()> 
         write.put(Key::Unknown(shard, change.collection, change.key).encode(), []);
     }
     Ok(())
-}
-
-/// A document as it is kept: version, length of the dictionary, dictionary, value.
-fn document(dictionary: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.clear();
-    out.push(VERSION);
-    encode_varint(dictionary.len() as u64, out);
-    out.extend_from_slice(dictionary);
-    out.extend_from_slice(value);
-}
-
-fn read_row(bytes: Vec<u8>) -> Option<Last> {
-    if bytes.is_empty() {
-        return Some(Last::Unknown);
-    }
-    let mut rest = Bytes::from(bytes);
-    if rest.split_to(1) != [VERSION][..] {
-        return None;
-    }
-    let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-    let dictionary = (length <= rest.len()).then(|| rest.split_to(length))?;
-    Some(Last::Document { dictionary, value: rest })
 }
 
 pub(super) fn damaged() -> Error {
@@ -316,83 +270,6 @@ impl ShardLog {
         spool.write(write)?;
         inner.index = Some(index);
         Ok(())
-    }
-
-    /// What was captured last of a key.
-    pub fn last_document(&self, collection: &str, key: &[u8]) -> Result<Option<Last>> {
-        let found = self.spool()?.db.get(Key::Last(self.shard, collection, key).encode());
-        let found = found.map_err(|error| damaged().because(error))?;
-        found.map(|bytes| read_row(bytes).ok_or_else(damaged)).transpose()
-    }
-
-    /// The next keys behind this one, in their order.
-    pub fn keys_after(
-        &self,
-        collection: &str,
-        key: &[u8],
-        most: usize,
-    ) -> Result<Vec<(String, Vec<u8>)>> {
-        let mut found = Vec::new();
-        self.rows_after((collection, key), most, |place, _| found.push(place))?;
-        Ok(found)
-    }
-
-    /// Which of the next `most` keys behind this one neither stream nor rows brought in
-    /// `round`. Keys of which that is not known are not among them.
-    pub fn gone_after(&self, place: (&str, &[u8]), round: u32, most: usize) -> Result<Gone> {
-        let mut gone = Gone::default();
-        self.rows_after(place, most, |place, row| {
-            gone.upto = Some(place.clone());
-            if is_before(row, round) {
-                gone.keys.push(place);
-            }
-        })?;
-        Ok(gone)
-    }
-
-    fn rows_after(
-        &self,
-        (collection, key): (&str, &[u8]),
-        most: usize,
-        mut take: impl FnMut((String, Vec<u8>), &[u8]),
-    ) -> Result<()> {
-        let from = Key::Last(self.shard, collection, key).encode();
-        let mut left = most;
-        self.rows_behind(&from, |place, row| {
-            if left > 0 {
-                let (collection, key) = keys::read_last_key(place).ok_or_else(damaged)?;
-                take((collection.to_owned(), key.to_vec()), row);
-                left -= 1;
-            }
-            Ok(left > 0)
-        })
-    }
-
-    /// Shows the rows behind the key `from`, in their order, for as long as `take` wants
-    /// more.
-    pub(super) fn rows_behind(
-        &self,
-        from: &[u8],
-        mut take: impl FnMut(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<()> {
-        let spool = self.spool()?;
-        let (_, behind) = Key::all_last(self.shard);
-        for row in spool.db.iterator(IteratorMode::From(from, rocksdb::Direction::Forward)) {
-            let (place, row) = row.map_err(|error| damaged().because(error))?;
-            if place[..] >= behind[..] || (place[..] != *from && !take(&place, &row)?) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes keys as touched, without a batch.
-    pub fn touch(&self, keys: &[(String, Vec<u8>)]) -> Result<()> {
-        let mut batch = WriteBatch::default();
-        for (collection, key) in keys {
-            batch.put(Key::Touched(self.shard, collection, key).encode(), []);
-        }
-        self.spool()?.write(batch)
     }
 }
 

@@ -9,6 +9,7 @@ use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Stamp};
 use tidegate_raft_store::Stop;
 
 use super::*;
+use crate::sources::Last;
 use crate::spool::store::SpoolOptions;
 
 pub(in crate::spool::log) const SHARD: ShardId = ShardId { export_id: 7, index: 3 };
