@@ -14,6 +14,7 @@ pub mod oracle;
 pub mod place;
 pub mod ports;
 pub mod postgres;
+pub mod redis_data;
 pub mod redis_server;
 pub mod world;
 

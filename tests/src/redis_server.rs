@@ -142,6 +142,21 @@ pub fn other_servers() -> Vec<PathBuf> {
     OTHERS.map(|program| python.join("site-packages").join(program)).into()
 }
 
+/// Commands as they are sent.
+#[must_use]
+pub fn encode(commands: &[Vec<Vec<u8>>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for command in commands {
+        out.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
+        for part in command {
+            out.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+            out.extend_from_slice(part);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    out
+}
+
 impl RedisClient {
     /// Connects to a server on this machine.
     pub async fn connect(port: u16) -> io::Result<Self> {
@@ -194,16 +209,12 @@ impl RedisClient {
 
     /// Sends commands without waiting for answers.
     pub async fn send(&mut self, commands: &[Vec<Vec<u8>>]) -> io::Result<()> {
-        let mut out = Vec::new();
-        for command in commands {
-            out.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
-            for part in command {
-                out.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
-                out.extend_from_slice(part);
-                out.extend_from_slice(b"\r\n");
-            }
-        }
-        self.0.get_mut().write_all(&out).await
+        self.send_encoded(&encode(commands)).await
+    }
+
+    /// As [`RedisClient::send`], of what [`encode`] gave.
+    pub async fn send_encoded(&mut self, commands: &[u8]) -> io::Result<()> {
+        self.0.get_mut().write_all(commands).await
     }
 
     /// The next answer.

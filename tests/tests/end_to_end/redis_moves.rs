@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tidegate_tests::cluster::{Cluster, alone};
 use tidegate_tests::lake;
+use tidegate_tests::redis_data::{compare, held};
 use tidegate_tests::redis_server::{RedisClient, RedisServer};
 
-use crate::redis::{EXPORT, compare, held, spec, write};
+use crate::redis::{EXPORT, spec, write};
 use crate::stage::does;
 
 /// Keys that nobody touches: several pages of the key index.
@@ -39,9 +40,7 @@ async fn a_redis_moves_to_a_node_without_its_spool_and_is_not_read_again() {
     for moved in 0..2 {
         tokio::time::sleep(FORGETS_IN).await;
         let other = without_copy(&cluster);
-        let shard = format!("{EXPORT}/{}", cluster.shards(EXPORT)[0]["id"].as_str().unwrap());
-        does(&cluster, &["shard", "move", &shard, "--reader", cluster.name(other)]);
-        assert_eq!(cluster.shards(EXPORT)[0]["reader"], cluster.name(other));
+        hand_over(&cluster, other);
         let filled = cluster.log(other).matches("the owner's key index is here").count();
         assert!(filled > 0, "move {moved}: its copy folded all there ever was");
         for number in 0..50 {
@@ -78,6 +77,13 @@ async fn rest(client: &mut RedisClient) {
     }
 }
 
+/// Has this node read.
+pub(crate) fn hand_over(cluster: &Cluster, to: usize) {
+    let shard = format!("{EXPORT}/{}", cluster.shards(EXPORT)[0]["id"].as_str().unwrap());
+    does(cluster, &["shard", "move", &shard, "--reader", cluster.name(to)]);
+    assert_eq!(cluster.shards(EXPORT)[0]["reader"], cluster.name(to));
+}
+
 /// The node that keeps none of the spool.
 fn without_copy(cluster: &Cluster) -> usize {
     let shard = &cluster.shards(EXPORT)[0];
@@ -90,7 +96,7 @@ fn without_copy(cluster: &Cluster) -> usize {
 }
 
 /// How often Redis told a replica everything.
-async fn dumps(client: &mut RedisClient) -> u64 {
+pub(crate) async fn dumps(client: &mut RedisClient) -> u64 {
     let stats = String::from_utf8(client.say("INFO stats").await.text()).unwrap();
     let full = stats.lines().find_map(|line| line.strip_prefix("sync_full:"));
     full.unwrap().trim().parse().unwrap()
