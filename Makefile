@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test contract verify fix bench bench-failover faults kills fuzz simulate cluster deps
+.PHONY: help demo test contract verify fix bench bench-failover bench-redis faults kills fuzz simulate cluster deps
 
 # Only tests whose name holds this.
 F ?=
@@ -13,6 +13,9 @@ C ?=
 # Only these rows of `make bench`, and how often each runs.
 ROWS ?=
 ROUNDS ?= 7
+# Commands a second of `make bench-redis`, and keys of each type; empty for the default.
+RATE ?=
+KEYS ?=
 # What `make faults` draws from, for how long, and which kinds (F5,F9); empty for the default. With a commit in FROM, the
 # nodes run that version, and F26 rolls them to this one and back.
 SEED ?=
@@ -62,6 +65,9 @@ bench: deps ## Measure against bare parts, into deploy/bench/; ROWS=P3,P5 for so
 
 bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LOAD= changes a second
 	./deploy/bench-failover.sh
+
+bench-redis: deps ## Everything happens to a Redis under RATE=100000 writes a second; KEYS=10000 of each type, SEED=1
+	RATE=$(RATE) KEYS=$(KEYS) SEED=$(SEED) ./deploy/bench-redis.sh
 
 faults: deps ## Do to a cluster what can go wrong; SEED=7 MINUTES=20 FAULTS=F5,F9. Needs root
 	SEED=$(SEED) MINUTES=$(MINUTES) FAULTS=$(FAULTS) FROM=$(FROM) ./deploy/faults.sh
