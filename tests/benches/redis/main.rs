@@ -109,7 +109,7 @@ async fn read(stage: &mut Stage, alone: f64) -> Outcome<Rates> {
     let root = stage.cluster.folder().join("lake");
     stage.cluster.apply(&format!(
         "name = \"{EXPORT}\"\n\
-         [source]\nkind = \"redis\"\nendpoint = \"127.0.0.1:{}\"\n\
+         [source]\nkind = \"redis\"\nendpoint = \"redis://127.0.0.1:{}\"\n\
          [[sink]]\nkind = \"lake\"\npath = \"{}\"\ndelay-ms = 1000\n",
         stage.way.port(),
         root.display()
