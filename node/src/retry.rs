@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use rand::Rng as _;
 
+/// The longest wait where nothing asks for less.
+pub const MOST: Duration = Duration::from_secs(30);
+
 /// Exponential backoff with full jitter, without an end: what is down comes
 /// back some day, and the spool holds what it misses.
 #[derive(Clone, Debug)]
@@ -34,9 +37,9 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// 100 ms to 30 s.
+    /// 100 ms to [`MOST`].
     fn default() -> Self {
-        Self::new(Duration::from_millis(100), Duration::from_secs(30))
+        Self::new(Duration::from_millis(100), MOST)
     }
 }
 

@@ -19,6 +19,8 @@ use crate::shard::writer;
 
 /// A task that worked this long has recovered from what befell it before.
 const HEALTHY: Duration = Duration::from_secs(30);
+/// How long a reader waits the first time before it tries again.
+const FIRST: Duration = Duration::from_millis(100);
 /// A sink that was unavailable so often in a row may be out of reach of this node only.
 const FAILED_MAX: u32 = 3;
 
@@ -59,6 +61,7 @@ impl Actor for RoleActor {
         me: ActorRef<Message>,
         (means, role, terms): Self::Arguments,
     ) -> Result<Work, ActorProcessingErr> {
+        let backoff = backoff(&means, &role).await;
         let mut work = Work {
             means,
             role,
@@ -66,7 +69,7 @@ impl Actor for RoleActor {
             stop: watch::Sender::new(false),
             task: None,
             started: tokio::time::Instant::now(),
-            backoff: Backoff::default(),
+            backoff,
             failed: 0,
         };
         work.start(me);
@@ -181,6 +184,16 @@ impl Work {
                 tokio::time::sleep(backoff.wait()).await;
             }
         });
+    }
+}
+
+/// A reader's source may be one that forgets within seconds.
+async fn backoff(means: &Means, role: &Role) -> Backoff {
+    let Role::Reader(id) = role else { return Backoff::default() };
+    match means.exports.job(id.export_id).await {
+        Ok(job) => Backoff::new(FIRST, job.source.traits().again),
+        // The reader will say what is wrong with it.
+        Err(_) => Backoff::default(),
     }
 }
 

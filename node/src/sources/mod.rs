@@ -41,6 +41,9 @@ pub struct SourceTraits {
     pub rows: Rows,
     /// How old a change is when it is forgotten; `None` where that does not go by age.
     pub keeps: Option<Duration>,
+    /// The longest to wait before a stream that failed is opened again: little where changes
+    /// may be forgotten within seconds, [`retry::MOST`](crate::retry::MOST) elsewhere.
+    pub again: Duration,
 }
 
 /// How a source's rows come.

@@ -26,6 +26,8 @@ use crate::report::{End, Rates, page};
 use crate::steps::{EXPORT, Stage, server};
 use crate::way::Way;
 
+/// Load without anything else, after each thing done.
+const BETWEEN: Duration = Duration::from_secs(5);
 /// How long the rate is taken, alone and while Redis is read.
 const WHILE: Duration = Duration::from_secs(10);
 
@@ -85,10 +87,15 @@ async fn run(flags: Flags) -> Outcome<()> {
     let mut stage = Stage { cluster, server, way, rate, commands, load, sent: 0, lines };
     let rates = read(&mut stage, alone).await?;
     stage.kill_owner().await?;
+    sleep(BETWEEN).await;
     stage.cut_link().await?;
+    sleep(BETWEEN).await;
     stage.fail_over().await?;
+    sleep(BETWEEN).await;
     stage.outlast_backlog().await?;
+    sleep(BETWEEN).await;
     stage.lose_writes().await?;
+    sleep(BETWEEN).await;
     let end = settle(stage).await?;
     let page = page((&flags.measured, flags.rate, flags.keys), &rates, &end);
     say(&page);
@@ -118,8 +125,7 @@ async fn read(stage: &mut Stage, alone: f64) -> Outcome<Rates> {
         let shards = it.cluster.shards(EXPORT);
         shards.first().is_some_and(|shard| shard["state"] == "streaming")
     };
-    let took = stage.until("the stream is read", streams).await?;
-    say(&format!("the first dump was read after {:.1} s", took.as_secs_f64()));
+    stage.until("the stream is read", streams).await?;
     let (before, begun) = (stage.captured(), Instant::now());
     let reading = rate(&stage.load).await;
     let captured = (stage.captured() - before) as f64 / begun.elapsed().as_secs_f64();

@@ -34,6 +34,11 @@ impl Way {
         self.port
     }
 
+    /// Leads nowhere.
+    pub(crate) fn close(&self) {
+        self.to.send_replace(0);
+    }
+
     /// Leads to another server; what goes on with the one before is cut.
     pub(crate) fn turn(&self, server: u16) {
         self.to.send_replace(server);

@@ -11,6 +11,7 @@ use tonic::async_trait;
 use super::*;
 use crate::config::ExportSpec;
 use crate::error::{Error, ErrorKind};
+use crate::retry;
 use crate::sources::{
     Anchor, ChangeStream, ChunkReader, MergeRule, Page, Rows, Source, SourceTraits,
 };
@@ -44,6 +45,7 @@ impl Source for Flaky {
             dynamic: false,
             rows: Rows::Chunked,
             keeps: None,
+            again: retry::MOST,
         }
     }
 

@@ -26,6 +26,7 @@ use shard::Shard;
 use stream::DatagenStream;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry;
 use crate::sources::{
     Anchor, ChangeStream, ChunkReader, MergeRule, Page, Rows, Source, SourceTraits,
 };
@@ -78,6 +79,7 @@ impl Source for Datagen {
             dynamic: false,
             rows: Rows::Chunked,
             keeps: None,
+            again: retry::MOST,
         }
     }
 

@@ -50,6 +50,7 @@ use token::{Descriptor, Position};
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry;
 use crate::sources::{Anchor, ChangeStream, ChunkReader, MergeRule, Rows, Source, SourceTraits};
 
 /// A DynamoDB table.
@@ -94,6 +95,7 @@ impl Source for Dynamodb {
             dynamic: false,
             rows: Rows::Chunked,
             keeps: Some(stream::RETENTION),
+            again: retry::MOST,
         }
     }
 

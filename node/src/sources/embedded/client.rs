@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, async_trait};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry;
 use crate::sources::embedded::chunk::Chunk;
 use crate::sources::embedded::config::EmbeddedConfig;
 use crate::sources::embedded::stream::Stream;
@@ -83,6 +84,7 @@ impl Source for Embedded {
             dynamic: false,
             rows: Rows::Chunked,
             keeps: None,
+            again: retry::MOST,
         }
     }
 

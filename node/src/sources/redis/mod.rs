@@ -34,6 +34,7 @@ mod tests;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_proto::BatchBuilder;
@@ -56,6 +57,9 @@ use crate::sources::{
 
 /// The shard of a primary with its databases.
 const PRIMARY: &str = "primary";
+/// The longest to wait before its stream is opened again: a busy primary's backlog lasts for
+/// seconds.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The shard of all primaries of a cluster.
 const CLUSTER: &str = "cluster";
 
@@ -96,8 +100,14 @@ impl Redis {
 #[async_trait]
 impl Source for Redis {
     fn traits(&self) -> SourceTraits {
-        let merge = MergeRule::Touched;
-        SourceTraits { kind: "redis", merge, dynamic: false, rows: Rows::Streamed, keeps: None }
+        SourceTraits {
+            kind: "redis",
+            merge: MergeRule::Touched,
+            dynamic: false,
+            rows: Rows::Streamed,
+            keeps: None,
+            again: AGAIN,
+        }
     }
 
     async fn discover(&self) -> Result<Vec<ShardSpec>> {
