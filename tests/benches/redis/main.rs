@@ -84,7 +84,8 @@ async fn run(flags: Flags) -> Outcome<()> {
     let folder = flags.binaries.unwrap_or_else(binaries);
     let cluster = Cluster::start_from(&folder, 3).await;
     let (rate, lines) = (flags.rate, Vec::new());
-    let mut stage = Stage { cluster, server, way, rate, commands, load, sent: 0, lines };
+    let mut stage =
+        Stage { cluster, server, way, rate, commands, load, sent: 0, lines, overflows: 0 };
     let rates = read(&mut stage, alone).await?;
     stage.kill_owner().await?;
     sleep(BETWEEN).await;
@@ -136,6 +137,7 @@ async fn read(stage: &mut Stage, alone: f64) -> Outcome<Rates> {
 /// No more is written; the lake has what Redis has.
 async fn settle(mut stage: Stage) -> Outcome<End> {
     stage.load.stop();
+    stage.count_overflows().await?;
     let mut client = stage.client().await;
     sleep(Duration::from_millis(500)).await;
     client.say("SET last 1").await;
@@ -161,5 +163,6 @@ async fn settle(mut stage: Stage) -> Outcome<End> {
     let gaps = gaps.iter().map(|gap| format!("{}: {}", gap["kind"], gap["repair"])).collect();
     let commands = stage.sent + stage.load.sent();
     let lines = std::mem::take(&mut stage.lines);
-    Ok(End { commands, changes: captured, keys: expected.len(), behind, gaps, lines })
+    let (keys, overflows) = (expected.len(), stage.overflows);
+    Ok(End { commands, changes: captured, keys, behind, gaps, overflows, lines })
 }

@@ -16,6 +16,7 @@ pub(crate) struct End {
     pub(crate) keys: usize,
     pub(crate) behind: Duration,
     pub(crate) gaps: Vec<String>,
+    pub(crate) overflows: u64,
     pub(crate) lines: Vec<String>,
 }
 
@@ -23,18 +24,19 @@ pub(crate) struct End {
 pub(crate) fn page((measured, rate, keys): (&str, u32, u32), rates: &Rates, end: &End) -> String {
     let Rates { alone, reading, captured } = rates;
     let share = reading / alone;
-    let End { commands, changes, keys: held, behind, gaps, lines } = end;
+    let End { commands, changes, keys: held, behind, gaps, overflows, lines } = end;
     let behind = behind.as_secs_f64();
     format!(
         "# Redis under load\n\n\
-         Made by `make bench-redis RATE={rate} KEYS={keys}`: {measured}. Three nodes, one Redis, \n\
+         Made by `make bench-redis RATE={rate} KEYS={keys}`: {measured}. Three nodes, one Redis,\n\
          a lake, all on one machine; commands of every type, {keys} keys of each.\n\n\
          Redis takes {alone:.0} commands a second alone and {reading:.0} while it is read ({share:.2});\n\
          {captured:.0} changes a second are captured then.\n\n\
-         | what was done | seconds until a second's worth of changes was captured |\n\
+         | what was done | seconds until changes were captured again |\n\
          | --- | ---: |\n{}\n\n\
          {commands} commands in all, {changes} changes. The lake had the last of them {behind:.1} s after\n\
-         the last command; it equals Redis, {held} keys by type, value and end. Gaps, each mended:\n\n- {}\n",
+         the last command; it equals Redis, {held} keys by type, value and end. The servers cut {overflows} clients that did\n\
+         not take what was sent. Gaps, each mended:\n\n- {}\n",
         lines.join("\n"),
         gaps.join("\n- ")
     )

@@ -30,6 +30,8 @@ pub(crate) struct Stage {
     /// Commands of loads that have ended.
     pub(crate) sent: u64,
     pub(crate) lines: Vec<String>,
+    /// Clients that servers cut since they did not take what was sent.
+    pub(crate) overflows: u64,
 }
 
 /// A server with the backlog that all of them have.
@@ -65,9 +67,9 @@ impl Stage {
         Ok(begun.elapsed())
     }
 
-    /// Waits until a second's worth of changes was captured since; how long that took.
+    /// Waits until some changes were captured since; how long that took.
     async fn goes_on(&self) -> Outcome<Duration> {
-        let wanted = self.captured() + u64::from(self.rate);
+        let wanted = self.captured() + u64::from(self.rate / 20);
         self.until("changes are captured", |it| it.captured() >= wanted).await
     }
 
@@ -82,10 +84,20 @@ impl Stage {
     }
 
     /// Dumps that this server ever made.
-    pub(crate) async fn dumps(&self) -> Outcome<u64> {
+    async fn dumps(&self) -> Outcome<u64> {
+        self.count("sync_full:").await
+    }
+
+    async fn count(&self, name: &str) -> Outcome<u64> {
         let stats = String::from_utf8(self.client().await.say("INFO stats").await.text())?;
-        let full = stats.lines().find_map(|line| line.strip_prefix("sync_full:"));
-        Ok(full.ok_or("the server counts its dumps")?.trim().parse()?)
+        let count = stats.lines().find_map(|line| line.strip_prefix(name));
+        Ok(count.ok_or("the server counts that")?.trim().parse()?)
+    }
+
+    /// Adds up how often this server cut a client that did not take what was sent.
+    pub(crate) async fn count_overflows(&mut self) -> Outcome<()> {
+        self.overflows += self.count("client_output_buffer_limit_disconnections:").await?;
+        Ok(())
     }
 
     fn gaps(&self) -> usize {
@@ -154,6 +166,7 @@ impl Stage {
             sleep(Duration::from_millis(20)).await;
         }
         client.say("REPLICAOF NO ONE").await;
+        self.count_overflows().await?;
         std::mem::swap(&mut self.server, &mut replica);
         replica.kill().await;
         self.way.turn(self.server.port());
@@ -190,6 +203,7 @@ impl Stage {
 
     /// Redis is killed and has what it had saved before.
     pub(crate) async fn lose_writes(&mut self) -> Outcome<()> {
+        self.count_overflows().await?;
         self.server.kill().await;
         let begun = Instant::now();
         self.server.start_again().await;
