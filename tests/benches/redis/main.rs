@@ -76,7 +76,8 @@ async fn main() -> ExitCode {
 
 async fn run(flags: Flags) -> Outcome<()> {
     let commands = Commands::new(flags.seed, flags.keys);
-    let server = server().await;
+    let logs = tempfile::tempdir()?;
+    let server = server(&logs, "primary").await;
     let load = Load::start(server.port(), flags.rate, commands.clone()).await?;
     let alone = rate(&load).await;
     say(&format!("alone, Redis takes {alone:.0} commands a second"));
@@ -84,8 +85,7 @@ async fn run(flags: Flags) -> Outcome<()> {
     let folder = flags.binaries.unwrap_or_else(binaries);
     let cluster = Cluster::start_from(&folder, 3).await;
     let (rate, lines) = (flags.rate, Vec::new());
-    let mut stage =
-        Stage { cluster, server, way, rate, commands, load, sent: 0, lines, overflows: 0 };
+    let mut stage = Stage { cluster, server, way, rate, commands, load, sent: 0, lines, logs };
     let rates = read(&mut stage, alone).await?;
     stage.kill_owner().await?;
     sleep(BETWEEN).await;
@@ -137,7 +137,6 @@ async fn read(stage: &mut Stage, alone: f64) -> Outcome<Rates> {
 /// No more is written; the lake has what Redis has.
 async fn settle(mut stage: Stage) -> Outcome<End> {
     stage.load.stop();
-    stage.count_overflows().await?;
     let mut client = stage.client().await;
     sleep(Duration::from_millis(500)).await;
     client.say("SET last 1").await;
@@ -163,6 +162,6 @@ async fn settle(mut stage: Stage) -> Outcome<End> {
     let gaps = gaps.iter().map(|gap| format!("{}: {}", gap["kind"], gap["repair"])).collect();
     let commands = stage.sent + stage.load.sent();
     let lines = std::mem::take(&mut stage.lines);
-    let (keys, overflows) = (expected.len(), stage.overflows);
+    let (keys, overflows) = (expected.len(), stage.overflows()?);
     Ok(End { commands, changes: captured, keys, behind, gaps, overflows, lines })
 }

@@ -16,7 +16,7 @@ pub(crate) struct End {
     pub(crate) keys: usize,
     pub(crate) behind: Duration,
     pub(crate) gaps: Vec<String>,
-    pub(crate) overflows: u64,
+    pub(crate) overflows: usize,
     pub(crate) lines: Vec<String>,
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tidegate_tests::Outcome;
 use tidegate_tests::cluster::Cluster;
 use tidegate_tests::redis_server::{RedisClient, RedisServer};
@@ -30,13 +31,15 @@ pub(crate) struct Stage {
     /// Commands of loads that have ended.
     pub(crate) sent: u64,
     pub(crate) lines: Vec<String>,
-    /// Clients that servers cut since they did not take what was sent.
-    pub(crate) overflows: u64,
+    /// What the servers log.
+    pub(crate) logs: TempDir,
 }
 
-/// A server with the backlog that all of them have.
-pub(crate) async fn server() -> RedisServer {
-    RedisServer::start(&["--repl-backlog-size", &BACKLOG_BYTES.to_string()]).await
+/// A server with the backlog that all of them have, which logs to a file of this name.
+pub(crate) async fn server(logs: &TempDir, name: &str) -> RedisServer {
+    let log = logs.path().join(name);
+    let (backlog, log) = (BACKLOG_BYTES.to_string(), log.to_string_lossy());
+    RedisServer::start(&["--repl-backlog-size", &backlog, "--logfile", &log]).await
 }
 
 impl Stage {
@@ -85,19 +88,19 @@ impl Stage {
 
     /// Dumps that this server ever made.
     async fn dumps(&self) -> Outcome<u64> {
-        self.count("sync_full:").await
-    }
-
-    async fn count(&self, name: &str) -> Outcome<u64> {
         let stats = String::from_utf8(self.client().await.say("INFO stats").await.text())?;
-        let count = stats.lines().find_map(|line| line.strip_prefix(name));
-        Ok(count.ok_or("the server counts that")?.trim().parse()?)
+        let full = stats.lines().find_map(|line| line.strip_prefix("sync_full:"));
+        Ok(full.ok_or("the server counts its dumps")?.trim().parse()?)
     }
 
-    /// Adds up how often this server cut a client that did not take what was sent.
-    pub(crate) async fn count_overflows(&mut self) -> Outcome<()> {
-        self.overflows += self.count("client_output_buffer_limit_disconnections:").await?;
-        Ok(())
+    /// Clients that the servers cut since they did not take what was sent.
+    pub(crate) fn overflows(&self) -> Outcome<usize> {
+        let mut count = 0;
+        for entry in std::fs::read_dir(self.logs.path())? {
+            let text = std::fs::read_to_string(entry?.path())?;
+            count += text.lines().filter(|line| line.contains("output buffer limits")).count();
+        }
+        Ok(count)
     }
 
     fn gaps(&self) -> usize {
@@ -149,7 +152,7 @@ impl Stage {
 
     /// A replica takes over, and its address.
     pub(crate) async fn fail_over(&mut self) -> Outcome<()> {
-        let mut replica = server().await;
+        let mut replica = server(&self.logs, "replica").await;
         let mut client = replica.client().await;
         client.say(&format!("REPLICAOF 127.0.0.1 {}", self.server.port())).await;
         loop {
@@ -166,7 +169,6 @@ impl Stage {
             sleep(Duration::from_millis(20)).await;
         }
         client.say("REPLICAOF NO ONE").await;
-        self.count_overflows().await?;
         std::mem::swap(&mut self.server, &mut replica);
         replica.kill().await;
         self.way.turn(self.server.port());
@@ -203,7 +205,6 @@ impl Stage {
 
     /// Redis is killed and has what it had saved before.
     pub(crate) async fn lose_writes(&mut self) -> Outcome<()> {
-        self.count_overflows().await?;
         self.server.kill().await;
         let begun = Instant::now();
         self.server.start_again().await;
