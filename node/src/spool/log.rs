@@ -213,7 +213,6 @@ impl ShardLog {
         };
         spool.write(write)?;
         inner.index = index;
-        self.mend(spool, &mut inner)?;
         inner.standing.appended(head);
         inner.appended_bytes += frame.bytes().len() as u64;
         if frame.count() > 0 {
@@ -221,9 +220,9 @@ impl ShardLog {
         }
         self.publish(&inner);
         self.stirred.notify_one();
-        drop(inner);
         spool.notify_appended();
-        Ok(())
+        // The batch is there, whatever comes of this.
+        self.mend(spool, &mut inner)
     }
 
     /// Takes the log over for the owner of `epoch`, who stands at `progress` and
