@@ -14,8 +14,6 @@ pub struct CopyFetch {
     fetch: RemoteFetch,
     start: CopyStart,
     asked: Sequence,
-    /// The owner knows nothing else than that rows of the key index are missing.
-    lacks: bool,
 }
 
 impl CopyFetch {
@@ -42,13 +40,9 @@ impl CopyFetch {
         self.fetch.confirm(upto);
     }
 
-    /// No rows of the key index are missing: tells the owner, if it does not know that yet.
-    pub fn indexed(&mut self) -> bool {
-        let new = std::mem::take(&mut self.lacks);
-        if new {
-            self.fetch.say_indexed();
-        }
-        new
+    /// Tells the owner that no rows of the key index are missing any more.
+    pub fn indexed(&mut self) {
+        self.fetch.say_indexed();
     }
 }
 
@@ -73,7 +67,7 @@ impl Exchange {
             first: log.map_or(1, |log| log.first().0),
             begins: begins.collect(),
             made: log.map_or(0, |log| log.made().0),
-            index: index.clone(),
+            index,
         };
         let open = FetchOpen {
             cluster_id: control.identity().cluster_id.clone(),
@@ -86,8 +80,7 @@ impl Exchange {
         };
         let mut fetch = RemoteFetch::open(control, address, open).await?;
         let start = fetch.start().await?;
-        let lacks = index.is_some_and(|index| start.anew || !index.whole);
-        Ok(CopyFetch { fetch, start, asked, lacks })
+        Ok(CopyFetch { fetch, start, asked })
     }
 }
 
@@ -129,6 +122,11 @@ pub(crate) fn meet(ours: &Extent, open: &FetchOpen, copy: &CopyOpen) -> Result<C
     if before || upto.next() < first || upto.next() < Sequence(copy.first) {
         return Ok(anew);
     }
+    // What both had there is retained no more, and was not the same.
+    let parted = theirs.at(upto).zip(ours.begins.at(upto)).is_some_and(|(a, b)| a != b);
+    if upto < from && parted {
+        return Ok(anew);
+    }
     let keep = ours.begins.common(&theirs, from, upto);
     // Nothing of its own is left: what lies before may be another log's.
     if keep < from && open.after >= from.0 {
@@ -156,6 +154,24 @@ mod tests {
     fn a_copy_goes_on_at_the_last_change_both_have() {
         assert_eq!(start(2, 25, &[(2, 5), (3, 20)]), CopyStart { keep: 25, anew: false, made: 2 });
         assert_eq!(start(2, 25, &[(2, 5)]), CopyStart { keep: 19, anew: false, made: 2 });
+    }
+
+    #[test]
+    fn a_copy_of_another_past_begins_anew_though_that_past_is_retained_no_more() {
+        let mut begins =
+            Begins::new(vec![(Epoch(1), Sequence(1)), (Epoch(2), Sequence(3))]).unwrap();
+        begins.note(Epoch(3), Sequence(5));
+        begins.cut_front(Sequence(5));
+        let (first, last) = (Sequence(5), Sequence(30));
+        let ours = Extent { first, last, begins, made: Epoch(1) };
+        let open = FetchOpen { after: 4, ..FetchOpen::default() };
+        let with = |epoch| {
+            let begins = vec![EpochBegin { epoch, first: 1 }];
+            meet(&ours, &open, &CopyOpen { first: 1, begins, made: 1, ..CopyOpen::default() })
+        };
+        let keep = CopyStart { keep: 4, anew: false, made: 1 };
+        assert_eq!(with(2).unwrap(), keep);
+        assert_eq!(with(1).unwrap(), CopyStart { anew: true, ..keep });
     }
 
     #[test]

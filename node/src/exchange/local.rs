@@ -147,9 +147,15 @@ impl CopyFeed {
         let page = match &self.lacks {
             Lacks::Nothing => None,
             Lacks::Behind(after) => self.log.index_rows(after, PAGE_BYTES)?,
+            // Told earlier, they would have to wait there for the batches in between.
+            Lacks::Places(_) if self.after < self.log.last() => None,
             Lacks::Places(places) => self.log.rows_of(places, PAGE_BYTES)?,
         };
         let Some(page) = page else { return Ok(None) };
+        if matches!(self.lacks, Lacks::Behind(_)) {
+            // It may have come before this node knew all keys.
+            self.log.copy_lacks(self.node, self.connection, true);
+        }
         match &mut self.lacks {
             Lacks::Behind(after) if page.until == 0 => {
                 *after = page.rows.last().map_or(&page.after, |row| &row.place).clone();

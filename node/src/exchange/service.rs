@@ -118,6 +118,8 @@ impl Exchange for ExchangeService {
 /// What a copy lacks of the key index, by what it said when it opened its fetch.
 fn lacks(copy: &CopyOpen, start: &CopyStart) -> Lacks {
     match &copy.index {
+        // It gets all batches there ever were.
+        Some(_) if start.keep == 0 => Lacks::Nothing,
         Some(_) if start.anew => Lacks::Behind(Bytes::new()),
         Some(index) if !index.whole => Lacks::Behind(index.after.clone()),
         Some(index) if !index.unknown.is_empty() => Lacks::Places(index.unknown.clone()),

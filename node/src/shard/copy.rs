@@ -76,7 +76,8 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
             return Err(Error::new(ErrorKind::Unavailable, why));
         }
     }
-    tracing::info!(after = %keep, "keeping a copy");
+    let mut lacks = kept == Some(Kept::Documents) && !log.known().whole;
+    tracing::info!(after = %keep, lacks_keys = lacks, "keeping a copy");
     loop {
         let fetched = fetch.next().await?;
         for frame in &fetched.frames {
@@ -85,10 +86,16 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
         if let Some(rows) = &fetched.index {
             log.take_rows(rows, terms.epoch)?;
         }
-        if log.known().whole && fetch.indexed() {
+        if lacks && log.known().whole {
+            lacks = false;
+            fetch.indexed();
             tracing::info!("the owner's key index is here");
         }
         log.set_stable(fetched.stable);
+        if log.asks_for_more() {
+            let why = "keys of which nothing is known are asked for in another fetch";
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
         if let Some(last) = fetched.frames.last() {
             fetch.acknowledge(last.last());
         }

@@ -23,9 +23,9 @@ impl Begins {
         }
     }
 
-    /// Nothing below `first` is there any more.
+    /// Nothing below `first` is there any more, but for the epoch of what came just before.
     pub(crate) fn cut_front(&mut self, first: Sequence) {
-        let behind = self.0.partition_point(|(_, begin)| *begin <= first);
+        let behind = self.0.partition_point(|(_, begin)| *begin < first);
         self.0.drain(..behind.saturating_sub(1));
     }
 
@@ -39,7 +39,8 @@ impl Begins {
         self.0.iter().copied()
     }
 
-    fn at(&self, sequence: Sequence) -> Option<Epoch> {
+    /// The epoch of a change, as far as it is known.
+    pub(crate) fn at(&self, sequence: Sequence) -> Option<Epoch> {
         let behind = self.0.partition_point(|(_, begin)| *begin <= sequence);
         self.0.get(behind.checked_sub(1)?).map(|(epoch, _)| *epoch)
     }

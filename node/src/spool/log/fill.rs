@@ -90,8 +90,8 @@ pub(super) fn completed(
 }
 
 impl ShardLog {
-    /// What a copy tells the owner of `epoch` of its index, when it opens a fetch. Rows that
-    /// came on one before are not waited for any more.
+    /// What a copy tells the owner of `epoch` of its index, when it opens a fetch. What an
+    /// earlier fetch was told of single keys and did not count yet is forgotten.
     pub fn index_open(&self, epoch: Epoch) -> Result<IndexOpen> {
         let spool = self.spool()?;
         let mut inner = self.inner();
@@ -99,7 +99,9 @@ impl ShardLog {
         let after = filling.map(|filling| filling.after.clone()).unwrap_or_default();
         let whole = inner.index.is_some_and(|index| index.known.whole);
         inner.mending = match inner.index {
-            Some(index) if whole && !index.known.exact => Some(Mending::begin(&spool, self.shard)?),
+            Some(index) if whole && index.listed => {
+                Some(Mending::begin(&spool, self.shard, epoch)?)
+            }
             Some(_) | None => None,
         };
         let unknown = inner.mending.as_ref().map(Mending::asked).unwrap_or_default();
@@ -131,8 +133,9 @@ impl ShardLog {
             }
             Ok(!more)
         })?;
-        // Not before the rows were read: they may have come with the last batch.
-        let until = if more { 0 } else { self.last().0 };
+        // Not before the rows were read: they may have come with the last batch. Zero would
+        // say that there are more; a copy of a log without a batch has all in any case.
+        let until = if more { 0 } else { self.last().0.max(1) };
         Ok(Some(IndexRows { after: after.to_vec().into(), rows, until, told: 0 }))
     }
 
@@ -150,7 +153,7 @@ impl ShardLog {
             return self.fill(&spool, &mut inner, (page, under));
         }
         if let Some(mending) = &mut inner.mending {
-            mending.take(page);
+            mending.take(page)?;
         }
         self.mend(&spool, &mut inner)
     }
@@ -161,7 +164,7 @@ impl ShardLog {
         inner: &mut Inner,
         (page, under): (&IndexRows, Epoch),
     ) -> Result<()> {
-        let Some(index) = inner.index.filter(|index| !index.known.whole) else { return Ok(()) };
+        let Some(mut index) = inner.index.filter(|index| !index.known.whole) else { return Ok(()) };
         let filling = inner.filling.as_ref().filter(|filling| filling.epoch == under);
         if filling.map_or(&[][..], |filling| &filling.after) != page.after {
             let why = format!("keys of shard {} came to a copy that has others", self.shard);
@@ -171,18 +174,19 @@ impl ShardLog {
         let prefix = Key::all_last(self.shard).0;
         for IndexRow { place, row } in &page.rows {
             let key = [&prefix, &place[..]].concat();
-            keys::read_last_key(&key).ok_or_else(damaged)?;
+            let odd = || Error::new(ErrorKind::Unavailable, "a key of the owner's is none");
+            keys::read_last_key(&key).ok_or_else(odd)?;
             write.put(key, row);
         }
         let after = page.rows.last().map_or(&page.after, |row| &row.place).to_vec();
         let until = (page.until > 0).then_some(Sequence(page.until));
-        let filling = Some(Filling { epoch: under, after, until });
-        if let Some(filling) = &filling {
-            write.put(Key::Filling(self.shard).encode(), filling.encode());
-        }
-        let index = completed(self.shard, index, filling.as_ref(), &mut write);
+        let filling = Filling { epoch: under, after, until };
+        write.put(Key::Filling(self.shard).encode(), filling.encode());
+        index.fills = true;
+        write.put(Key::Index(self.shard).encode(), index.encode());
+        let index = completed(self.shard, index, Some(&filling), &mut write);
         spool.write(write)?;
-        (inner.index, inner.filling) = (Some(index), filling);
+        (inner.index, inner.filling) = (Some(index), Some(filling));
         Ok(())
     }
 }

@@ -17,13 +17,17 @@ use tidegate_proto::{Frame, Pending, Sequence};
 
 use super::fill::{Filling, completed, drop_rows};
 use super::rows::{document, seen};
-use super::{Gathered, ShardLog};
+use super::standing::Turn;
+use super::{Gathered, Inner, Refusal, ShardLog};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::Known;
 use crate::spool::keys::Key;
 use crate::spool::store::Spool;
 
 const VERSION: u8 = 1;
+/// What flags say: no is zero.
+const YES: u8 = 1;
+const NO_YET: u8 = 2;
 /// The round of what was brought before the log said which it was in.
 const UNTOLD: u32 = u32::MAX;
 /// Bytes of batches folded in one go.
@@ -45,6 +49,10 @@ pub(super) struct Index {
     /// What of the log is counted in.
     pub(super) upto: Sequence,
     pub(super) known: Known,
+    /// Not exact, but every key of which nothing is known is listed.
+    pub(super) listed: bool,
+    /// Not whole, but what is missing is on its way: `Filling` counts.
+    pub(super) fills: bool,
     pub(super) kept: Kept,
     /// Which snapshot the log is in there.
     round: u32,
@@ -96,12 +104,15 @@ impl Index {
 
     /// No key is missing any more.
     pub(super) fn made_whole(mut self) -> Self {
-        self.known.whole = true;
+        (self.known.whole, self.fills) = (true, false);
         self
     }
 
     pub(super) fn encode(self) -> Vec<u8> {
-        let mut out = vec![VERSION, u8::from(self.known.whole), u8::from(self.known.exact)];
+        // A version that knows no second way of saying no writes the first one.
+        let flag = |is: bool, mends: bool| if is { YES } else { u8::from(mends) * NO_YET };
+        let whole = flag(self.known.whole, self.fills);
+        let mut out = vec![VERSION, whole, flag(self.known.exact, self.listed)];
         out.extend_from_slice(&self.upto.0.to_be_bytes());
         if self.kept == Kept::Rounds {
             out.extend_from_slice(&self.round.to_be_bytes());
@@ -113,18 +124,20 @@ impl Index {
         let (flags, rest) = bytes.strip_prefix(&[VERSION])?.split_first_chunk::<2>()?;
         let (upto, round) = rest.split_first_chunk::<8>()?;
         let upto = Sequence(u64::from_be_bytes(*upto));
-        let known = Known { whole: flags[0] == 1, exact: flags[1] == 1 };
+        let known = Known { whole: flags[0] == YES, exact: flags[1] == YES };
+        let (fills, listed) = (flags[0] == NO_YET, flags[1] == NO_YET);
         let (kept, round) = match round {
             [] => (Kept::Documents, UNTOLD),
             round => (Kept::Rounds, u32::from_be_bytes(round.try_into().ok()?)),
         };
-        Some(Self { upto, known, kept, round })
+        Some(Self { upto, known, listed, fills, kept, round })
     }
 
     /// Of a shard of which nothing is counted in.
     fn empty(kept: Kept) -> Self {
         // Its first batch says in which round it is.
-        Self { upto: Sequence(0), known: Known { whole: true, exact: true }, kept, round: UNTOLD }
+        let (upto, known) = (Sequence(0), Known { whole: true, exact: true });
+        Self { upto, known, listed: false, fills: false, kept, round: UNTOLD }
     }
 }
 
@@ -168,12 +181,29 @@ pub(super) fn damaged() -> Error {
     Error::new(ErrorKind::Corrupt, "what was captured last of a key, in the spool, is damaged")
 }
 
+impl Inner {
+    /// This index stands where the log ends, and was not made of another owner's rows.
+    fn counts(&self, index: Index) -> bool {
+        let filling = self.filling.as_ref().filter(|_| !index.known.whole);
+        let follows = filling.is_none_or(|it| self.standing.follows(it.epoch()));
+        follows && index.upto.next() >= self.standing.head().next
+    }
+}
+
 impl ShardLog {
     /// From now on something is kept of each key; the keys of batches that are there
     /// already are counted in first.
     pub fn keep_index(&self, kept: Kept) -> Result<()> {
         let spool = self.spool()?;
+        let at = {
+            let inner = self.inner();
+            if inner.index.is_some_and(|index| inner.counts(index)) {
+                return Ok(());
+            }
+            inner.standing.turn()
+        };
         let (stored, mut filling) = self.stored_index(&spool)?;
+        let mut drops = stored.is_none();
         let mut index = stored.unwrap_or_else(|| Index::empty(kept));
         loop {
             let mut write = WriteBatch::default();
@@ -181,10 +211,12 @@ impl ShardLog {
             if index.upto.next() < first {
                 // What came before is retained no more, or was never here: of what is kept,
                 // nobody can say if it is old.
-                drop_rows(self.shard, &mut write);
-                filling = None;
+                (drops, filling) = (true, None);
                 let known = Known { whole: false, exact: true };
                 index = Index { upto: Sequence(first.0 - 1), known, ..Index::empty(kept) };
+            }
+            if drops {
+                drop_rows(self.shard, &mut write);
             }
             let frames = match self.read_appended(index.upto, FOLD_BYTES) {
                 Err(error) if error.kind() == ErrorKind::Gone => continue,
@@ -193,33 +225,52 @@ impl ShardLog {
             for frame in &frames {
                 index = index.with(self.shard, (frame, None), &mut write)?;
             }
-            // Nothing may come between the look and the switch.
-            let mut inner = self.inner();
-            write.put(Key::Index(self.shard).encode(), index.encode());
             index = completed(self.shard, index, filling.as_ref(), &mut write);
-            spool.write(write)?;
-            if index.upto.next() >= inner.standing.head().next {
-                (inner.index, inner.filling) = (Some(index), filling);
+            if self.takes_index((index, filling.as_ref()), at, write)? {
                 return Ok(());
             }
+            drops = false;
         }
+    }
+
+    /// Writes how far an index is; it is this log's if it stands where the log ends. Nothing
+    /// may come between the look and the switch, least of all another owner.
+    fn takes_index(
+        &self,
+        (index, filling): (Index, Option<&Filling>),
+        at: Turn,
+        mut write: WriteBatch,
+    ) -> Result<bool> {
+        let mut inner = self.inner();
+        if inner.standing.turn() != at {
+            let why = format!("shard {} changed hands while its keys were counted", self.shard);
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
+        write.put(Key::Index(self.shard).encode(), index.encode());
+        self.spool()?.write(write)?;
+        let there = index.upto.next() >= inner.standing.head().next;
+        if there {
+            (inner.index, inner.filling) = (Some(index), filling.cloned());
+            // A copy may wait for what is known now.
+            self.appended.send_modify(|_| {});
+        }
+        Ok(there)
     }
 
     /// As the spool has it, less what this node's owner did not send: that may be ahead of
     /// its log.
     fn stored_index(&self, spool: &Spool) -> Result<(Option<Index>, Option<Filling>)> {
         let filling = Filling::stored(spool, self.shard)?;
-        let follows = |it: &Filling| self.inner().standing.follows(it.epoch());
-        if filling.as_ref().is_some_and(|it| !follows(it)) {
-            let mut write = WriteBatch::default();
-            drop_rows(self.shard, &mut write);
-            spool.write(write)?;
-            return Ok((None, None));
-        }
         let stored = spool.db.get(Key::Index(self.shard).encode());
         let stored = stored.map_err(|error| damaged().because(error))?;
-        let index = stored.map(|bytes| Index::decode(&bytes).ok_or_else(damaged));
-        Ok((index.transpose()?, filling))
+        let index = stored.map(|bytes| Index::decode(&bytes).ok_or_else(damaged)).transpose()?;
+        let follows = |it: &Filling| {
+            index.is_some_and(|index| index.fills) && self.inner().standing.follows(it.epoch())
+        };
+        if filling.as_ref().is_some_and(|it| !follows(it)) {
+            return Ok((None, None));
+        }
+        Ok((index, filling))
     }
 
     /// What is behind `keep` is taken back: of the keys it brought nothing is known.
@@ -243,6 +294,8 @@ impl ShardLog {
             for frame in &frames {
                 unknown(shard, frame, write)?;
             }
+            // Of those before this version nobody made a list.
+            index.listed |= index.known.exact;
             index.known.exact = false;
         }
         index.upto = index.upto.min(keep);
@@ -262,13 +315,18 @@ impl ShardLog {
         let spool = self.spool()?;
         let mut inner = self.inner();
         let Some(mut index) = inner.index else { return Ok(()) };
+        if !inner.standing.owned() {
+            return Err(self.refused(Refusal::Fenced));
+        }
         index.known = Known { whole: true, exact: true };
+        (index.listed, index.fills) = (false, false);
         let mut write = WriteBatch::default();
         write.put(Key::Index(self.shard).encode(), index.encode());
         let (from, behind) = Key::all_unknown(self.shard);
         write.delete_range(from, behind);
         spool.write(write)?;
         inner.index = Some(index);
+        self.appended.send_modify(|_| {});
         Ok(())
     }
 }

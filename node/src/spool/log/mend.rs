@@ -13,12 +13,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use rocksdb::{IteratorMode, WriteBatch};
-use tidegate_proto::Sequence;
 use tidegate_proto::v1::{IndexRow, IndexRows, ShardId};
+use tidegate_proto::{Epoch, Sequence};
 
 use super::index::damaged;
 use super::{Inner, ShardLog};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::spool::keys::Key;
 use crate::spool::store::Spool;
 
@@ -31,26 +31,34 @@ type Told = (Bytes, Option<Bytes>);
 /// What a copy asked for, and what it was told.
 #[derive(Debug)]
 pub(super) struct Mending {
+    /// Of the owner who is asked.
+    epoch: Epoch,
     /// Not told yet.
     asked: VecDeque<Bytes>,
+    /// There are more than could be named.
+    more: bool,
     /// Told, of an owner whose log ended there.
     told: VecDeque<(Sequence, Vec<Told>)>,
 }
 
 impl Mending {
     /// Asks for what is unknown.
-    pub(super) fn begin(spool: &Spool, shard: ShardId) -> Result<Self> {
+    pub(super) fn begin(spool: &Spool, shard: ShardId, epoch: Epoch) -> Result<Self> {
         let (from, behind) = Key::all_unknown(shard);
-        let (mut asked, mut bytes) = (VecDeque::new(), 0);
+        let (mut asked, mut bytes, mut more) = (VecDeque::new(), 0, false);
         for row in spool.db.iterator(IteratorMode::From(&from, rocksdb::Direction::Forward)) {
             let (key, _) = row.map_err(|error| damaged().because(error))?;
-            if key[..] >= behind[..] || bytes >= PLACES_BYTES {
+            if key[..] >= behind[..] {
+                break;
+            }
+            if bytes >= PLACES_BYTES {
+                more = true;
                 break;
             }
             bytes += key.len();
             asked.push_back(Bytes::copy_from_slice(&key[from.len()..]));
         }
-        Ok(Self { asked, told: VecDeque::new() })
+        Ok(Self { epoch, asked, more, told: VecDeque::new() })
     }
 
     /// Places not told of yet.
@@ -59,14 +67,25 @@ impl Mending {
     }
 
     /// The owner tells of the next ones.
-    pub(super) fn take(&mut self, page: &IndexRows) {
+    pub(super) fn take(&mut self, page: &IndexRows) -> Result<()> {
         let mut rows = page.rows.iter().peekable();
         let count = usize::try_from(page.told).unwrap_or(usize::MAX).min(self.asked.len());
         let told = self.asked.drain(..count).map(|place| {
             let row = rows.next_if(|row| row.place == place).map(|row| row.row.clone());
             (place, row)
         });
-        self.told.push_back((Sequence(page.until), told.collect()));
+        let told = told.collect();
+        if rows.next().is_some() {
+            let why = "the owner tells of keys that it was not asked for";
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
+        self.told.push_back((Sequence(page.until), told));
+        Ok(())
+    }
+
+    /// All that was asked for was told, and counts.
+    fn is_over(&self) -> bool {
+        self.asked.is_empty() && self.told.is_empty()
     }
 
     /// What counts now that the log ends at `upto`.
@@ -81,19 +100,36 @@ impl ShardLog {
         let (Some(mut index), Some(mending)) = (inner.index, &mut inner.mending) else {
             return Ok(());
         };
-        while let Some(rows) = mending.due(index.upto) {
-            let mut write = WriteBatch::default();
-            self.mend_rows(spool, rows, &mut write)?;
-            spool.write(write)?;
-            index.known.exact = Mending::begin(spool, self.shard)?.asked.is_empty();
+        // Another owner's log may be another.
+        if !inner.standing.follows(mending.epoch) {
+            inner.mending = None;
+            return Ok(());
         }
-        if index.known.exact {
-            let mut write = WriteBatch::default();
+        let mut write = WriteBatch::default();
+        while let Some(rows) = mending.due(index.upto) {
+            self.mend_rows(spool, rows, &mut write)?;
+        }
+        if mending.is_over() && !mending.more {
+            (index.known.exact, index.listed) = (true, false);
             write.put(Key::Index(self.shard).encode(), index.encode());
-            spool.write(write)?;
-            (inner.index, inner.mending) = (Some(index), None);
+        }
+        if write.is_empty() {
+            return Ok(());
+        }
+        spool.write(write)?;
+        inner.index = Some(index);
+        if index.known.exact {
+            inner.mending = None;
         }
         Ok(())
+    }
+
+    /// Keys are unknown here that the owner can be asked for in another fetch: those that
+    /// this one could not name.
+    pub fn asks_for_more(&self) -> bool {
+        let inner = self.inner();
+        let listed = inner.index.is_some_and(|index| index.known.whole && index.listed);
+        listed && inner.mending.as_ref().is_none_or(|it| it.is_over() && it.more)
     }
 
     fn mend_rows(&self, spool: &Spool, rows: Vec<Told>, write: &mut WriteBatch) -> Result<()> {
@@ -124,8 +160,9 @@ impl ShardLog {
         let (mut page, mut bytes) = (IndexRows::default(), 0);
         for place in places {
             let row = spool.db.get([&prefix, &place[..]].concat());
+            bytes += place.len();
             if let Some(row) = row.map_err(|error| damaged().because(error))? {
-                bytes += place.len() + row.len();
+                bytes += row.len();
                 page.rows.push(IndexRow { place: place.clone(), row: row.into() });
             }
             page.told += 1;

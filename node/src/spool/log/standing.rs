@@ -93,6 +93,10 @@ pub(crate) struct Standing {
     inherited: Sequence,
 }
 
+/// Whose turn it is: see [`Standing::turn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn((Epoch, bool, bool, u64));
+
 impl Standing {
     /// As it is found on disk: what lies there was synced, or is what survived.
     pub(crate) fn new(head: Head) -> Self {
@@ -126,6 +130,16 @@ impl Standing {
     /// This node captures the shard under `epoch`.
     pub(crate) fn owned_under(&self, epoch: Epoch) -> bool {
         self.owned && !self.closed && self.head.epoch == epoch
+    }
+
+    /// This node owns the shard, or did when it was last told.
+    pub(crate) fn owned(&self) -> bool {
+        self.owned
+    }
+
+    /// Differs once another owns the log, its end was cut off, or it was closed.
+    pub(crate) fn turn(&self) -> Turn {
+        Turn((self.head.epoch, self.owned, self.closed, self.cuts))
     }
 
     /// It is a copy of what the owner of `epoch` has.

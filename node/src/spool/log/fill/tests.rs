@@ -243,3 +243,34 @@ fn who_becomes_the_owner_before_all_rows_are_here_has_what_its_log_has() {
     assert_eq!((kept(pair.copy()).len(), pair.copy().known().whole), (0, false));
     assert_eq!(pair.copy().index_rows(&[], 1).unwrap(), None, "it has none to give");
 }
+
+#[test]
+fn an_owner_without_a_change_has_one_page_and_it_is_the_last() {
+    let mut pair = Pair::new(Vec::new());
+    assert_eq!(pair.copy().known(), ALL, "it has all there ever was");
+    let page = pair.owner.index_rows(&[], 1).unwrap().unwrap();
+    assert!(page.rows.is_empty() && page.until > 0);
+    pair.append(vec![(1, Some(1))]);
+    pair.settle();
+    assert_eq!(kept(pair.copy()).len(), 1);
+}
+
+#[test]
+fn what_a_version_without_lists_left_unknown_is_never_taken_for_known() {
+    let mut pair = Pair::new(vec![vec![(1, Some(1))]]);
+    pair.settle();
+    pair.append(vec![(2, Some(2))]);
+    pair.batches(1);
+    // Cut off by a version that wrote no list, and said no by zero.
+    let index = Key::Index(SHARD).encode();
+    let spool = pair.copy_spool.as_ref().unwrap();
+    let mut bytes = spool.db.get(&index).unwrap().unwrap();
+    bytes[2] = 0;
+    spool.db.put(&index, bytes).unwrap();
+    pair.restart();
+    pair.append(vec![(3, Some(3))]);
+    pair.batches(1);
+    pair.replace(1);
+    pair.settle();
+    assert_eq!(pair.copy().known(), Known { whole: true, exact: false });
+}
