@@ -30,7 +30,7 @@ use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::pace::Pace;
 use crate::shard::position;
 use crate::shard::restart::restart;
-use crate::shard::role::{Terms, Wanted};
+use crate::shard::role::{Terms, Wanted, under};
 use crate::shard::room::room;
 use crate::shard::rounds;
 use crate::sources::{Anchor, ChangeStream, Loss, Read, Rows};
@@ -118,8 +118,7 @@ pub(super) async fn run(
 
 /// The shard with its anchor committed, now or long ago.
 async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<Shard> {
-    let gone = || Error::new(ErrorKind::Fenced, "the shard was deleted");
-    let shard = means.control.read(|state| state.shard(id).cloned()).ok_or_else(gone)?;
+    let shard = means.control.read(|state| under(state, id, epoch))?;
     if shard.anchor.is_some() {
         return Ok(shard);
     }
@@ -142,10 +141,11 @@ async fn anchor(means: &Means, job: &Job, id: ShardId, epoch: Epoch) -> Result<S
     let outcome = means.control.propose(command::Kind::Anchor(command)).await?;
     done_or_there(outcome)?;
     let known = means.control.until(|state| {
-        let shard = state.shard(id);
-        shard.is_none_or(|it| it.anchor.is_some()).then(|| shard.cloned())
+        let shard = under(state, id, epoch);
+        let waits = shard.as_ref().is_ok_and(|it| it.anchor.is_none());
+        (!waits).then_some(shard)
     });
-    known.await?.ok_or_else(gone)
+    known.await?
 }
 
 /// Ends a shard that is split. Once that is recorded its children begin there, so

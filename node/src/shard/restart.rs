@@ -10,9 +10,10 @@ use tidegate_raft_store::absorb;
 
 use crate::checkpoint::Added;
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::shard::Means;
 use crate::shard::losses::record;
+use crate::shard::role::under;
 use crate::spool::{AHEAD_MAX, ShardLog};
 
 /// Bytes of batches looked at in one go.
@@ -148,11 +149,7 @@ async fn least_delivered(
     told.tick().await;
     loop {
         changed.borrow_and_update();
-        let now = means.control.read(|state| state.shard(id).cloned());
-        let now = now.ok_or_else(|| Error::new(ErrorKind::Fenced, "the shard was deleted"))?;
-        if now.epoch != epoch.0 {
-            return Err(Error::new(ErrorKind::Fenced, "the shard has another owner"));
-        }
+        let now = means.control.read(|state| under(state, id, epoch))?;
         if let Some(sinks) = told_by_all(&now, epoch) {
             let gaps: Vec<_> = means.control.read(|state| state.gaps_of(id).cloned().collect());
             return Ok(read_on(sinks, &gaps, captured, shard));

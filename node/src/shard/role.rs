@@ -6,6 +6,8 @@ use tidegate_proto::v1::{ExportState, Rate, Shard, ShardId};
 use tidegate_proto::{Epoch, NodeId};
 use tidegate_raft_store::State;
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// One actor's job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Role {
@@ -181,6 +183,17 @@ pub(crate) fn act(
     Act::Steps(steps(&wanted(state, node), running))
 }
 
+/// The shard as the owner of `epoch` may take it: what is recorded under another owner
+/// may be of another log, although its sequences look alike.
+pub(crate) fn under(state: &State, id: ShardId, epoch: Epoch) -> Result<Shard> {
+    let fenced = |why: &str| Error::new(ErrorKind::Fenced, why);
+    let shard = state.shard(id).ok_or_else(|| fenced("the shard was deleted"))?;
+    if shard.epoch != epoch.0 {
+        return Err(fenced("the shard has another owner"));
+    }
+    Ok(shard.clone())
+}
+
 /// This node keeps the shard no longer and others do, or the shard is no more.
 pub(crate) fn is_stale(state: &State, id: ShardId, node: NodeId) -> bool {
     let Some(shard) = state.shard(id) else { return true };
@@ -194,6 +207,7 @@ pub(crate) fn is_stale(state: &State, id: ShardId, node: NodeId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::sample::Sample;
 
     const SHARD: ShardId = ShardId { export_id: 1, index: 0 };
 
@@ -209,5 +223,18 @@ mod tests {
         assert_eq!(steps(&wanted, &running), [Step::Stop(role.clone())]);
         assert_eq!(steps(&wanted, &BTreeMap::new()), [Step::Start(role, terms(2))]);
         assert!(steps(&wanted, &wanted).is_empty());
+    }
+
+    #[test]
+    fn what_is_recorded_under_another_owner_is_not_taken() {
+        let sample = Sample::new(&["a"]);
+        let now = sample.state.shard(sample.shard).map_or(0, |shard| shard.epoch);
+        let taken = |epoch| under(&sample.state, sample.shard, Epoch(epoch));
+        assert_eq!(taken(now).map(|shard| shard.epoch).ok(), Some(now));
+        let gone = ShardId { export_id: 99, index: 0 };
+        for (other, id) in [(now - 1, sample.shard), (now + 1, sample.shard), (now, gone)] {
+            let refused = under(&sample.state, id, Epoch(other)).map_err(|error| error.kind());
+            assert_eq!(refused.err(), Some(ErrorKind::Fenced), "{id} under {other}");
+        }
     }
 }

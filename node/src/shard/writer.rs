@@ -14,7 +14,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::Fetch;
 use crate::shard::Means;
-use crate::shard::role::Terms;
+use crate::shard::role::{Terms, under};
 use crate::shard::sink_watch::SinkWatch;
 use crate::sinks::{self, Committed, Durable, Sink, SinkBatch, SinkShard, Written};
 use crate::telemetry;
@@ -34,8 +34,7 @@ pub(super) async fn run(
     let job = means.exports.job(id.export_id).await?;
     let config = job.sinks.get(&name).cloned();
     let config = config.ok_or_else(|| Error::new(ErrorKind::Fenced, "the sink was removed"))?;
-    let shard = means.control.read(|state| state.shard(id).cloned());
-    let shard = shard.ok_or_else(|| Error::new(ErrorKind::Fenced, "the shard was deleted"))?;
+    let shard = means.control.read(|state| under(state, id, terms.epoch))?;
     let target = SinkShard {
         export: job.name.clone(),
         shard: shard.spec.clone().unwrap_or_default().name,
@@ -173,10 +172,7 @@ async fn open_fetch(means: &Means, id: ShardId, mut aim: Aim) -> Result<Box<dyn 
         if !aim.missed(error.kind(), from, gaps.iter()) {
             return Err(error);
         }
-        let current = means.control.read(|state| state.shard(id).map(|shard| shard.epoch));
-        if current != Some(aim.epoch.0) {
-            return Err(Error::new(ErrorKind::Fenced, "the shard has another owner"));
-        }
+        means.control.read(|state| under(state, id, aim.epoch))?;
         tokio::time::sleep(OWNER_WAIT).await;
     }
 }

@@ -123,8 +123,20 @@ impl World {
         view.said = sent.max(view.said);
         if leader == machine {
             view.followed = Some(now);
+            self.apply(machine, commit);
+        } else {
+            let upto = self.part_of(machine, commit);
+            self.apply(machine, upto);
         }
-        self.apply(machine, commit);
+    }
+
+    /// One that lags far behind gets what it lacks in pieces, and acts on each.
+    fn part_of(&mut self, machine: Machine, commit: usize) -> usize {
+        let from = self.nodes[machine].disk.applied;
+        if commit <= from || self.rng.random_bool(0.8) {
+            return commit;
+        }
+        self.rng.random_range(from..=commit)
     }
 
     /// Another leads now: what this machine proposed before has an unknown outcome, as

@@ -23,7 +23,7 @@ use crate::shard::merge::Carry;
 use crate::shard::restart::{
     begins_behind, goes_on, is_fresh, read_on, record_of, recorded, told_by_all, unsaid,
 };
-use crate::shard::role::{Role, Terms};
+use crate::shard::role::{Role, Terms, under};
 use crate::spool::Head;
 
 /// How often something that is waited for is looked at.
@@ -114,8 +114,8 @@ impl World {
     }
 
     fn entry(&self, machine: Machine, it: &Reading) -> Result<Shard, Option<ErrorKind>> {
-        let shard = self.nodes[machine].disk.state.shard(it.id);
-        shard.cloned().ok_or(Some(ErrorKind::Fenced))
+        let state = &self.nodes[machine].disk.state;
+        under(state, it.id, it.terms.epoch).map_err(|error| Some(error.kind()))
     }
 
     fn anchor(&mut self, machine: Machine, it: &mut Reading, task: u64) -> Next {
@@ -186,9 +186,6 @@ impl World {
             captured.clone()
         } else {
             let now = self.entry(machine, it)?;
-            if now.epoch != epoch.0 {
-                return Err(Some(ErrorKind::Fenced));
-            }
             let Some(sinks) = told_by_all(&now, epoch) else { return Ok(Some(POLL)) };
             let gaps: Vec<_> = self.nodes[machine].disk.state.gaps_of(it.id).cloned().collect();
             read_on(sinks, &gaps, &captured, &it.shard)

@@ -12,6 +12,8 @@ use crate::shard::in_sync::Keeper;
 use crate::shard::role::{Act, Role, Step, Terms, act, is_stale};
 
 const LOOK_EVERY: Micros = 1_000 * MS;
+/// How long a task may take until it looks at its shard.
+const CONNECT_MAX: Micros = 300 * MS;
 /// Between the tries of a task, as `retry.rs` has it.
 const BACKOFF: (Micros, Micros) = (100 * MS, 30_000 * MS);
 
@@ -143,7 +145,9 @@ impl World {
                 Work::Writer(Box::new(Writing::new((*id, sink.clone()), *terms)))
             }
         };
-        let delay = self.rng.random_range(20..MS);
+        // What a task asks of its source or sink before it looks at its shard.
+        let most = if self.rng.random_bool(0.1) { CONNECT_MAX } else { MS };
+        let delay = self.rng.random_range(20..most);
         self.timer(machine, delay, Timer::Task(role.clone(), task));
     }
 

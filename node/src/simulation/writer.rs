@@ -15,7 +15,7 @@ use super::world::World;
 use crate::checkpoint::{Added, Window};
 use crate::error::ErrorKind;
 use crate::exchange::nearest::places;
-use crate::shard::role::{Role, Terms};
+use crate::shard::role::{Role, Terms, under};
 use crate::shard::writer::{Aim, continues, start};
 
 /// How often a shard whose owner is not there yet is asked for.
@@ -136,8 +136,9 @@ impl World {
     }
 
     fn open_sink(&mut self, machine: Machine, it: &mut Writing, task: u64) -> Next {
-        let shard = self.nodes[machine].disk.state.shard(it.sink.0);
-        it.shard = shard.cloned().ok_or(Some(ErrorKind::Fenced))?;
+        let state = &self.nodes[machine].disk.state;
+        let shard = under(state, it.sink.0, it.terms.epoch);
+        it.shard = shard.map_err(|error| Some(error.kind()))?;
         it.stage = Stage::Opening;
         let from = self.nodes[machine].process(machine);
         let opening = Opening { sink: it.sink.clone(), epoch: it.terms.epoch.0, from, task };
@@ -198,10 +199,7 @@ impl World {
         if !aim.missed(kind, from, gaps.iter()) {
             return Err(Some(kind));
         }
-        let current = state.shard(it.sink.0).map(|shard| shard.epoch);
-        if current != Some(it.terms.epoch.0) {
-            return Err(Some(ErrorKind::Fenced));
-        }
+        under(state, it.sink.0, it.terms.epoch).map_err(|error| Some(error.kind()))?;
         let Some(actor) = self.nodes[machine].memory.actors.get(role) else { return Ok(()) };
         let task = actor.task;
         self.timer(machine, OWNER_WAIT, Timer::Task(role.clone(), task));
