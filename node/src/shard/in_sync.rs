@@ -38,6 +38,8 @@ pub(crate) struct Sight {
     pub(crate) down: BTreeSet<NodeId>,
     /// Waited for, and not recorded: those among them that keep a copy no longer too.
     pub(crate) joining: BTreeSet<NodeId>,
+    /// Proposed to be recorded: waited for until the cluster says otherwise.
+    pub(crate) proposed: BTreeSet<NodeId>,
     pub(crate) seen: BTreeMap<NodeId, Copy>,
     /// What a copy must have to be in sync: it may have been shown or reported already.
     pub(crate) needed: Sequence,
@@ -101,9 +103,6 @@ fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
 #[derive(Debug)]
 pub(crate) struct Keeper {
     delays: Delays,
-    /// Once proposed, a copy is waited for until the cluster says otherwise: the
-    /// proposal may yet be applied. When it was, the record tells who counts.
-    proposed: BTreeSet<NodeId>,
     /// What was needed a moment ago.
     past: Past<Sequence>,
 }
@@ -122,8 +121,7 @@ pub(crate) struct Round {
 impl Keeper {
     /// Of copies that may lack what was appended within `lag_max`.
     pub(crate) fn new(lag_max: Duration) -> Self {
-        let (delays, past) = (Delays::new(lag_max), Past::new(NEAR));
-        Self { delays, proposed: BTreeSet::new(), past }
+        Self { delays: Delays::new(lag_max), past: Past::new(NEAR) }
     }
 
     /// Decides one round.
@@ -131,19 +129,11 @@ impl Keeper {
         self.delays.note(sight);
         let recent = self.past.note(sight.now, sight.needed);
         let Decision { join, leave, in_sync } = decide(sight, &self.delays, recent);
-        self.proposed.retain(|node| !sight.in_sync.contains(node));
         // Who keeps no copy any more cannot be recorded either.
-        let waits = |node: &NodeId| self.proposed.contains(node) && sight.copies.contains(node);
+        let waits = |node: &NodeId| sight.proposed.contains(node) && sight.copies.contains(node);
         let leave = leave.into_iter().filter(|node| !waits(node)).collect();
         let record = (in_sync != sight.in_sync).then_some(in_sync);
-        let added = record.iter().flatten().filter(|node| !sight.in_sync.contains(node));
-        self.proposed.extend(added.copied());
         Round { join, leave, record }
-    }
-
-    /// What was proposed in the last round was refused, and so never applied.
-    pub(crate) fn refused(&mut self, in_sync: &BTreeSet<NodeId>) {
-        self.proposed.retain(|node| !in_sync.contains(node));
     }
 }
 
@@ -194,8 +184,8 @@ pub(super) async fn keep(control: Control, log: Arc<ShardLog>, epoch: Epoch) {
     let mut keeper = Keeper::new(control.times().lag());
     loop {
         let Some(known) = control.read(|state| Known::of(state, id, epoch, me)) else { return };
+        log.set_in_sync(known.in_sync.clone());
         let sight = look(&known, &log, started);
-        log.set_in_sync(sight.in_sync.clone());
         let round = keeper.round(&sight);
         for node in &round.join {
             log.join_copy(*node);
@@ -214,10 +204,11 @@ pub(super) async fn keep(control: Control, log: Arc<ShardLog>, epoch: Epoch) {
         tracing::info!(shard = %id, ?in_sync, "copies in sync");
         let copies = known.in_runs(&in_sync, me, &sight.seen);
         let command = SetInSync { shard: Some(id), epoch: epoch.0, copies };
+        log.propose_copies(&in_sync);
         if let Err(error) = control.insist(command::Kind::SetInSync(command)).await {
             tracing::debug!(error = %error, shard = %id, "record copies; trying again");
             if matches!(error.kind(), ErrorKind::Config | ErrorKind::Fenced) {
-                keeper.refused(&in_sync);
+                log.copies_refused(&in_sync);
             }
         }
         tokio::time::sleep(ROUND).await;
@@ -229,6 +220,7 @@ fn look(known: &Known, log: &ShardLog, started: Instant) -> Sight {
         now: Instant::now(),
         started,
         joining: log.joining(),
+        proposed: log.proposed(),
         copies: known.copies.clone(),
         in_sync: known.in_sync.clone(),
         down: known.down.clone(),

@@ -116,10 +116,12 @@ impl World {
             return;
         };
         let standing = &mut log.standing;
+        standing.with_copies(|copies| copies.set_in_sync(known.in_sync.clone()));
         let sight = Sight {
             now,
             started,
             joining: standing.copies().joining().clone(),
+            proposed: standing.copies().proposed().clone(),
             copies: known.copies.clone(),
             in_sync: known.in_sync.clone(),
             down: known.down.clone(),
@@ -127,13 +129,15 @@ impl World {
             needed: standing.needed(),
             appended: standing.marks().appended,
         };
-        standing.with_copies(|copies| copies.set_in_sync(sight.in_sync.clone()));
         let round = it.keeper.round(&sight);
         for node in &round.join {
             standing.with_copies(|copies| copies.join(*node));
         }
         for node in &round.leave {
             standing.with_copies(|copies| copies.leave(*node));
+        }
+        if let Some(in_sync) = &round.record {
+            standing.with_copies(|copies| copies.propose(in_sync));
         }
         self.put_work(machine, &role, task, Work::Reader(it));
         self.after_log(machine, id);
@@ -155,13 +159,10 @@ impl World {
         task: u64,
         refused: Option<&BTreeSet<NodeId>>,
     ) {
-        let Some(actor) = self.nodes[machine].memory.actors.get_mut(&Role::Reader(id)) else {
-            return;
-        };
-        if let (Work::Reader(it), Some(refused)) = (&mut actor.work, refused)
-            && actor.task == task
-        {
-            it.keeper.refused(refused);
+        let node = &mut self.nodes[machine];
+        let runs = node.memory.actors.get(&Role::Reader(id)).is_some_and(|it| it.task == task);
+        if let (true, Some(refused), Some(log)) = (runs, refused, node.disk.logs.get_mut(&id)) {
+            log.standing.with_copies(|copies| copies.refused(refused));
         }
         let round = u64::try_from(ROUND.as_micros()).unwrap();
         self.timer(machine, round, Timer::Copies(id, task));

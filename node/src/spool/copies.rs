@@ -28,6 +28,8 @@ pub(crate) struct Copies {
     in_sync: BTreeSet<NodeId>,
     /// Waited for already, not yet recorded as in sync.
     joining: BTreeSet<NodeId>,
+    /// Those of them that were proposed to be recorded: that may be applied at any time.
+    proposed: BTreeSet<NodeId>,
     seen: BTreeMap<NodeId, Copy>,
     connections: u64,
 }
@@ -36,6 +38,7 @@ impl Copies {
     /// Besides the owner, these are recorded as in sync.
     pub(crate) fn set_in_sync(&mut self, others: BTreeSet<NodeId>) {
         self.joining.retain(|node| !others.contains(node));
+        self.proposed.retain(|node| !others.contains(node));
         self.in_sync = others;
     }
 
@@ -54,6 +57,21 @@ impl Copies {
     /// It was not worth waiting for.
     pub(crate) fn leave(&mut self, node: NodeId) {
         self.joining.remove(&node);
+        self.proposed.remove(&node);
+    }
+
+    /// These are about to be proposed as in sync.
+    pub(crate) fn propose(&mut self, nodes: &BTreeSet<NodeId>) {
+        self.proposed.extend(nodes.difference(&self.in_sync));
+    }
+
+    /// What was proposed last was refused, and so is never applied.
+    pub(crate) fn refused(&mut self, nodes: &BTreeSet<NodeId>) {
+        self.proposed.retain(|node| !nodes.contains(node));
+    }
+
+    pub(crate) fn proposed(&self) -> &BTreeSet<NodeId> {
+        &self.proposed
     }
 
     pub(crate) fn joining(&self) -> &BTreeSet<NodeId> {
@@ -167,5 +185,26 @@ mod tests {
         assert!(copies.is_newest(B, new) && !copies.is_newest(B, old));
         copies.close(B, new, now);
         assert!(!copies.seen()[&B].connected);
+    }
+
+    #[test]
+    fn what_was_proposed_is_remembered_until_it_is_recorded_refused_or_left() {
+        let mut copies = Copies::default();
+        let joined = |copies: &mut Copies| {
+            copies.join(B);
+            copies.propose(&[B].into());
+            assert_eq!(copies.proposed(), &[B].into());
+        };
+        joined(&mut copies);
+        copies.set_in_sync([B].into());
+        copies.propose(&[B].into());
+        assert!(copies.proposed().is_empty(), "recorded");
+        copies.set_in_sync(BTreeSet::new());
+        joined(&mut copies);
+        copies.refused(&[B].into());
+        assert!(copies.proposed().is_empty() && copies.joining().contains(&B));
+        joined(&mut copies);
+        copies.leave(B);
+        assert!(copies.proposed().is_empty() && copies.joining().is_empty());
     }
 }

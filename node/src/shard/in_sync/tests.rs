@@ -42,6 +42,7 @@ fn sight(acked: u64, is: Is) -> Sight {
         in_sync: when(Is::InSync),
         down: BTreeSet::new(),
         joining: when(Is::Joining),
+        proposed: BTreeSet::new(),
         seen: seen(acked),
         needed: Sequence(50),
         appended: Sequence(60),
@@ -75,7 +76,8 @@ fn a_copy_on_a_node_that_is_down_is_dropped_and_waited_for_if_it_may_yet_be_reco
     assert_eq!(round.record, Some(BTreeSet::new()));
     let mut keeper = Keeper::new(LAG);
     assert_eq!(keeper.round(&sight(50, Is::Joining)).record, Some([B].into()));
-    let round = keeper.round(&Sight { down, ..sight(50, Is::Joining) });
+    let proposed = [B].into();
+    let round = keeper.round(&Sight { down, proposed, ..sight(50, Is::Joining) });
     assert!(round.leave.is_empty(), "the proposal to record it may yet be applied");
 }
 
@@ -173,31 +175,20 @@ fn an_owner_that_stood_still_gives_its_copies_time() {
 fn a_copy_that_is_kept_no_longer_is_not_waited_for() {
     let mut sight = sight(49, Is::Joining);
     sight.copies.clear();
-    let mut keeper = Keeper { proposed: [B].into(), ..Keeper::new(LAG) };
-    assert_eq!(keeper.round(&sight).leave, [B].into(), "or nothing is safe any more");
+    sight.proposed = [B].into();
+    assert_eq!(Keeper::new(LAG).round(&sight).leave, [B].into(), "or nothing is safe any more");
 }
 
 #[test]
-fn a_copy_that_was_in_sync_once_may_be_left_when_it_comes_back_late() {
-    let mut keeper = Keeper::new(LAG);
-    assert_eq!(keeper.round(&sight(50, Is::Joining)).record, Some([B].into()));
-    let mut late = sight(49, Is::Joining);
+fn a_copy_that_was_proposed_is_waited_for() {
+    let mut late = Sight { proposed: [B].into(), ..sight(49, Is::Joining) };
     late.seen.clear();
     late.now += FIRST + MS;
-    assert!(keeper.round(&late).leave.is_empty(), "it may be recorded any moment");
-    keeper.round(&sight(50, Is::InSync));
-    assert_eq!(keeper.round(&late).leave, [B].into(), "it was, and is no longer");
-}
-
-#[test]
-fn a_copy_whose_record_was_refused_may_be_left() {
-    let mut keeper = Keeper::new(LAG);
-    let record = keeper.round(&sight(50, Is::Joining)).record.unwrap();
-    keeper.refused(&record);
-    let mut late = sight(49, Is::Joining);
-    late.seen.clear();
-    late.now += FIRST + MS;
-    assert_eq!(keeper.round(&late).leave, [B].into());
+    let round = Keeper::new(LAG).round(&late);
+    assert!(round.leave.is_empty(), "it may be recorded any moment");
+    late.proposed.clear();
+    let round = Keeper::new(LAG).round(&late);
+    assert_eq!(round.leave, [B].into(), "it was refused, or is recorded no longer");
 }
 
 #[test]

@@ -57,6 +57,23 @@ impl ShardLog {
         self.change(|standing| standing.with_copies(|copies| copies.leave(node)));
     }
 
+    /// These are about to be proposed as in sync, and are waited for until the cluster says
+    /// otherwise, also by a reader that starts again: the proposal may yet be applied.
+    pub fn propose_copies(&self, nodes: &BTreeSet<NodeId>) {
+        self.change(|standing| standing.with_copies(|copies| copies.propose(nodes)));
+    }
+
+    /// What was proposed last was refused, and so is never applied.
+    pub fn copies_refused(&self, nodes: &BTreeSet<NodeId>) {
+        self.change(|standing| standing.with_copies(|copies| copies.refused(nodes)));
+    }
+
+    /// The copies that were proposed, and not recorded yet.
+    #[must_use]
+    pub fn proposed(&self) -> BTreeSet<NodeId> {
+        self.inner().standing.copies().proposed().clone()
+    }
+
     /// What a copy must have to be in sync: all that may have been shown or reported,
     /// under this owner or before.
     #[must_use]
