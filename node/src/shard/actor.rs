@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::error::{Error, ErrorKind, Result, Verdict};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, MOST};
 use crate::shard::Means;
 use crate::shard::copy;
 use crate::shard::reader;
@@ -19,8 +19,6 @@ use crate::shard::writer;
 
 /// A task that worked this long has recovered from what befell it before.
 const HEALTHY: Duration = Duration::from_secs(30);
-/// How long a reader waits the first time before it tries again.
-const FIRST: Duration = Duration::from_millis(100);
 /// A sink that was unavailable so often in a row may be out of reach of this node only.
 const FAILED_MAX: u32 = 3;
 
@@ -61,7 +59,6 @@ impl Actor for RoleActor {
         me: ActorRef<Message>,
         (means, role, terms): Self::Arguments,
     ) -> Result<Work, ActorProcessingErr> {
-        let backoff = backoff(&means, &role).await;
         let mut work = Work {
             means,
             role,
@@ -69,7 +66,7 @@ impl Actor for RoleActor {
             stop: watch::Sender::new(false),
             task: None,
             started: tokio::time::Instant::now(),
-            backoff,
+            backoff: Backoff::default(),
             failed: 0,
         };
         work.start(me);
@@ -150,12 +147,21 @@ impl Work {
                 if self.failed == FAILED_MAX && error.kind() == ErrorKind::Unavailable {
                     self.look_at_sink();
                 }
-                let wait = self.backoff.wait();
+                let wait = self.backoff.wait().min(self.longest());
                 let retry_in_ms = wait.as_millis();
                 tracing::warn!(role, %epoch, error = %error, retry_in_ms, "trying again");
                 drop(me.send_after(wait, || Message::Again));
             }
         }
+    }
+
+    /// The longest wait before its task is tried again: a reader's source may be one that
+    /// forgets within seconds.
+    fn longest(&self) -> Duration {
+        let Role::Reader(id) = &self.role else { return MOST };
+        let job = self.means.exports.opened(id.export_id);
+        // One that was never opened has nothing to forget yet.
+        job.map_or(MOST, |job| job.source.traits().again)
     }
 
     /// A sink that does not answer this node may answer another.
@@ -184,16 +190,6 @@ impl Work {
                 tokio::time::sleep(backoff.wait()).await;
             }
         });
-    }
-}
-
-/// A reader's source may be one that forgets within seconds.
-async fn backoff(means: &Means, role: &Role) -> Backoff {
-    let Role::Reader(id) = role else { return Backoff::default() };
-    match means.exports.job(id.export_id).await {
-        Ok(job) => Backoff::new(FIRST, job.source.traits().again),
-        // The reader will say what is wrong with it.
-        Err(_) => Backoff::default(),
     }
 }
 

@@ -73,6 +73,11 @@ impl Exports {
         Ok(job)
     }
 
+    /// The export as it was opened last, if it was.
+    pub(super) fn opened(&self, export_id: u64) -> Option<Arc<Job>> {
+        self.lock().get(&export_id).map(|(_, job)| Arc::clone(job))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (u64, Arc<Job>)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -21,13 +21,13 @@ pub(super) enum Key<'a> {
     /// key. Value: empty.
     Touched(ShardId, &'a str, &'a [u8]),
     /// One per shard whose last documents are kept, rewritten with every batch,
-    /// deleted with the shard. Key: tag, export, index. Value: `Standing`.
+    /// deleted with the shard. Key: tag, export, index. Value: `log::index::Index`.
     Index(ShardId),
     /// One per key of such a shard, written with the batch that brings it.
-    /// Key: as `Touched`. Value: `Row`.
+    /// Key: as `Touched`. Value: as `log::rows` writes it; empty if it is not known.
     Last(ShardId, &'a str, &'a [u8]),
     /// One per shard whose last documents are on their way here from its owner, rewritten
-    /// with every page of them. Key: tag, export, index. Value: `Filling`.
+    /// with every page of them. Key: tag, export, index. Value: `log::fill::Filling`.
     Filling(ShardId),
     /// One per key of such a shard whose last document was cut off; deleted once it is
     /// known again. Key: as `Touched`. Value: empty.
