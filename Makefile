@@ -61,13 +61,13 @@ fix: ## Mend format and simple lints; writes
 	cargo fmt --all
 
 bench: deps ## Measure against bare parts, into deploy/bench/; ROWS=P3,P5 for some rows
-	ROWS=$(ROWS) ROUNDS=$(ROUNDS) ./deploy/bench.sh
+	ROWS=$(ROWS) ROUNDS=$(ROUNDS) ./deploy/bench.sh ratios
 
 bench-failover: ## Measure failover and moves; KILLS=50 FREEZES=10 MOVES=200, LOAD= changes a second
-	./deploy/bench-failover.sh
+	./deploy/bench.sh failover
 
 bench-redis: deps ## Everything happens to a Redis under RATE=100000 writes a second; KEYS=10000 of each type, SEED=1
-	RATE=$(RATE) KEYS=$(KEYS) SEED=$(SEED) ./deploy/bench-redis.sh
+	RATE=$(RATE) KEYS=$(KEYS) SEED=$(SEED) ./deploy/bench.sh redis
 
 faults: deps ## Do to a cluster what can go wrong; SEED=7 MINUTES=20 FAULTS=F5,F9. Needs root
 	SEED=$(SEED) MINUTES=$(MINUTES) FAULTS=$(FAULTS) FROM=$(FROM) ./deploy/faults.sh
