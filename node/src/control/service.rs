@@ -1,8 +1,10 @@
 //! Consensus calls from other nodes, and proposals on their way to the leader.
 
-use openraft::Vote;
-use openraft::error::RaftError;
+use std::time::Duration;
+
+use openraft::error::{Fatal, InstallSnapshotError, RaftError, SnapshotMismatch};
 use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest};
+use openraft::{SnapshotSegmentId, Vote};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_proto::NodeId;
@@ -17,6 +19,9 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::control::handle::Control;
 use crate::error::{Error, ErrorKind};
+
+/// How long a leader waits that has to send the cluster's state once more.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The `Raft` service of one node.
 #[derive(Clone, Debug)]
@@ -105,7 +110,20 @@ impl Raft for RaftService {
     ) -> Result<Response<RaftMessage>, Status> {
         let request: InstallSnapshotRequest<TypeConfig> = self.open(request.get_ref())?;
         self.led_by(&request.vote);
-        let answer = self.0.raft().install_snapshot(request).await;
+        let id = request.meta.snapshot_id.clone();
+        let got = SnapshotSegmentId { id: id.clone(), offset: request.offset };
+        let mut answer = self.0.raft().install_snapshot(request).await;
+        if let Err(RaftError::Fatal(Fatal::StorageError(error))) = &answer
+            && self.0.raft().metrics().borrow().running_state.is_ok()
+        {
+            tracing::warn!(error = %error, "receive the cluster's state; asking for all of it again");
+            tokio::time::sleep(AGAIN).await;
+            // The file takes what is written in the background: it may be an earlier part
+            // that is missing.
+            let expect = SnapshotSegmentId { id, offset: 0 };
+            let again = SnapshotMismatch { expect, got };
+            answer = Err(RaftError::APIError(InstallSnapshotError::SnapshotMismatch(again)));
+        }
         self.close(&stop_if_fatal(answer)?)
     }
 

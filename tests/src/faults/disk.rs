@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::async_trait;
 
 use super::{Arena, Before, Fault};
 use crate::Outcome;
 
+/// How long after its disk has room again a node may end over what it could not write.
+const LATE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(50);
 /// What a sync of a slow disk takes.
 const SLOW_MS: u64 = 500;
 
@@ -182,7 +186,12 @@ impl Fault for Full {
 
     async fn heal(&mut self, arena: &mut Arena) -> Outcome<()> {
         arena.world.disk(self.node)?.free()?;
-        self.ended = arena.world.cluster.has_ended(self.node).is_some();
+        // What could not be written may be missed a moment later.
+        let until = Instant::now() + LATE;
+        while !self.ended && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+            self.ended = arena.world.cluster.has_ended(self.node).is_some();
+        }
         if self.ended {
             arena.world.cluster.start_node(self.node);
         }
