@@ -72,10 +72,10 @@ impl Boot {
 
     /// The cluster knows of this run; from here on only another stop counts.
     pub(super) fn told(&self) -> Result<()> {
-        if self.untold.swap(false, Ordering::Relaxed) {
-            self.keep(false)?;
+        if !self.untold.swap(false, Ordering::Relaxed) {
+            return Ok(());
         }
-        Ok(())
+        self.keep(false).inspect_err(|_| self.untold.store(true, Ordering::Relaxed))
     }
 
     /// This run ends, and everything it wrote is synced.

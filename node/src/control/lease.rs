@@ -96,6 +96,8 @@ pub(super) async fn keep(control: Control, renew: watch::Sender<Until>) {
             Ok(Ok(answer)) if answer.up => {
                 let ago = Duration::from_millis(answer.followed_ms_ago);
                 renew.send_replace(Until::renewed(sent, ago, times.lease()));
+                // Also if nobody answered the announcement.
+                note(&control);
             }
             // The leader holds this run for down, or does not know it yet.
             Ok(Ok(_)) => announce(&control, times.lease()).await,
@@ -117,9 +119,19 @@ async fn beat(control: &Control) -> Result<HeartbeatResponse> {
 
 async fn announce(control: &Control, wait: Duration) {
     match timeout(wait, control.announce()).await {
-        Ok(Ok(())) => tracing::info!("the cluster counts this node as up"),
+        Ok(Ok(())) => {
+            tracing::info!("the cluster counts this node as up");
+            note(control);
+        }
         Ok(Err(error)) => tracing::warn!(error = %error, "announce this node; trying again"),
         Err(_) => tracing::debug!("announcement unanswered in time"),
+    }
+}
+
+/// The next run need not say again what became of the machine before this one.
+fn note(control: &Control) {
+    if let Err(error) = control.told() {
+        tracing::warn!(error = %error, "note that the cluster knows this run; trying again");
     }
 }
 

@@ -82,7 +82,10 @@ impl World {
         }
         self.nodes[machine].memory.heartbeat = None;
         match heard {
-            Some(answer) if answer.up => self.renew(machine, sent, answer.followed_ms_ago),
+            Some(answer) if answer.up => {
+                self.nodes[machine].disk.torn = false;
+                self.renew(machine, sent, answer.followed_ms_ago);
+            }
             Some(_) => self.announce(machine),
             None => {}
         }
