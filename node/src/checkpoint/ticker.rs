@@ -1,10 +1,12 @@
 //! Gathers reports and proposes them.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidegate_proto::v1::{Checkpoints, Outcome, ShardId, command, outcome};
+use tidegate_proto::v1::{
+    Captured, Checkpoints, CheckpointsTaken, Fenced, Outcome, RefusedCheckpoint, ShardId, command,
+    outcome,
+};
 use tidegate_proto::{Epoch, Sequence};
 use tokio::sync::Notify;
 
@@ -131,14 +133,61 @@ impl Checkpointer {
 
 /// What of `command` is recorded as captured now, given its outcome.
 pub(crate) fn recorded(command: &Checkpoints, outcome: &Outcome) -> Vec<(ShardId, Sequence)> {
-    let mut refused = BTreeSet::new();
-    if let Some(outcome::Kind::Checkpoints(taken)) = &outcome.kind {
-        refused.extend(taken.fenced.iter().map(|it| it.shard.unwrap_or_default()));
-        refused.extend(taken.refused.iter().map(|it| it.shard.unwrap_or_default()));
-    }
-    let captured = command.captured.iter().map(|captured| {
+    let all = CheckpointsTaken::default();
+    let taken = match &outcome.kind {
+        Some(outcome::Kind::Checkpoints(taken)) => taken,
+        Some(_) | None => &all,
+    };
+    // What an older owner's writers delivered may be in the same command, and fenced.
+    let counts = |captured: &&Captured| {
+        let fenced = |it: &Fenced| it.shard == captured.shard && it.current != captured.epoch;
+        let refused = |it: &RefusedCheckpoint| it.shard == captured.shard && it.sink.is_empty();
+        !taken.fenced.iter().any(fenced) && !taken.refused.iter().any(refused)
+    };
+    let captured = command.captured.iter().filter(counts).map(|captured| {
         let sequence = captured.checkpoint.as_ref().map_or(0, |at| at.sequence);
         (captured.shard.unwrap_or_default(), Sequence(sequence))
     });
-    captured.filter(|(shard, _)| !refused.contains(shard)).collect()
+    captured.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_proto::v1::{Checkpoint, Delivered};
+
+    use super::*;
+
+    #[test]
+    fn a_capture_counts_though_what_an_older_owner_delivered_does_not() {
+        let shard = Some(ShardId { export_id: 1, index: 0 });
+        let checkpoint = Some(Checkpoint { sequence: 40, ..Checkpoint::default() });
+        let captured = Captured { shard, epoch: 3, checkpoint };
+        let delivered = Delivered { shard, epoch: 2, ..Delivered::default() };
+        let command = Checkpoints {
+            captured: vec![captured],
+            delivered: vec![delivered],
+            ..Checkpoints::default()
+        };
+        let with = |taken| {
+            let kind = Some(outcome::Kind::Checkpoints(taken));
+            recorded(&command, &Outcome { kind })
+        };
+        let fenced = |current| CheckpointsTaken {
+            fenced: vec![Fenced { shard, current }],
+            ..CheckpointsTaken::default()
+        };
+        let refused = |sink: &str| CheckpointsTaken {
+            refused: vec![RefusedCheckpoint {
+                shard,
+                sink: sink.to_owned(),
+                ..RefusedCheckpoint::default()
+            }],
+            ..CheckpointsTaken::default()
+        };
+        let counts = vec![(ShardId { export_id: 1, index: 0 }, Sequence(40))];
+        assert_eq!(with(fenced(3)), counts, "its own epoch is current");
+        assert!(with(fenced(4)).is_empty());
+        assert_eq!(with(refused("lake")), counts);
+        assert!(with(refused("")).is_empty());
+    }
 }
