@@ -86,7 +86,11 @@ fn decide(sight: &Sight, delays: &Delays, recent: Sequence) -> Decision {
         };
         let late = delays.late(*node, sight);
         if sight.joining.contains(node) {
-            if late {
+            if sight.proposed.contains(node) {
+                // It counts until the cluster says otherwise, and has all that is needed
+                // for as long as it does: the proposal may be lost, or yet be applied.
+                decision.in_sync.insert(*node);
+            } else if late {
                 decision.leave.insert(*node);
             } else if has(sight.needed) {
                 decision.in_sync.insert(*node);
@@ -129,9 +133,6 @@ impl Keeper {
         self.delays.note(sight);
         let recent = self.past.note(sight.now, sight.needed);
         let Decision { join, leave, in_sync } = decide(sight, &self.delays, recent);
-        // Who keeps no copy any more cannot be recorded either.
-        let waits = |node: &NodeId| sight.proposed.contains(node) && sight.copies.contains(node);
-        let leave = leave.into_iter().filter(|node| !waits(node)).collect();
         let record = (in_sync != sight.in_sync).then_some(in_sync);
         Round { join, leave, record }
     }

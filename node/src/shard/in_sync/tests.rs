@@ -79,6 +79,7 @@ fn a_copy_on_a_node_that_is_down_is_dropped_and_waited_for_if_it_may_yet_be_reco
     let proposed = [B].into();
     let round = keeper.round(&Sight { down, proposed, ..sight(50, Is::Joining) });
     assert!(round.leave.is_empty(), "the proposal to record it may yet be applied");
+    assert_eq!(round.record, Some([B].into()), "or was lost, and nobody would say so");
 }
 
 #[test]
