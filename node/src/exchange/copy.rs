@@ -6,7 +6,7 @@ use tidegate_proto::{Epoch, Sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::fetch::{Exchange, Fetched};
 use crate::exchange::remote::RemoteFetch;
-use crate::spool::{Begins, ShardLog};
+use crate::spool::{Begins, Head, ShardLog};
 
 /// A copy's fetch: also what is not stable yet.
 #[derive(Debug)]
@@ -57,16 +57,17 @@ impl Exchange {
         log: Option<&ShardLog>,
         index: Option<IndexOpen>,
     ) -> Result<CopyFetch> {
-        let asked = log.map_or(Sequence(0), ShardLog::last);
-        let begins = log.map(ShardLog::begins).unwrap_or_default();
-        let begins = begins.iter().map(|(epoch, at)| EpochBegin { epoch: epoch.0, first: at.0 });
+        let ours = log.map(|log| Extent::of(log.head()));
+        let asked = ours.as_ref().map_or(Sequence(0), |it| it.last);
+        let begins = ours.iter().flat_map(|it| it.begins.iter());
+        let begins = begins.map(|(epoch, at)| EpochBegin { epoch: epoch.0, first: at.0 });
         let control = self.control();
         let copy = CopyOpen {
             node: control.node().0,
             run: control.run(),
-            first: log.map_or(1, |log| log.first().0),
+            first: ours.as_ref().map_or(1, |it| it.first.0),
             begins: begins.collect(),
-            made: log.map_or(0, |log| log.made().0),
+            made: ours.as_ref().map_or(0, |it| it.made.0),
             index,
         };
         let open = FetchOpen {
@@ -98,10 +99,9 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Of `log`, now.
-    pub(super) fn of(log: &ShardLog) -> Self {
-        let last = log.last();
-        Self { first: log.first(), last, begins: log.begins(), made: log.made() }
+    /// Of a log that stands at `head`.
+    pub(crate) fn of(head: Head) -> Self {
+        Self { first: head.first, last: head.last(), begins: head.begins, made: head.made }
     }
 }
 

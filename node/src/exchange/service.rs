@@ -63,7 +63,7 @@ impl ExchangeService {
         let (shard, epoch) = (self.shard_of(open)?, Epoch(open.epoch));
         let log = self.spool.log(shard).filter(|log| log.owned_under(epoch));
         let log = log.ok_or_else(|| status(&not_held(shard, epoch)))?;
-        let start = meet(&Extent::of(&log), open, copy).map_err(|error| status(&error))?;
+        let start = meet(&Extent::of(log.head()), open, copy).map_err(|error| status(&error))?;
         let (node, keep) = ((NodeId(copy.node), copy.run), Sequence(start.keep));
         let feed = CopyFeed::open(log, epoch, node, keep, open.credit_bytes);
         let feed = feed.map_err(|error| status(&error))?;

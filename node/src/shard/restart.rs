@@ -45,7 +45,9 @@ pub(super) async fn restart(means: &Means, shard: &Shard, epoch: Epoch) -> Resul
     if let Some((next, log)) = held
         && goes_on(shard, (next, log.made()))
     {
-        let known = means.control.read(|state| recorded(state.gaps_of(id), &captured));
+        let known = means.control.read(|state| {
+            under(state, id, epoch).map(|_| recorded(state.gaps_of(id), &captured))
+        })?;
         let unrecorded = unrecorded(&log, &known)?;
         log.take_over(epoch, (next, unrecorded.progress.clone()), others)?;
         log.set_stable(Sequence(captured.sequence));

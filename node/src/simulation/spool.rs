@@ -89,13 +89,7 @@ impl Log {
     }
 
     pub(super) fn extent(&self) -> Extent {
-        let head = self.standing.head();
-        Extent {
-            first: head.first,
-            last: head.last(),
-            begins: head.begins.clone(),
-            made: head.made,
-        }
+        Extent::of(self.standing.head().clone())
     }
 
     pub(super) fn append(&mut self, head: Head, batch: Batch) {

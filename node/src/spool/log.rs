@@ -18,7 +18,6 @@ use tidegate_proto::{BatchBuilder, Epoch, Frame, NodeId, Sequence};
 use tokio::sync::{Notify, watch};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::spool::begins::Begins;
 use crate::spool::keys::Key;
 use crate::spool::log::fill::{Filling, completed, drop_rows};
 use crate::spool::log::index::Index;
@@ -283,10 +282,9 @@ impl ShardLog {
         Ok(())
     }
 
-    /// Where each epoch began in it.
-    #[must_use]
-    pub fn begins(&self) -> Begins {
-        self.inner().standing.head().begins.clone()
+    /// Where it begins and ends, all at one moment.
+    pub(crate) fn head(&self) -> Head {
+        self.inner().standing.head().clone()
     }
 
     /// The epoch under which it was begun.

@@ -17,9 +17,10 @@ mod tests;
 
 pub use begins::Begins;
 pub use copies::Copy;
+pub(crate) use log::Head;
 pub use log::{AHEAD_MAX, Gathered, Gone, Kept, ShardLog, Tail};
 #[cfg(test)]
-pub(crate) use log::{Head, Piece, Refusal, Standing};
+pub(crate) use log::{Piece, Refusal, Standing};
 pub use retention::{Keep, not_needed, run as run_retention};
 pub use store::{Spool, SpoolOptions};
 pub use tidegate_raft_store::Stop;

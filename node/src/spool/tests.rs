@@ -403,7 +403,7 @@ fn a_copy_drops_what_its_new_owner_has_not_and_goes_on() {
     owner.append(&frame(2, 1, 10), &at("1"), None).unwrap();
     owner.take_over(Epoch(3), (owner.next(), at("1")), BTreeSet::new()).unwrap();
     owner.append(&frame(3, 11, 2), &at("2"), None).unwrap();
-    let keep = owner.begins().common(&copy.begins(), Sequence(1), Sequence(12));
+    let keep = owner.head().begins.common(&copy.head().begins, Sequence(1), Sequence(12));
     assert_eq!(keep, Sequence(10));
     copy.follow(Epoch(3), (copy.last(), keep)).unwrap();
     assert!(!copy.owned_under(Epoch(3)));
@@ -418,7 +418,7 @@ fn a_copy_drops_what_its_new_owner_has_not_and_goes_on() {
         drop(theirs);
         open(there.path(), 0).log(SHARD).unwrap()
     }] {
-        assert_eq!(recent.begins(), owner.begins());
+        assert_eq!(recent.head().begins, owner.head().begins);
         recent.set_stable(Sequence(12));
     }
 }
