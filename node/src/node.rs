@@ -82,6 +82,7 @@ impl Node {
             exchange,
             checkpointer: Arc::clone(&checkpointer),
             exports: Arc::new(Exports::new(control.clone())),
+            alone: Arc::default(),
             clock: Arc::new(Hybrid::default()),
             limits: Arc::new(config.limits.clone()),
             work: work.handle(),

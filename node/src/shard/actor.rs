@@ -1,5 +1,6 @@
 //! One role's actor: owns the task that does the work, decides what its end means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, async_trait};
@@ -120,14 +121,17 @@ impl Work {
 
     fn on_ended(&mut self, me: &ActorRef<Message>, outcome: Result<()>) {
         self.task = None;
-        let Err(error) = outcome else {
-            // Stopped as told, or captured to its end: nothing more to do.
-            if *self.stop.borrow() {
-                me.stop(None);
-            }
-            return;
-        };
         let (role, epoch) = (self.role.to_string(), self.terms.epoch);
+        if *self.stop.borrow() {
+            // Nobody waits for more of it; under new terms it may be no error at all.
+            if let Err(error) = outcome {
+                tracing::info!(role, %epoch, reason = %error, "ended while it was told to");
+            }
+            me.stop(None);
+            return;
+        }
+        // Captured to its end: nothing more to do.
+        let Err(error) = outcome else { return };
         match error.verdict() {
             Verdict::Leave => {
                 tracing::info!(role, %epoch, reason = %error, "ended");
@@ -197,8 +201,20 @@ async fn perform(
     means: Means,
     role: Role,
     terms: Terms,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
+    let alone = Arc::clone(&means.alone);
+    let works_on_log = match &role {
+        Role::Reader(shard) | Role::Copy(shard) => Some(*shard),
+        Role::Writer(..) => None,
+    };
+    let _turn = match works_on_log {
+        Some(shard) => tokio::select! {
+            turn = alone.with(shard) => Some(turn),
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        },
+        None => None,
+    };
     match role {
         Role::Reader(shard) => reader::run(means, shard, terms, stop).await,
         Role::Copy(shard) => copy::run(means, shard, terms, stop).await,

@@ -12,6 +12,7 @@
 //! ```
 
 mod actor;
+mod alone;
 mod chunks;
 pub(crate) mod copy;
 mod discover;
@@ -36,6 +37,7 @@ mod supervisor;
 mod sweep;
 pub(crate) mod writer;
 
+pub use alone::Alone;
 pub use discover::run as run_discovery;
 pub use exports::Exports;
 pub use reach::run as run_reach;
@@ -65,6 +67,8 @@ pub struct Means {
     pub checkpointer: Arc<Checkpointer>,
     /// The exports' parsed files and open sources.
     pub exports: Arc<Exports>,
+    /// Keeps tasks of one log apart.
+    pub alone: Arc<Alone>,
     /// Stamps changes.
     pub clock: Arc<Hybrid>,
     /// Bounds.
