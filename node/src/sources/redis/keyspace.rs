@@ -42,6 +42,8 @@ struct Change {
     collection: Arc<str>,
     key: Key,
     document: Option<Encoded>,
+    /// The next is of the same command, which is done whole or not at all.
+    tied: bool,
 }
 
 impl Database {
@@ -76,11 +78,13 @@ impl Keyspace {
         self.databases.entry(number).or_insert_with(|| Database::of(number))
     }
 
-    /// Moves changes into `out` until it has about `bytes_max` bytes; says
-    /// whether all are there.
+    /// Moves changes into `out` until it has about `bytes_max` bytes and the last is not
+    /// tied to the next; says whether all are there.
     pub(super) fn give(&mut self, out: &mut BatchBuilder, bytes_max: usize) -> bool {
-        while out.bytes() < bytes_max || out.is_empty() {
+        let mut tied = false;
+        while tied || out.bytes() < bytes_max || out.is_empty() {
             let Some(change) = self.changes.pop_front() else { return true };
+            tied = change.tied;
             out.push(&Draft {
                 operation: change.operation,
                 collection: &change.collection,
@@ -97,6 +101,13 @@ impl Keyspace {
     /// How many changes wait to be given.
     pub(super) fn queued(&self) -> usize {
         self.changes.len()
+    }
+
+    /// What was changed since so many waited goes into one batch. Where a stream goes on
+    /// after a failure, a command whose changes are not all spooled is applied once more.
+    pub(super) fn tie(&mut self, queued: usize) {
+        let last = self.changes.len().saturating_sub(1);
+        self.changes.range_mut(queued.min(last)..last).for_each(|change| change.tied = true);
     }
 
     /// Takes back what was changed since so many waited; what is known of keys
@@ -169,7 +180,7 @@ impl Keyspace {
     ) -> Result<()> {
         self.seen_bytes += key.len() + 100;
         let (collection, key) = (Arc::clone(&self.database(db).collection), document::key(key)?);
-        self.changes.push_back(Change { operation, collection, key, document });
+        self.changes.push_back(Change { operation, collection, key, document, tied: false });
         Ok(())
     }
 
@@ -220,6 +231,7 @@ impl Keyspace {
                 collection,
                 key,
                 document: Some(document),
+                tied: false,
             });
         }
         Ok(())
@@ -229,7 +241,7 @@ impl Keyspace {
     pub(super) fn sweep(&mut self, collection: String, key: Vec<u8>) {
         let (operation, collection) = (Operation::Delete, collection.into());
         let key = Key::from_bytes(key.into());
-        self.changes.push_back(Change { operation, collection, key, document: None });
+        self.changes.push_back(Change { operation, collection, key, document: None, tied: false });
     }
 
     fn remember(&mut self, db: u32, key: &[u8], entry: Option<Entry>) {

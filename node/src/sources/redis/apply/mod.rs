@@ -92,7 +92,14 @@ pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effe
         }
         b"FLUSHALL" => return Ok(Effect::Flush(None)),
         b"FLUSHDB" => return Ok(Effect::Flush(Some(*place.db))),
-        _ => dispatch(place, name, &mut arguments),
+        _ => {
+            let queued = place.keys.queued();
+            let done = dispatch(place, name, &mut arguments);
+            if !may_be_parted(name) {
+                place.keys.tie(queued);
+            }
+            done
+        }
     };
     match done {
         Ok(()) => Ok(Effect::None),
@@ -101,6 +108,12 @@ pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effe
         Err(Stop::Opaque) => Err(Stop::Reread("it depends on a value that is not carried")),
         Err(stop) => Err(stop),
     }
+}
+
+/// It does to each of many keys what it does again with the same result, so that batches
+/// may part it. No other command changes more than two keys.
+fn may_be_parted(name: &[u8]) -> bool {
+    matches!(name, b"DEL" | b"UNLINK" | b"MSET" | b"MSETNX")
 }
 
 /// What it does to one key depends on another.

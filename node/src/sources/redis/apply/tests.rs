@@ -169,6 +169,33 @@ fn changes_are_given_in_order_in_batches_of_about_a_size() {
     assert_eq!(keys, wanted.collect::<Vec<_>>());
 }
 
+#[test]
+fn what_a_command_did_is_in_one_batch_unless_each_part_may_be_done_again() {
+    let mut server = Server::new();
+    for command in ["RPUSH l 1 2", "SADD s 1 2", "SET a 1", "SET m 1"] {
+        server.say(command).unwrap();
+    }
+    server.keys.give(&mut BatchBuilder::default(), usize::MAX);
+    for (command, batches) in [
+        ("LMOVE l k LEFT LEFT", [2].as_slice()),
+        ("RPOPLPUSH l k", &[2]),
+        ("SMOVE s t 1", &[2]),
+        ("RENAME a b", &[2]),
+        ("MOVE m 1", &[2]),
+        ("MSET x 1 y 2 z 3", &[1, 1, 1]),
+        ("DEL x y z", &[1, 1, 1]),
+    ] {
+        server.say(command).unwrap();
+        let mut given = Vec::new();
+        for _ in 0..batches.len() {
+            let mut out = BatchBuilder::default();
+            server.keys.give(&mut out, 1);
+            given.push(out.len());
+        }
+        assert_eq!((&given[..], server.keys.queued()), (batches, 0), "{command}");
+    }
+}
+
 /// Every name there is, and words that mean something to one of them.
 const NAMES: [&str; 70] = [
     "SET",

@@ -24,6 +24,45 @@ async fn a_link_that_breaks_goes_on_where_it_was() {
         reader.matches(&mut client).await;
     }
     assert_eq!(reader.losses, []);
+    assert_one_dump(&mut client).await;
+}
+
+/// Batches as small as they can be, and the stream opened anew behind any: what a command
+/// does to two keys is done once, wherever it breaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_may_break_behind_any_batch() {
+    // A command on many keys is done anew until all of it is read.
+    const BATCHES_MAX: usize = 4;
+    let server = RedisServer::start(&["--repl-backlog-size", "64mb"]).await;
+    let mut client = server.client().await;
+    let mut reader = Reader::start(&server).await;
+    reader.batch = 1;
+    reader.matches(&mut client).await;
+    Writer::new(14).write(&mut client, 600).await;
+    client.say("RPUSH from 1 2 3 4").await;
+    client.say("SADD some 1 2 3 4").await;
+    for command in ["LMOVE from to LEFT RIGHT", "RPOPLPUSH from to", "SMOVE some others 2"] {
+        client.say(command).await;
+    }
+    client.say("RENAME to there").await;
+    client.say("MOVE there 1").await;
+    let (wanted, end) = (held_by(&mut client).await, offset(&mut client).await);
+    for batches in (1..=BATCHES_MAX).cycle().take(3_000) {
+        for _ in 0..batches {
+            reader.read().await.unwrap();
+        }
+        if reader.offset().is_some_and(|at| at.bytes >= end.bytes) {
+            break;
+        }
+        reader.reopen().await;
+    }
+    assert!(reader.offset().is_some_and(|at| at.bytes >= end.bytes), "it gets on");
+    same(wanted, &reader.memory);
+    assert_eq!(reader.losses, []);
+    assert_one_dump(&mut client).await;
+}
+
+async fn assert_one_dump(client: &mut RedisClient) {
     let info = String::from_utf8(client.say("INFO stats").await.text()).unwrap();
     assert!(info.contains("sync_full:1\r"), "there was one dump: {info}");
 }
