@@ -11,8 +11,9 @@ use crate::v1::ChangeBatch;
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 32;
 
-/// The most bytes a frame's payload may have once decompressed. One document
-/// of the largest size allowed (16 MiB), before and after, fits.
+/// The most bytes a frame's payload may have once decompressed. One document of the
+/// largest size allowed (16 MiB), before and after, fits behind as much as a batch may
+/// have that is not closed (4 MiB).
 pub const PAYLOAD_BYTES_MAX: usize = 40 << 20;
 
 const MAGIC: [u8; 2] = *b"TG";

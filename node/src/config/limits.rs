@@ -48,8 +48,8 @@ impl Default for Limits {
 
 impl Limits {
     pub(super) fn check(&self) -> Result<()> {
-        if !(4096..=8 << 20).contains(&self.batch_bytes) {
-            let why = "[limits] batch-bytes must be from 4096 to 8388608";
+        if !(4096..=4 << 20).contains(&self.batch_bytes) {
+            let why = "[limits] batch-bytes must be from 4096 to 4194304";
             return Err(Error::new(ErrorKind::Config, why));
         }
         if self.message_bytes < 48 << 20 {
