@@ -1,12 +1,10 @@
 //! Gathers reports and proposes them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidegate_proto::v1::{
-    Captured, Checkpoints, CheckpointsTaken, Fenced, Outcome, RefusedCheckpoint, ShardId, command,
-    outcome,
-};
+use tidegate_proto::v1::{Checkpoints, CheckpointsTaken, Outcome, ShardId, command, outcome};
 use tidegate_proto::{Epoch, Sequence};
 use tokio::sync::Notify;
 
@@ -138,22 +136,23 @@ pub(crate) fn recorded(command: &Checkpoints, outcome: &Outcome) -> Vec<(ShardId
         Some(outcome::Kind::Checkpoints(taken)) => taken,
         Some(_) | None => &all,
     };
-    // What an older owner's writers delivered may be in the same command, and fenced.
-    let counts = |captured: &&Captured| {
-        let fenced = |it: &Fenced| it.shard == captured.shard && it.current != captured.epoch;
-        let refused = |it: &RefusedCheckpoint| it.shard == captured.shard && it.sink.is_empty();
-        !taken.fenced.iter().any(fenced) && !taken.refused.iter().any(refused)
-    };
-    let captured = command.captured.iter().filter(counts).map(|captured| {
+    let current = taken.fenced.iter().map(|it| (it.shard.unwrap_or_default(), it.current));
+    let current: BTreeMap<_, _> = current.collect();
+    let refused = taken.refused.iter().filter(|it| it.sink.is_empty());
+    let refused: BTreeSet<_> = refused.map(|it| it.shard.unwrap_or_default()).collect();
+    let captured = command.captured.iter().filter_map(|captured| {
+        let shard = captured.shard.unwrap_or_default();
+        // What an older owner's writers delivered may be in the same command, and fenced.
+        let fenced = current.get(&shard).is_some_and(|current| *current != captured.epoch);
         let sequence = captured.checkpoint.as_ref().map_or(0, |at| at.sequence);
-        (captured.shard.unwrap_or_default(), Sequence(sequence))
+        (!fenced && !refused.contains(&shard)).then_some((shard, Sequence(sequence)))
     });
     captured.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use tidegate_proto::v1::{Checkpoint, Delivered};
+    use tidegate_proto::v1::{Captured, Checkpoint, Delivered, Fenced, RefusedCheckpoint};
 
     use super::*;
 
