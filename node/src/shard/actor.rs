@@ -1,6 +1,5 @@
 //! One role's actor: owns the task that does the work, decides what its end means.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, async_trait};
@@ -203,17 +202,12 @@ async fn perform(
     terms: Terms,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let alone = Arc::clone(&means.alone);
-    let works_on_log = match &role {
-        Role::Reader(shard) | Role::Copy(shard) => Some(*shard),
-        Role::Writer(..) => None,
-    };
-    let _turn = match works_on_log {
-        Some(shard) => tokio::select! {
-            turn = alone.with(shard) => Some(turn),
+    let _turn = match &role {
+        Role::Reader(shard) | Role::Copy(shard) => tokio::select! {
+            turn = means.alone.with(*shard) => Some(turn),
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         },
-        None => None,
+        Role::Writer(..) => None,
     };
     match role {
         Role::Reader(shard) => reader::run(means, shard, terms, stop).await,
