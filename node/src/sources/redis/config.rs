@@ -25,6 +25,10 @@ pub struct RedisConfig {
     /// this machine's without it.
     #[serde(default)]
     pub ca_file: Option<String>,
+    /// Changes are inserts and updates, not upserts; what a key held is looked at for
+    /// every command then, also for those that do not depend on it.
+    #[serde(default)]
+    pub tell_inserts: bool,
 }
 
 impl RedisConfig {

@@ -24,6 +24,8 @@ const SEEN_BYTES_MAX: usize = 64 << 20;
 /// The keys of one primary.
 pub(super) struct Keyspace {
     captured: Arc<dyn Captured>,
+    /// Inserts are told from updates, which takes a look at what each key held.
+    tells: bool,
     databases: BTreeMap<u32, Database>,
     seen_bytes: usize,
     changes: VecDeque<Change>,
@@ -53,8 +55,9 @@ impl Database {
 }
 
 impl Keyspace {
-    pub(super) fn new(captured: Arc<dyn Captured>) -> Self {
-        Self { captured, databases: BTreeMap::new(), seen_bytes: 0, changes: VecDeque::new() }
+    pub(super) fn new(captured: Arc<dyn Captured>, tells: bool) -> Self {
+        let (databases, changes) = (BTreeMap::new(), VecDeque::new());
+        Self { captured, tells, databases, seen_bytes: 0, changes }
     }
 
     pub(super) fn captured(&self) -> &dyn Captured {
@@ -144,12 +147,36 @@ impl Keyspace {
         Ok(self.get(db, key)?.is_some())
     }
 
-    /// Takes what a key holds out of memory, to be put back changed.
+    /// Takes what a key holds out of memory, to be put back changed; what stays in its
+    /// place says only whether there was something.
     pub(super) fn take(&mut self, db: u32, key: &[u8]) -> Result<Option<Entry>> {
-        match self.database(db).seen.remove(key) {
-            Some(entry) => Ok(entry),
-            None => self.load(db, key),
+        let taken = || Entry::of(Object::List(VecDeque::new()));
+        if let Some(seen) = self.database(db).seen.get_mut(key) {
+            return Ok(seen.as_mut().map(|entry| std::mem::replace(entry, taken())));
         }
+        let entry = self.load(db, key)?;
+        self.remember(db, key, entry.is_some().then(taken));
+        Ok(entry)
+    }
+
+    /// What it is to write a key.
+    fn writing(&self, db: u32, key: &[u8]) -> Result<Operation> {
+        if !self.tells {
+            return Ok(Operation::Upsert);
+        }
+        let seen = self.databases.get(&db).and_then(|database| database.seen.get(key));
+        let is_there = match seen {
+            Some(seen) => seen.is_some(),
+            None => {
+                let collection = document::collection(db);
+                match self.captured.last(&collection, document::key(key)?.as_bytes())? {
+                    Some(Last::Document { .. }) => true,
+                    Some(Last::Unknown) => return Ok(Operation::Upsert),
+                    None => false,
+                }
+            }
+        };
+        Ok(if is_there { Operation::Update } else { Operation::Insert })
     }
 
     /// From now on `key` holds `entry`; a collection without members is no key.
@@ -157,9 +184,10 @@ impl Keyspace {
         if entry.object.is_nothing() {
             return self.delete(db, key);
         }
+        let operation = self.writing(db, key)?;
         let document = document::encode(&mut entry)?;
         self.seen_bytes += document.value.len() * 2;
-        self.change(db, key, Operation::Upsert, Some(document))?;
+        self.change(db, key, operation, Some(document))?;
         self.remember(db, key, Some(entry));
         Ok(())
     }
@@ -196,12 +224,21 @@ impl Keyspace {
             self.remember(db, key, Some(entry));
             return Err(Stop::Opaque);
         }
-        let Some(content) = C::of(&mut entry.object) else {
-            return Err(Stop::Reread("a key is of another type than its command needs"));
+        let changed = match C::of(&mut entry.object) {
+            Some(content) => change(content),
+            None => Err(Stop::Reread("a key is of another type than its command needs")),
         };
-        let result = change(content)?;
-        self.put(db, key, entry)?;
-        Ok(result)
+        match changed {
+            Ok(result) => {
+                self.put(db, key, entry)?;
+                Ok(result)
+            }
+            Err(stop) => {
+                // What a command did that is not computed does not count.
+                self.database(db).seen.remove(key);
+                Err(stop)
+            }
+        }
     }
 
     /// A copy of the content of `key`; empty if there is none.

@@ -126,7 +126,7 @@ impl RedisStream {
                 (Phase::Resync(Resync::begin(then, &*captured)?), Position::Anew)
             }
         };
-        let keys = Keyspace::new(captured);
+        let keys = Keyspace::new(captured, config.tell_inserts);
         let backlog = Backlog::new(server.backlog_bytes);
         let wanted = (1, 1);
         Ok(Self { link, keys, phase, position, wanted, losses, rereads, backlog, now_ms, gate })

@@ -10,6 +10,7 @@ mod cluster_server;
 mod combine;
 mod compare;
 mod fuzz;
+mod inserts;
 mod writes;
 
 use std::time::Duration;
@@ -47,7 +48,13 @@ async fn every_server(settings: &[&str]) -> Vec<RedisServer> {
 }
 
 fn plain(server: &RedisServer) -> RedisConfig {
-    RedisConfig { endpoint: server.endpoint(), user: None, password: None, ca_file: None }
+    RedisConfig {
+        endpoint: server.endpoint(),
+        user: None,
+        password: None,
+        ca_file: None,
+        tell_inserts: false,
+    }
 }
 
 fn primary() -> ShardSpec {
@@ -105,11 +112,14 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<()> {
-        let mut out = BatchBuilder::default();
-        let read = self.stream.read(&mut out, self.batch, WAIT).await?;
+        self.read_into(&mut BatchBuilder::default()).await
+    }
+
+    async fn read_into(&mut self, out: &mut BatchBuilder) -> Result<()> {
+        let read = self.stream.read(out, self.batch, WAIT).await?;
         assert!(out.is_empty() || !read.position.is_empty(), "changes move the position");
         // As the spool does: both or neither.
-        self.memory.take(&out);
+        self.memory.take(out);
         if !read.position.is_empty() {
             self.position = read.position;
         }

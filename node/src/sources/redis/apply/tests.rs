@@ -18,7 +18,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        Self { keys: Keyspace::new(Arc::<Memory>::default()), db: 0 }
+        Self { keys: Keyspace::new(Arc::<Memory>::default(), false), db: 0 }
     }
 
     fn parts(&mut self, command: &[&[u8]]) -> Result<Effect, Stop> {

@@ -119,7 +119,9 @@ impl ClusterStream {
         let (primaries, left_count) = (members.len(), left.len());
         tracing::info!(primaries, dumps = resync, left = left_count, "a cluster is read");
         let audit = (!left.is_empty()).then(|| Audit { upto: (String::new(), Vec::new()), left });
-        let (keys, look_due, given) = (Keyspace::new(captured), Instant::now(), Bytes::new());
+        // Whether a key that is read back was there before, another primary's stream may tell.
+        let keys = Keyspace::new(captured, false);
+        let (look_due, given) = (Instant::now(), Bytes::new());
         Ok(Self { members, board, keys, old: false, next: 0, look_due, audit, given })
     }
 

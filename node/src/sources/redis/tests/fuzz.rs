@@ -219,7 +219,7 @@ async fn commands_with_mistakes_are_applied_or_refused() {
         }
         let whole = take_pieces(input, input.len().max(1));
         assert_eq!(whole, take_pieces(input, random.random_range(1..300)));
-        let mut keys = Keyspace::new(Arc::<Memory>::default());
+        let mut keys = Keyspace::new(Arc::<Memory>::default(), false);
         let mut db = 0;
         for (command, _) in whole.0 {
             let mut place = Place { keys: &mut keys, db: &mut db, now_ms: 1_000_000 };
