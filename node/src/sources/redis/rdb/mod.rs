@@ -33,6 +33,9 @@ const EXPIRE_SECONDS: u8 = 253;
 const SELECT_DB: u8 = 254;
 const END: u8 = 255;
 
+/// The name under which a dump says which database the stream is in.
+const STREAM_DB: &[u8] = b"repl-stream-db";
+
 /// A dump in the course of being read.
 #[derive(Debug, Default)]
 pub(super) struct Dump {
@@ -46,6 +49,9 @@ pub(super) struct Dump {
 pub(super) enum Found {
     /// A key and what it holds.
     Key { db: u32, key: Vec<u8>, entry: Entry },
+    /// The stream behind the dump is in this database. Of a primary it says so itself; a
+    /// replica hands on what its primary said before.
+    Selected(u32),
     /// Something that is not needed here.
     Other,
     /// The dump ends here, and its checksum is right.
@@ -95,6 +101,12 @@ impl Dump {
                 }
                 IDLE => drop(rest.number()?),
                 FREQUENCY => drop(rest.byte()?),
+                AUX => {
+                    let (name, value) = (rest.string()?, rest.string()?);
+                    let db = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                    let selected = db.filter(|_| name == STREAM_DB).map(Found::Selected);
+                    return Ok(selected.unwrap_or(Found::Other));
+                }
                 kind @ SLOT_INFO..=RESIZE_DB => {
                     pass_over(kind, rest)?;
                     return Ok(Found::Other);
@@ -138,10 +150,6 @@ fn pass_over(kind: u8, rest: &mut Cursor<'_>) -> Result<(), RdbError> {
                 rest.number()?;
             }
             value::module_parts(rest)?;
-        }
-        AUX => {
-            rest.string()?;
-            rest.string()?;
         }
         RESIZE_DB => {
             rest.number()?;

@@ -71,6 +71,19 @@ fn a_small_dump_is_read_however_it_is_cut() {
 }
 
 #[test]
+fn a_dump_says_which_database_the_stream_is_in() {
+    let aux = |value: &[u8]| {
+        let head = [AUX, u8::try_from(STREAM_DB.len()).unwrap()];
+        dump(&[&head, STREAM_DB, value].concat())
+    };
+    assert_eq!(read_all(&aux(&[0xc0, 7]), 64).unwrap()[1..], [Found::Selected(7)]);
+    assert_eq!(read_all(&aux(&[2, b'1', b'2']), 64).unwrap()[1..], [Found::Selected(12)]);
+    for none in [&[0xc0, 0xff][..], &[1, b'x']] {
+        assert_eq!(read_all(&aux(none), 64).unwrap()[1..], [Found::Other]);
+    }
+}
+
+#[test]
 fn what_is_not_read_is_named() {
     let refused = |body: &[u8]| read_all(&dump(body), 64).unwrap_err();
     assert!(

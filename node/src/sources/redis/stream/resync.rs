@@ -165,6 +165,7 @@ impl RedisStream {
                     resync.marks.push((document::collection(db), named));
                 }
             }
+            Found::Selected(db) => resync.then.db = db,
             Found::Other => {}
             Found::End => {
                 if matches!(end, End::Length(length) if *length != *read) {

@@ -167,6 +167,38 @@ async fn a_replica_that_takes_over_goes_on_with_the_stream() {
     assert_ne!(reader.offset().unwrap().id, id, "it has a history of its own now");
 }
 
+/// A replica hands on its primary's stream, which need not say again in which database it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_read_as_its_primary_is() {
+    let replicas = every_server(&[]).await;
+    for (server, replica) in every_server(&[]).await.into_iter().zip(replicas) {
+        let mut client = server.client().await;
+        let mut other = replica.client().await;
+        other.say(&format!("REPLICAOF 127.0.0.1 {}", server.port())).await;
+        let follows = async |client: &mut RedisClient, other: &mut RedisClient| {
+            let until = Instant::now() + PATIENCE;
+            while offset(other).await != offset(client).await {
+                assert!(Instant::now() < until, "the replica follows");
+                tokio::time::sleep(WAIT).await;
+            }
+        };
+        client.say("SELECT 2").await;
+        client.say("SET before 1").await;
+        follows(&mut client, &mut other).await;
+        let mut reader = Reader::start(&replica).await;
+        reader.matches(&mut other).await;
+        client.say("SET behind 1").await;
+        follows(&mut client, &mut other).await;
+        reader.matches(&mut other).await;
+        // It holds beyond a break.
+        reader.reopen().await;
+        client.say("INCR before").await;
+        follows(&mut client, &mut other).await;
+        reader.matches(&mut other).await;
+        assert_eq!(reader.memory.documents().len(), 2);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_does_not_know_all_reads_everything_anew() {
     let server = RedisServer::start(&[]).await;
