@@ -32,6 +32,7 @@ use super::keyspace::Keyspace;
 use super::link::{Answer, Link};
 use super::position::{Offset, Position};
 use super::rereads::Rereads;
+use super::resp::Taken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::{Captured, ChangeStream, Loss, Read};
 use backlog::Backlog;
@@ -52,6 +53,8 @@ pub(super) struct RedisStream {
     now_ms: fn() -> i64,
     /// There, if the primary is one of a cluster.
     gate: Option<Gate>,
+    /// Off the link, and not applied yet.
+    held: Option<Taken>,
 }
 
 /// What a stream needs beside its place.
@@ -129,7 +132,20 @@ impl RedisStream {
         let keys = Keyspace::new(captured, config.tell_inserts);
         let backlog = Backlog::new(server.backlog_bytes);
         let wanted = (1, 1);
-        Ok(Self { link, keys, phase, position, wanted, losses, rereads, backlog, now_ms, gate })
+        let held = None;
+        Ok(Self {
+            link,
+            keys,
+            phase,
+            position,
+            wanted,
+            losses,
+            rereads,
+            backlog,
+            now_ms,
+            gate,
+            held,
+        })
     }
 
     /// Behind what was given.
@@ -165,7 +181,10 @@ impl RedisStream {
     /// The gate, with how far the stream has come in.
     pub(super) fn gate(&mut self) -> Option<(&mut Gate, u64)> {
         let received = match &self.phase {
-            Phase::Commands(at) => at.bytes.saturating_add(self.link.buffer.len() as u64),
+            Phase::Commands(at) => {
+                let held = self.held.as_ref().map_or(0, Taken::bytes);
+                at.bytes.saturating_add(held).saturating_add(self.link.buffer.len() as u64)
+            }
             Phase::Resync(_) | Phase::Flush(_) | Phase::Over(_) => 0,
         };
         Some((self.gate.as_mut()?, received))
@@ -174,6 +193,11 @@ impl RedisStream {
     /// As much is noted elsewhere as should be before more is read.
     fn is_full(&self) -> bool {
         self.gate.as_ref().is_some_and(Gate::is_full)
+    }
+
+    /// Something is noted elsewhere.
+    fn notes(&self) -> bool {
+        self.gate.as_ref().is_some_and(Gate::notes)
     }
 
     /// A key that was captured is gone, as far as this primary can tell.

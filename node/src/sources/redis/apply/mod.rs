@@ -95,7 +95,7 @@ pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effe
         _ => {
             let queued = place.keys.queued();
             let done = dispatch(place, name, &mut arguments);
-            if !may_be_parted(name) {
+            if !may_be_parted(command) {
                 place.keys.tie(queued);
             }
             done
@@ -112,8 +112,9 @@ pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effe
 
 /// It does to each of many keys what it does again with the same result, so that batches
 /// may part it. No other command changes more than two keys.
-fn may_be_parted(name: &[u8]) -> bool {
-    matches!(name, b"DEL" | b"UNLINK" | b"MSET" | b"MSETNX")
+pub(super) fn may_be_parted(command: &Command<'_>) -> bool {
+    let names: [&[u8]; 4] = [b"DEL", b"UNLINK", b"MSET", b"MSETNX"];
+    command.first().is_some_and(|name| names.iter().any(|it| name.eq_ignore_ascii_case(it)))
 }
 
 /// What it does to one key depends on another.

@@ -94,6 +94,11 @@ impl Gate {
         Ok(self.board().judge_row(self.seat.member, key) == Verdict::Take)
     }
 
+    /// Keys wait to be read back.
+    pub(in crate::sources::redis) fn notes(&self) -> bool {
+        self.board().dirty() > 0
+    }
+
     /// As many keys wait to be read back as should.
     pub(in crate::sources::redis) fn is_full(&self) -> bool {
         self.board().dirty() >= DIRTY_MAX

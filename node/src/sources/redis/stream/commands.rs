@@ -6,7 +6,7 @@ use tidegate_proto::BatchBuilder;
 
 use super::{Flush, Phase, RedisStream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sources::redis::apply::{Effect, NAME_BYTES_MAX, Place, Stop, apply};
+use crate::sources::redis::apply::{Effect, NAME_BYTES_MAX, Place, Stop, apply, may_be_parted};
 use crate::sources::redis::document;
 use crate::sources::redis::position::{Offset, Position};
 use crate::sources::redis::resp::{self, Command, RespError};
@@ -25,18 +25,25 @@ impl RedisStream {
         bytes_max: usize,
         mut wait: Duration,
     ) -> Result<()> {
-        for _ in 0..COMMANDS_MAX {
+        for left in (0..=COMMANDS_MAX).rev() {
             if !self.keys.give(out, bytes_max) {
                 return Ok(());
             }
             let Phase::Commands(at) = &self.phase else { return Ok(()) };
             self.position = Position::At(at.clone());
-            if out.bytes() >= bytes_max || self.is_full() {
+            if left == 0 || out.bytes() >= bytes_max || self.is_full() {
                 return Ok(());
             }
-            let wanted = match resp::take(&mut self.link.buffer) {
+            let next = self.held.take().map_or_else(|| resp::take(&mut self.link.buffer), Ok);
+            let wanted = match next {
                 Ok(taken) => {
-                    self.take(&taken.parts(), taken.bytes()).await?;
+                    let parts = taken.parts();
+                    if self.notes() && may_be_parted(&parts) {
+                        // What is noted is read back for the batch that it was noted in.
+                        self.held = Some(taken);
+                        return Ok(());
+                    }
+                    self.take(&parts, taken.bytes()).await?;
                     continue;
                 }
                 Err(RespError::Short(wanted)) => wanted,
