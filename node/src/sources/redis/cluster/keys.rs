@@ -12,6 +12,8 @@ pub(super) fn keys<'a>(command: &Command<'a>) -> Vec<&'a [u8]> {
         b"PING" | b"MULTI" | b"EXEC" | b"PUBLISH" | b"SPUBLISH" | b"SCRIPT" | b"FUNCTION"
         | b"REPLCONF" | b"SELECT" | b"SWAPDB" | b"FLUSHALL" | b"FLUSHDB" => Vec::new(),
         b"DEL" | b"UNLINK" => rest.to_vec(),
+        // A payload may be in any slot.
+        b"RESTORE" => rest.iter().copied().take(1).collect(),
         b"MSET" | b"MSETNX" => rest.iter().copied().step_by(2).collect(),
         b"XGROUP" => rest.iter().copied().skip(1).take(1).collect(),
         b"BITOP" => with_its_kin(rest.get(1..).unwrap_or_default()),
@@ -46,6 +48,7 @@ mod tests {
     #[test]
     fn a_commands_keys_are_found() {
         assert_eq!(named("set a b"), ["a"]);
+        assert_eq!(named("RESTORE {x}a 0 {x}b"), ["{x}a"]);
         assert_eq!(named("DEL a b c"), ["a", "b", "c"]);
         assert_eq!(named("MSET a 1 b 2"), ["a", "b"]);
         assert_eq!(named("XGROUP CREATE s g $"), ["s"]);
