@@ -205,6 +205,11 @@ impl Board {
         }
     }
 
+    /// Has a key that was read back read back once more.
+    pub(super) fn note_again(&mut self, key: &[u8]) {
+        self.dirty.insert(key.to_vec());
+    }
+
     /// How many keys are to be read back.
     pub(super) fn dirty(&self) -> usize {
         self.dirty.len()

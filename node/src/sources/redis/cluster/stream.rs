@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sources::redis::config::RedisConfig;
 use crate::sources::redis::document;
 use crate::sources::redis::keyspace::Keyspace;
-use crate::sources::redis::object::Entry;
+use crate::sources::redis::object::{Entry, Object, Opaque};
 use crate::sources::redis::position::Position;
 use crate::sources::redis::rereads::Rereads;
 use crate::sources::redis::stream::{Besides, RedisStream};
@@ -34,6 +34,9 @@ const LOOK_OPEN: Duration = Duration::from_millis(100);
 const WORK: Duration = Duration::from_millis(2);
 /// Captured keys looked at in one go.
 const PAGE: usize = 512;
+/// Bytes of a batch behind which values that are read back are left out for now, and read
+/// back with the next once more.
+const BYTES_MAX: usize = 24 << 20;
 
 /// An open stream.
 pub(in crate::sources::redis) struct ClusterStream {
@@ -245,9 +248,14 @@ impl ClusterStream {
         let given: BTreeSet<Vec<u8>> = out.pending().map(|change| change.key.to_vec()).collect();
         let is_given =
             |key: &[u8]| -> Result<bool> { Ok(given.contains(document::key(key)?.as_bytes())) };
-        for (key, entry) in found {
+        for (key, mut entry) in found {
+            if out.bytes() > BYTES_MAX {
+                entry.object = Object::Opaque(Opaque::TooLarge);
+                self.board().note_again(&key);
+            }
             if is_given(&key)? || self.keys.get(0, &key)? != Some(&entry) {
                 self.keys.put(0, &key, entry)?;
+                self.keys.give(out, usize::MAX);
             }
         }
         for key in rest {

@@ -1,5 +1,7 @@
 //! A cluster that stands, fails over and is resharded.
 
+mod open_slots;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
