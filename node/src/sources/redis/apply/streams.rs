@@ -53,7 +53,12 @@ fn add(stream: &mut Stream, rest: &mut Arguments<'_>) -> Done {
 }
 
 fn trim(stream: &mut Stream, rest: &mut Arguments<'_>) -> Done {
-    Trim::parse(rest)?.apply(stream)
+    let trim = Trim::parse(rest)?;
+    if !rest.is_empty() && !rest.take_word("KEEPREF") && !rest.take_word("DELREF") {
+        // From Redis 8.2 on.
+        return Err(Stop::Reread("a stream is trimmed by what its groups have acknowledged"));
+    }
+    trim.apply(stream)
 }
 
 /// What of a stream stays. A primary writes out how far an approximate one went.

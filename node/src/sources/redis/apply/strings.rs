@@ -100,6 +100,10 @@ fn set(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
             b"KEEPTTL" => Expiry::Keep,
             // It was set: the condition held.
             b"NX" | b"XX" | b"GET" => continue,
+            b"IFEQ" | b"IFNE" | b"IFDEQ" | b"IFDNE" => {
+                rest.next()?;
+                continue;
+            }
             b"PXAT" => Expiry::At(rest.parse("a time")?),
             b"EXAT" => Expiry::At(rest.parse::<i64>("a time")?.saturating_mul(1000)),
             b"PX" => Expiry::At(place.now_ms.saturating_add(rest.parse("a time to live")?)),

@@ -64,6 +64,7 @@ fn an_infinity_taken_no_times_counts_as_it_does_in_redis() {
         ("ZINTERSTORE d 2 a b WEIGHTS 0 1 AGGREGATE MIN", 0.0),
         ("ZUNIONSTORE d 2 a b WEIGHTS 1 0", f64::NEG_INFINITY),
         ("ZUNIONSTORE d 2 a b WEIGHTS 1 0 AGGREGATE MAX", 0.0),
+        ("ZUNIONSTORE d 2 a b AGGREGATE MAX WEIGHTS 1 0", 0.0),
     ] {
         server.say(command).unwrap();
         let Some(Entry { object: Object::Zset(zset), .. }) = server.get("d") else {
@@ -167,6 +168,25 @@ fn changes_are_given_in_order_in_batches_of_about_a_size() {
     }
     let wanted = (0..100).map(|at| format!("\x50key:{at}\0").into_bytes());
     assert_eq!(keys, wanted.collect::<Vec<_>>());
+}
+
+/// From Redis 8.2 and Valkey 8.1 on.
+#[test]
+fn newer_options_are_computed_or_refused_for_what_they_are() {
+    let mut server = Server::new();
+    server.say("SET k a PXAT 99000").unwrap();
+    for option in ["IFEQ a", "ifne x", "IFDEQ 0123456789abcdef", "GET IFDNE 0"] {
+        server.say(&format!("SET k b {option}")).unwrap();
+        assert_eq!(server.get("k"), Some(Entry::of(Object::string(b"b".to_vec()))), "{option}");
+    }
+    for id in 1..5 {
+        server.say(&format!("XADD x {id}-0 f v")).unwrap();
+    }
+    server.say("XTRIM x MAXLEN = 3 KEEPREF").unwrap();
+    server.say("XTRIM x MAXLEN 2 DELREF").unwrap();
+    let Some(Entry { object: Object::Stream(stream), .. }) = server.get("x") else { panic!("x") };
+    assert_eq!(stream.entries.len(), 2);
+    assert!(matches!(server.say("XTRIM x MAXLEN 1 ACKED"), Err(Stop::Reread(_))));
 }
 
 #[test]

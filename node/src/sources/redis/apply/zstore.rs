@@ -48,27 +48,31 @@ fn combine(
 ) -> Done {
     let target = rest.next()?;
     let mut inputs: Vec<_> = inputs(place, rest)?.into_iter().map(|zset| (zset, 1.0)).collect();
-    if rest.take_word("WEIGHTS") {
-        let weights = rest.take(inputs.len())?;
-        for (input, weight) in inputs.iter_mut().zip(weights) {
-            input.1 = score(weight)?;
-        }
-    }
     let mut meet: Meet = sum;
-    if rest.take_word("AGGREGATE") {
-        meet = match &rest.next()?.to_ascii_uppercase()[..] {
-            b"SUM" => sum,
-            b"MIN" => |one, two| if two < one { two } else { one },
-            b"MAX" => |one, two| if two > one { two } else { one },
-            _ => return Err(Stop::Unknown),
-        };
-    }
-    if !rest.is_empty() {
-        return Err(Stop::Unknown);
+    while !rest.is_empty() {
+        if rest.take_word("WEIGHTS") {
+            let weights = rest.take(inputs.len())?;
+            for (input, weight) in inputs.iter_mut().zip(weights) {
+                input.1 = score(weight)?;
+            }
+        } else if rest.take_word("AGGREGATE") {
+            meet = aggregate(rest.next()?)?;
+        } else {
+            return Err(Stop::Unknown);
+        }
     }
     by_size(&mut inputs);
     let object = Object::Zset(how(inputs, meet));
     Ok(place.keys.put(*place.db, target, Entry::of(object))?)
+}
+
+fn aggregate(name: &[u8]) -> Result<Meet, Stop> {
+    Ok(match &name.to_ascii_uppercase()[..] {
+        b"SUM" => sum,
+        b"MIN" => |one, two| if two < one { two } else { one },
+        b"MAX" => |one, two| if two > one { two } else { one },
+        _ => return Err(Stop::Unknown),
+    })
 }
 
 /// Infinities that cancel out are 0.
