@@ -182,6 +182,7 @@ async fn a_replica_is_read_as_its_primary_is() {
                 tokio::time::sleep(WAIT).await;
             }
         };
+        follows(&mut client, &mut other).await;
         client.say("SELECT 2").await;
         client.say("SET before 1").await;
         follows(&mut client, &mut other).await;

@@ -1,5 +1,6 @@
 //! Slots that stay on the move.
 
+use super::super::redis_server::Answer;
 use super::*;
 
 /// A cluster one of whose slots is on the move, and a reader that knows.
@@ -11,13 +12,15 @@ struct Moving {
 }
 
 impl Moving {
-    /// Of the slot of `tag`; `command` is said before.
-    async fn start(tag: &str, command: &str) -> Self {
+    /// Of the slot of `tag`, in which these keys are: once it moves, new ones are refused.
+    async fn start(tag: &str, keys: &[(String, Vec<u8>)]) -> Self {
         let cluster = Cluster::start(3, false).await;
         let slot = slot_of(tag.as_bytes());
         let owner = cluster.owner(slot).await;
         let mut client = cluster.client(owner).await;
-        client.say(command).await;
+        for (key, value) in keys {
+            client.call(&[b"SET", key.as_bytes(), value]).await;
+        }
         let mut reader = ClusterReader::start(&cluster).await;
         reader.matches(&cluster).await;
         let other = cluster.id((owner + 1) % 3).await;
@@ -40,7 +43,7 @@ impl Moving {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_noted_is_read_back_before_a_failure_can_forget_it() {
-    let mut moving = Moving::start("0", "SET {0}k old").await;
+    let mut moving = Moving::start("0", &[("{0}k".to_owned(), b"old".to_vec())]).await;
     let mut client = moving.cluster.client(moving.owner).await;
     let mut stays = None;
     for tag in 1..100 {
@@ -71,12 +74,16 @@ async fn what_is_noted_is_read_back_before_a_failure_can_forget_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_large_values_are_read_back_in_several_batches() {
-    let mut moving = Moving::start("0", "SET {0}k old").await;
+    // More than a frame takes.
+    let large = |number| (format!("{{0}}large:{number}"), vec![b'a' + number; 7 << 20]);
+    let large: Vec<_> = (0..8).map(large).collect();
+    let mut moving = Moving::start("0", &large).await;
     let mut client = moving.cluster.client(moving.owner).await;
-    // Two would fit into a batch that is full.
-    for number in 0..8 {
-        let (key, value) = (format!("{{0}}large:{number}"), vec![b'a' + number; 7 << 20]);
-        client.call(&[b"SET", key.as_bytes(), &value]).await;
+    let touch = |(key, _): &(String, _)| ["APPEND", key, "x"].map(|it| it.as_bytes().to_vec());
+    let touched: Vec<_> = large.iter().map(|it| touch(it).to_vec()).collect();
+    client.send(&touched).await.unwrap();
+    for _ in &touched {
+        assert_eq!(client.answer().await.unwrap(), Answer::Whole((7 << 20) + 1));
     }
     for _ in 0..20 {
         moving.reader.read().await;
