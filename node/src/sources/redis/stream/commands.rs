@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sources::redis::apply::{Effect, NAME_BYTES_MAX, Place, Stop, apply, may_be_parted};
 use crate::sources::redis::document;
 use crate::sources::redis::position::{Offset, Position};
-use crate::sources::redis::resp::{self, Command, RespError};
+use crate::sources::redis::resp::{self, Command, RespError, Taken};
 
 /// Keys deleted in one go.
 const PAGE: usize = 512;
@@ -34,18 +34,12 @@ impl RedisStream {
             if left == 0 || out.bytes() >= bytes_max || self.is_full() {
                 return Ok(());
             }
-            let next = self.held.take().map_or_else(|| resp::take(&mut self.link.buffer), Ok);
-            let wanted = match next {
-                Ok(taken) => {
-                    let parts = taken.parts();
-                    if self.notes() && may_be_parted(&parts) {
-                        // What is noted is read back for the batch that it was noted in.
-                        self.held = Some(taken);
-                        return Ok(());
-                    }
-                    self.take(&parts, taken.bytes()).await?;
+            let wanted = match self.next() {
+                Ok(Some(taken)) => {
+                    self.take(&taken.parts(), taken.bytes()).await?;
                     continue;
                 }
+                Ok(None) => return Ok(()),
                 Err(RespError::Short(wanted)) => wanted,
                 Err(RespError::Corrupt(why)) => {
                     let why = format!("redis: the stream of commands is not understood: {why}");
@@ -60,6 +54,20 @@ impl RedisStream {
             wait = Duration::ZERO;
         }
         Ok(())
+    }
+
+    /// The next command. None: what is noted has to be read back before it, for the batch
+    /// that it was noted in.
+    fn next(&mut self) -> Result<Option<Taken>, RespError> {
+        let taken = match self.held.take() {
+            Some(taken) => taken,
+            None => resp::take(&mut self.link.buffer)?,
+        };
+        if self.notes() && may_be_parted(&taken.parts()) {
+            self.held = Some(taken);
+            return Ok(None);
+        }
+        Ok(Some(taken))
     }
 
     /// Applies a command, unless its keys are on the move between primaries of a cluster.

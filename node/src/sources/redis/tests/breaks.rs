@@ -167,6 +167,14 @@ async fn a_replica_that_takes_over_goes_on_with_the_stream() {
     assert_ne!(reader.offset().unwrap().id, id, "it has a history of its own now");
 }
 
+async fn follows(client: &mut RedisClient, replica: &mut RedisClient) {
+    let until = Instant::now() + PATIENCE;
+    while offset(replica).await != offset(client).await {
+        assert!(Instant::now() < until, "the replica follows");
+        tokio::time::sleep(WAIT).await;
+    }
+}
+
 /// A replica hands on its primary's stream, which need not say again in which database it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_is_read_as_its_primary_is() {
@@ -175,13 +183,6 @@ async fn a_replica_is_read_as_its_primary_is() {
         let mut client = server.client().await;
         let mut other = replica.client().await;
         other.say(&format!("REPLICAOF 127.0.0.1 {}", server.port())).await;
-        let follows = async |client: &mut RedisClient, other: &mut RedisClient| {
-            let until = Instant::now() + PATIENCE;
-            while offset(other).await != offset(client).await {
-                assert!(Instant::now() < until, "the replica follows");
-                tokio::time::sleep(WAIT).await;
-            }
-        };
         follows(&mut client, &mut other).await;
         client.say("SELECT 2").await;
         client.say("SET before 1").await;

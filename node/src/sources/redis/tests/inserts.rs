@@ -2,9 +2,27 @@
 
 use std::collections::BTreeSet;
 
+use tidegate_proto::Pending;
 use tidegate_proto::v1::Operation;
 
 use super::*;
+
+/// Collections and keys.
+type There = BTreeSet<(String, Vec<u8>)>;
+
+/// Fails unless a change says rightly whether its key was there; counts inserts and updates.
+fn compare(change: &Pending<'_>, there: &mut There, told: &mut [u32; 2]) {
+    let named = (change.collection.to_owned(), change.key.to_vec());
+    let was_there = there.contains(&named);
+    if change.operation == Operation::Delete {
+        there.remove(&named);
+        return;
+    }
+    let wanted = if was_there { Operation::Update } else { Operation::Insert };
+    assert_eq!(change.operation, wanted, "{named:?}");
+    told[usize::from(was_there)] += 1;
+    there.insert(named);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inserts_are_told_from_updates_where_that_is_asked_for() {
@@ -15,7 +33,7 @@ async fn inserts_are_told_from_updates_where_that_is_asked_for() {
     let config = RedisConfig { tell_inserts: true, ..plain(&server) };
     let mut reader = Reader::start_with(Redis::open(&config).unwrap()).await;
     reader.matches(&mut client).await;
-    let mut there: BTreeSet<_> = reader.memory.documents().into_keys().collect();
+    let mut there: There = reader.memory.documents().into_keys().collect();
     reader.batch = 2_000;
     let mut told = [0, 0];
     for _ in 0..4 {
@@ -27,19 +45,7 @@ async fn inserts_are_told_from_updates_where_that_is_asked_for() {
         while reader.offset().unwrap().bytes < end.bytes {
             let mut out = BatchBuilder::default();
             reader.read_into(&mut out).await.unwrap();
-            for change in out.pending() {
-                let named = (change.collection.to_owned(), change.key.to_vec());
-                let was_there = there.contains(&named);
-                match change.operation {
-                    Operation::Delete => drop(there.remove(&named)),
-                    Operation::Insert | Operation::Update => {
-                        assert_eq!(was_there, change.operation == Operation::Update, "{named:?}");
-                        told[usize::from(was_there)] += 1;
-                        there.insert(named);
-                    }
-                    other => panic!("{other:?} of {named:?}"),
-                }
-            }
+            out.pending().for_each(|change| compare(&change, &mut there, &mut told));
         }
         // What is known is from the index only.
         reader.reopen().await;
