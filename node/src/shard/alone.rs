@@ -1,6 +1,6 @@
 //! One task at a time at a shard's log.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_proto::v1::ShardId;
@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 /// may still be about to begin its log anew. What follows it, under the same epoch or
 /// another, must not look at the log before it is gone.
 #[derive(Debug, Default)]
-pub struct Alone(Mutex<BTreeMap<ShardId, Arc<tokio::sync::Mutex<()>>>>);
+pub struct Alone(Mutex<HashMap<ShardId, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Alone {
     /// Waits until no other task works on the log of `shard`; this one does until it drops
@@ -20,7 +20,10 @@ impl Alone {
     pub(super) async fn with(&self, shard: ShardId) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            // Before it grows, and not each time: thousands of shards may start at once.
+            if turns.len() == turns.capacity() {
+                turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            }
             Arc::clone(turns.entry(shard).or_default())
         };
         turn.lock_owned().await
