@@ -13,6 +13,11 @@ const LINE_BYTES_MAX: usize = 64;
 /// keeps the connection alive.
 pub(super) type Command<'a> = [&'a [u8]];
 
+/// A command has one of these names, however it is spelt.
+pub(super) fn is_any(command: &Command<'_>, names: &[&[u8]]) -> bool {
+    command.first().is_some_and(|name| names.iter().any(|it| name.eq_ignore_ascii_case(it)))
+}
+
 /// The bytes of one command, off the stream.
 pub(super) struct Taken {
     bytes: BytesMut,

@@ -20,7 +20,7 @@ mod zsets;
 mod zstore;
 
 use super::keyspace::Keyspace;
-use super::resp::Command;
+use super::resp::{Command, is_any};
 use crate::error::Error;
 
 pub(super) use arguments::Arguments;
@@ -95,7 +95,8 @@ pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effe
         _ => {
             let queued = place.keys.queued();
             let done = dispatch(place, name, &mut arguments);
-            if !may_be_parted(command) {
+            // Most change one key.
+            if place.keys.queued() > queued + 1 && !may_be_parted(command) {
                 place.keys.tie(queued);
             }
             done
@@ -113,8 +114,7 @@ pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effe
 /// It does to each of many keys what it does again with the same result, so that batches
 /// may part it. No other command changes more than two keys.
 pub(super) fn may_be_parted(command: &Command<'_>) -> bool {
-    let names: [&[u8]; 4] = [b"DEL", b"UNLINK", b"MSET", b"MSETNX"];
-    command.first().is_some_and(|name| names.iter().any(|it| name.eq_ignore_ascii_case(it)))
+    is_any(command, &[b"DEL", b"UNLINK", b"MSET", b"MSETNX"])
 }
 
 /// What it does to one key depends on another.

@@ -1,7 +1,7 @@
 //! The keys that a command of the stream names.
 
 use super::slots::slot_of;
-use crate::sources::redis::resp::Command;
+use crate::sources::redis::resp::{Command, is_any};
 
 /// All keys a command reads or changes; none if it is not about keys. Arguments that
 /// are in the slot of its key may be among them, and do no harm there.
@@ -32,8 +32,7 @@ fn with_its_kin<'a>(arguments: &[&'a [u8]]) -> Vec<&'a [u8]> {
 
 /// After it a key may be gone that was moved to another primary.
 pub(super) fn removes(command: &Command<'_>) -> bool {
-    let names: [&[u8]; 4] = [b"DEL", b"UNLINK", b"FLUSHALL", b"FLUSHDB"];
-    command.first().is_some_and(|name| names.iter().any(|it| name.eq_ignore_ascii_case(it)))
+    is_any(command, &[b"DEL", b"UNLINK", b"FLUSHALL", b"FLUSHDB"])
 }
 
 #[cfg(test)]

@@ -149,12 +149,7 @@ async fn a_replica_that_takes_over_goes_on_with_the_stream() {
     let mut reader = Reader::start(&server).await;
     writer.write(&mut client, 500).await;
     reader.matches(&mut client).await;
-    let end = offset(&mut client).await;
-    let until = Instant::now() + PATIENCE;
-    while offset(&mut other).await.bytes < end.bytes {
-        assert!(Instant::now() < until, "the replica follows");
-        tokio::time::sleep(WAIT).await;
-    }
+    follows(&mut client, &mut other).await;
     let id = reader.offset().unwrap().id;
     server.kill().await;
     other.say("REPLICAOF NO ONE").await;
