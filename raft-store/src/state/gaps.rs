@@ -113,9 +113,14 @@ impl State {
         Ok(done())
     }
 
-    /// The shard's rows were all read again in `round`: that mends what waited for it.
+    /// The shard's rows were read again in `round`: if that was all of them, it mends what
+    /// waited for it.
     pub(super) fn mend_gaps(&mut self, id: ShardId, round: u32) {
-        let swept = self.shards.get(&id).is_some_and(|shard| shard.sweeps);
+        let Some(shard) = self.shards.get(&id) else { return };
+        if shard.scope.is_some() {
+            return;
+        }
+        let swept = shard.sweeps;
         let gone = if swept { "was deleted" } else { "may still be at sinks" };
         self.alter_gaps(id, |gap| {
             let waits = gap.round != 0 && gap.round <= round;
@@ -127,10 +132,11 @@ impl State {
         });
     }
 
-    /// Nothing mends the gaps that `round` was to mend.
+    /// Nothing mends the gaps that `round` was to mend: its own, and those of rounds that
+    /// were given up for it.
     pub(super) fn reopen_gaps(&mut self, id: ShardId, round: u32) {
         self.alter_gaps(id, |gap| {
-            let waits = gap.round == round && round != 0;
+            let waits = gap.round != 0 && gap.round <= round;
             if waits {
                 gap.round = 0;
             }

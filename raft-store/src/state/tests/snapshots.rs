@@ -70,6 +70,27 @@ fn a_canceled_snapshot_leaves_its_gaps_open() {
 }
 
 #[test]
+fn a_canceled_snapshot_leaves_the_gaps_open_that_waited_for_one_before() {
+    let mut world = World::running();
+    world.done(anchor(0, 1, at("1")));
+    world.created(gap_by(GapPolicy::Resnapshot, 1, "trimmed", 1));
+    world.created(gap_by(GapPolicy::Resnapshot, 1, "trimmed more", 1));
+    world.done(Kind::SnapshotCancel(SnapshotCancel { export_id: 5 }));
+    let open = |world: &World| -> Vec<_> {
+        world.state.gaps_of(id(0)).map(|gap| (gap.repair.clone(), gap.round)).collect()
+    };
+    assert_eq!(open(&world), [(String::new(), 0), (String::new(), 0)]);
+    // A part of the rows mends none, even if one waits.
+    world.done(repair(1, ""));
+    world.done(Kind::SnapshotCancel(SnapshotCancel { export_id: 5 }));
+    world.done(start(&[0]));
+    let round = world.shard(0).round;
+    let complete = Progress { round, snapshot: SnapshotState::Complete.into(), ..at("2") };
+    world.taken(captured(1, point(9, 9, complete)));
+    assert_eq!(open(&world), [(String::new(), 0), (String::new(), 0)]);
+}
+
+#[test]
 fn snapshots_of_an_export_stand_still_until_they_go_on() {
     let mut world = World::running();
     let pause = |paused| Kind::SnapshotPause(SnapshotPause { export_id: 5, paused });
