@@ -123,8 +123,9 @@ impl Lineage {
         refuse_cycles(&listed)?;
         let losses = self.losses(listing);
         let vanished: BTreeSet<String> = self.vanished(&listed).map(|(id, _)| id.clone()).collect();
+        let above = self.ancestors(&listed);
         for id in listed.keys() {
-            let place = match self.is_new(id) {
+            let place = match self.is_new(id) && !above.contains(id) {
                 true => Place::Horizon { since_ms: now_ms },
                 false => Place::Finished,
             };
@@ -193,6 +194,20 @@ impl Lineage {
     ) -> impl Iterator<Item = (&'a String, &'a Place)> {
         let unfinished = self.places.iter().filter(|(_, place)| **place != Place::Finished);
         unfinished.filter(|(id, _)| !listed.contains_key(*id))
+    }
+
+    /// Parents of known shards and those above them. One that turns up only now was given
+    /// up when its child was taken: behind that its records would undo newer ones.
+    fn ancestors(&self, listed: &BTreeMap<String, Listed>) -> BTreeSet<String> {
+        let mut above = BTreeSet::new();
+        for id in self.places.keys() {
+            let mut parent = listed.get(id).and_then(|shard| shard.parent.as_ref());
+            while let Some(id) = parent.filter(|id| !above.contains(*id)) {
+                above.insert(id.clone());
+                parent = listed.get(id).and_then(|shard| shard.parent.as_ref());
+            }
+        }
+        above
     }
 
     fn is_new(&self, id: &str) -> bool {

@@ -25,6 +25,8 @@ const MISSES_MAX: u32 = 5;
 pub(super) struct Looking {
     iterator: Option<String>,
     due: Instant,
+    /// Not sooner, whoever waits.
+    not_before: Instant,
     asked_at: Instant,
     pause: Duration,
     /// A look is under way.
@@ -52,6 +54,7 @@ impl Looking {
         Self {
             iterator: None,
             due: now,
+            not_before: now,
             asked_at: now,
             pause: PAUSE_MIN,
             busy: false,
@@ -67,7 +70,7 @@ impl Looking {
     pub(super) fn due(&self, wanted_ms: i64) -> Option<Instant> {
         let hurry = self.failures == 0 && self.caught_up_ms <= wanted_ms;
         let due = if hurry { self.due.min(self.asked_at + PAUSE_MIN) } else { self.due };
-        (!self.busy).then_some(due)
+        (!self.busy).then_some(due.max(self.not_before))
     }
 
     /// A look begins; gives the iterator to use.
@@ -98,7 +101,7 @@ impl Looking {
     /// Another iterator is needed, after `pause`.
     pub(super) fn reopen(&mut self, pause: Duration) {
         self.rest();
-        self.due = Instant::now() + pause;
+        self.not_before = Instant::now() + pause;
     }
 
     /// It was not found; another try after `pause`. True if that has happened
@@ -159,4 +162,23 @@ pub(super) async fn look(
         },
     };
     client.records(shard, iterator).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_was_not_found_is_left_alone_however_much_it_is_wanted() {
+        let mut looking = Looking::new();
+        let (now, pause) = (Instant::now(), Duration::from_secs(60));
+        assert!(looking.due(i64::MAX) <= Some(now));
+        looking.begin();
+        looking.page("next".to_owned(), 0, pause);
+        assert!(looking.due(i64::MAX) < Some(now + pause), "somebody waits for it");
+        looking.begin();
+        assert_eq!(looking.due(i64::MAX), None, "it is being looked at");
+        assert!(!looking.missed(pause));
+        assert!(looking.due(i64::MAX) >= Some(now + pause));
+    }
 }

@@ -107,8 +107,9 @@ impl Source for Dynamodb {
     }
 
     async fn anchor(&self, shard: &ShardSpec) -> Result<Anchor> {
-        let segments = self.descriptor(shard)?.segments;
+        let descriptor = self.descriptor(shard)?;
         let table = Box::pin(Table::find(&self.client, &self.config)).await?;
+        descriptor.check_key(&table.descriptor)?;
         let stream = table.descriptor.stream;
         let Listing::Growing(listing) = self.client.list(&stream).await? else {
             let what = format!("dynamodb: the stream of table {} is changing", self.config.table);
@@ -118,7 +119,7 @@ impl Source for Dynamodb {
         let lineage = Lineage::anchored(&listing, self.rounds.now_ms());
         Ok(Anchor {
             position: Position { stream, lineage }.encode(),
-            chunks: segments,
+            chunks: descriptor.segments,
             rows_estimated: table.items,
         })
     }

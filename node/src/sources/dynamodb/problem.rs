@@ -110,8 +110,10 @@ where
     if is_server_side(error) {
         return (ErrorKind::Unavailable, WAIT);
     }
-    if matches!(error, SdkError::DispatchFailure(_)) && lacks_credentials(error) {
-        return (ErrorKind::Config, KEYS);
+    if matches!(error, SdkError::DispatchFailure(_))
+        && let Some(kind) = lacks_credentials(error)
+    {
+        return (kind, KEYS);
     }
     if matches!(error, SdkError::ConstructionFailure(_)) {
         return (ErrorKind::Config, "check [source] endpoint and region");
@@ -123,14 +125,36 @@ fn is_server_side<E>(error: &SdkError<E, HttpResponse>) -> bool {
     error.raw_response().is_some_and(|response| response.status().is_server_error())
 }
 
-/// The client tells this only in its causes' texts.
-fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().contains("credential") {
-            return true;
-        }
-        cause = error.source();
+/// Whether there are none, or whoever gives them did not answer well, which may pass;
+/// `None` if something else is wrong. The client tells this only in its causes' texts.
+fn lacks_credentials(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    const PASSING: [&str; 2] =
+        ["credentials provider timed out", "an error occurred while loading credentials"];
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    let tells = |what: &str| texts.iter().any(|text| text.contains(what));
+    match PASSING.iter().any(|passing| tells(passing)) {
+        true => Some(ErrorKind::Unavailable),
+        false => tells("credential").then_some(ErrorKind::Config),
     }
-    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn who_gives_credentials_may_be_away_for_a_while() {
+        let told = |text: &str| lacks_credentials(&io::Error::other(text.to_owned()));
+        for (text, kind) in [
+            ("the credential provider was not enabled", Some(ErrorKind::Config)),
+            ("credentials provider timed out after 5 seconds", Some(ErrorKind::Unavailable)),
+            ("an error occurred while loading credentials", Some(ErrorKind::Unavailable)),
+            ("dns error", None),
+        ] {
+            assert_eq!(told(text), kind, "{text}");
+        }
+    }
 }

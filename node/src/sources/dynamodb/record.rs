@@ -37,6 +37,9 @@ pub(super) fn push(
         return Ok(None);
     }
     let keys = decode::from_stream(change.keys.unwrap_or_default())?;
+    if keys.len() > 1 + descriptor.sort_key.iter().len() {
+        return Err(odd("has a key of more attributes than the table's"));
+    }
     let key = decode::key(&keys, descriptor)?;
     let document = match (operation, change.new_image) {
         (Operation::Delete, _) => None,
@@ -136,7 +139,12 @@ mod tests {
         let keyless = StreamRecord::builder().sequence_number("1").build();
         let imageless =
             StreamRecord::builder().sequence_number("1").keys("p", AttributeValue::S("a".into()));
+        let longer = StreamRecord::builder()
+            .sequence_number("1")
+            .keys("p", AttributeValue::S("a".into()))
+            .keys("s", AttributeValue::S("b".into()));
         let cases = [
+            (record(insert.clone(), Some(longer.build())), "more attributes"),
             (record(None, Some(change("1"))), "kind"),
             (record(Some(OperationType::from("X")), Some(change("1"))), "kind"),
             (record(insert.clone(), None), "no change"),

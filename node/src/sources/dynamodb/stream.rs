@@ -314,6 +314,7 @@ impl DynamodbStream {
     /// the one that took its place, if there is one.
     async fn change_streams(&mut self) -> Result<()> {
         let table = Box::pin(Table::find(&self.client, &self.config)).await?;
+        self.descriptor.check_key(&table.descriptor)?;
         let (old, new) = (self.position.stream.clone(), table.descriptor.stream.clone());
         let listing = self.client.list(&new).await?;
         let (true, Listing::Growing(shards)) = (old != new, listing) else {

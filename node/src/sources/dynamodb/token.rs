@@ -55,6 +55,26 @@ pub(super) struct Descriptor {
     pub(super) segments: u32,
 }
 
+impl Descriptor {
+    /// `Config` if the table, as it is found to be now, has keys of other attributes: items
+    /// would get the keys of others.
+    pub(super) fn check_key(&self, found: &Self) -> Result<()> {
+        let names = |it: &Self| [Some(it.partition_key.clone()), it.sort_key.clone()];
+        let (then, now) = (names(self), names(found));
+        if then == now {
+            return Ok(());
+        }
+        let text = |names: [Option<String>; 2]| names.into_iter().flatten().collect::<Vec<_>>();
+        let why = format!(
+            "dynamodb: the table was made anew with the key ({}), and had ({}) when the export was \
+             created; delete the export and create it again",
+            text(now).join(", "),
+            text(then).join(", ")
+        );
+        Err(Error::new(ErrorKind::Config, why))
+    }
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct PositionMessage {
     #[prost(string, tag = "1")]

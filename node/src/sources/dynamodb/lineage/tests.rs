@@ -166,3 +166,21 @@ fn after_a_day_of_rolling_only_what_is_listed_is_known() {
         assert!(lineage.places().len() <= 7);
     }
 }
+
+#[test]
+fn a_parent_that_turns_up_behind_its_child_is_not_read_over_it() {
+    let mut lineage = anchored(&[open("a", ""), open("x", "")]);
+    lineage.advance("a", after("7"));
+    // A listing without the shard that is being read, twice: it is given up.
+    let without = [open("b", "a"), open("x", "")];
+    let given_up = lineage.learn(&without, NOW).unwrap();
+    assert!(given_up.len() == 1 && given_up[0].detail.contains("stream shard a"), "{given_up:?}");
+    assert_eq!(readable(&lineage), ["b", "x"]);
+    no_loss(&mut lineage, &[closed("9", ""), closed("a", "9"), open("b", "a"), open("x", "")]);
+    assert_eq!(readable(&lineage), ["b", "x"]);
+    assert_eq!(lineage.place("9"), Some(&Place::Finished), "nor those above it");
+    // A child of a known one is read, of course.
+    no_loss(&mut lineage, &[closed("b", "a"), open("c", "b"), open("x", "")]);
+    lineage.advance("b", Place::Finished);
+    assert_eq!(readable(&lineage), ["c", "x"]);
+}
