@@ -37,6 +37,7 @@ pub(super) async fn run(
     let shard = means.control.read(|state| under(state, id, terms.epoch))?;
     let target = SinkShard {
         export: job.name.clone(),
+        uid: format!("{}/{}", means.control.identity().cluster_id, id.export_id),
         shard: shard.spec.clone().unwrap_or_default().name,
         sink: name.clone(),
         epoch: terms.epoch,

@@ -28,6 +28,8 @@ pub(super) async fn keeps_the_contract<T: Target>(fresh: impl Fn() -> T) {
     a_batch_written_again_has_no_second_effect(&fresh()).await;
     an_older_epoch_is_refused(&fresh()).await;
     an_older_epoch_is_refused_with_a_batch_in_hand(&fresh()).await;
+    another_export_of_the_name_is_refused(&fresh()).await;
+    an_export_that_delivered_nothing_is_replaced(&fresh()).await;
     a_sink_dropped_midway_says_on_reopen_what_it_has(&fresh()).await;
     progress_alone_is_not_a_change(&fresh()).await;
     only_a_recorded_loss_may_be_left_out(&fresh()).await;
@@ -37,8 +39,8 @@ pub(super) async fn keeps_the_contract<T: Target>(fresh: impl Fn() -> T) {
 
 /// The shard of the suite, owned under `epoch`.
 pub(super) fn shard(epoch: u64) -> SinkShard {
-    let (export, shard, sink) = ("orders".into(), "table/0".into(), "out".into());
-    SinkShard { export, shard, sink, epoch: Epoch(epoch) }
+    let [export, uid, shard, sink] = ["orders", "c/1", "table/0", "out"].map(str::to_owned);
+    SinkShard { export, uid, shard, sink, epoch: Epoch(epoch) }
 }
 
 /// A batch of the changes from `first` to `last`, captured under epoch 1, with
@@ -144,6 +146,40 @@ async fn an_older_epoch_is_refused(target: &impl Target) {
     drop(target.open(&shard(5)).await.unwrap());
     let Err(error) = target.open(&shard(4)).await else { panic!("epoch 4 was let in") };
     assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
+}
+
+/// An export that was deleted and made again, or of another cluster: its sequences
+/// are others, and it must not take what is there for its own.
+async fn another_export_of_the_name_is_refused(target: &impl Target) {
+    let mut opened = target.open(&shard(5)).await.unwrap();
+    opened.sink.write(&batch(1, 3)).await.unwrap();
+    flush(&mut opened).await;
+    opened.sink.write(&batch(4, 5)).await.unwrap();
+    for epoch in [1, 5, 9] {
+        let Err(error) = target.open(&another(epoch)).await else { panic!("it was let in") };
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains("To begin anew"), "{error}");
+    }
+    // Nor is the owner disturbed.
+    assert_eq!(flush(&mut opened).await, Some(5));
+    assert_eq!(target.read(&shard(5)).await, [1, 2, 3, 4, 5]);
+}
+
+/// What never delivered anything is in nobody's way, whatever its epoch.
+async fn an_export_that_delivered_nothing_is_replaced(target: &impl Target) {
+    let mut old = target.open(&shard(5)).await.unwrap();
+    old.sink.write(&batch(1, 2)).await.unwrap();
+    let mut opened = target.open(&another(1)).await.unwrap();
+    assert!(opened.committed.is_none());
+    opened.sink.write(&batch(1, 3)).await.unwrap();
+    assert_eq!(flush(&mut opened).await, Some(3));
+    assert!(old.sink.flush().await.is_err(), "it was replaced");
+    assert_eq!(target.open(&shard(6)).await.err().unwrap().kind(), ErrorKind::Config);
+    assert_eq!(target.read(&another(1)).await, [1, 2, 3]);
+}
+
+fn another(epoch: u64) -> SinkShard {
+    SinkShard { uid: "c/2".to_owned(), ..shard(epoch) }
 }
 
 /// An owner that was replaced while it held a batch cannot commit it.

@@ -22,7 +22,7 @@ pub use self::config::{SinkConfig, check, open, parse};
 pub use self::jsonl::JsonlConfig;
 pub use self::lake::{Compression, LakeConfig};
 pub use self::postgres::PostgresConfig;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// What a sink can promise; shown by the CLI, acted on by the writer.
 #[derive(Clone, Copy, Debug)]
@@ -50,12 +50,43 @@ pub enum Guarantee {
 pub struct SinkShard {
     /// The export's name.
     pub export: String,
+    /// Tells it from other exports of that name: one that was deleted, or of another
+    /// cluster. Sequences of two of them say nothing about each other, so a target that
+    /// another has written to is refused.
+    pub uid: String,
     /// The shard's name within it.
     pub shard: String,
     /// The sink's name within it: two of one export may share a target.
     pub sink: String,
     /// Grows with each owner.
     pub epoch: Epoch,
+}
+
+impl SinkShard {
+    /// Whether a target's record for this shard is this export's, so that its epoch counts;
+    /// false if it is of another export of the name that has delivered nothing, and may be
+    /// taken over. `Config` if that one has: `place` says where the record is, `remedy` how
+    /// to begin anew. A record of before there were uids has none, and is this export's.
+    pub(in crate::sinks) fn owns(
+        &self,
+        record: (&str, Sequence),
+        place: &str,
+        remedy: &str,
+    ) -> Result<bool> {
+        let (uid, delivered) = record;
+        if uid.is_empty() || uid == self.uid {
+            return Ok(true);
+        }
+        if delivered == Sequence(0) {
+            return Ok(false);
+        }
+        let what = format!(
+            "{place} has what another export \"{}\" delivered for shard {}: one that was deleted, \
+             or of another cluster ({uid}; this one is {}). {remedy}",
+            self.export, self.shard, self.uid
+        );
+        Err(Error::new(ErrorKind::Config, what))
+    }
 }
 
 /// A sink, open for one shard, and what it already has.

@@ -18,9 +18,9 @@ const TRIES_MAX: u32 = 16;
 pub(super) struct Desk(PathBuf);
 
 impl Desk {
-    /// Makes a desk, then takes away those of owners before this one. Of two that
+    /// Makes a desk, then takes away those of owners with epochs up to `upto`. Of two that
     /// open at once at least one finds the other's. `Fenced` if a newer owner has one.
-    pub(super) fn take(folder: &Path, stem: &str, epoch: u64) -> Result<Self> {
+    pub(super) fn take(folder: &Path, stem: &str, epoch: u64, upto: u64) -> Result<Self> {
         let doing = |error: io::Error| explain("make a desk", &error);
         let start = format!("{stem}.desk-");
         let own = Self(folder.join(format!("{start}{epoch}-{:016x}", rand::random::<u64>())));
@@ -28,7 +28,7 @@ impl Desk {
         for entry in fs::read_dir(folder).map_err(doing)? {
             let other = Self(entry.map_err(doing)?.path());
             let Some(there) = other.epoch(&start).filter(|_| other.0 != own.0) else { continue };
-            if there > epoch {
+            if there > upto {
                 own.remove()?;
                 return Err(fenced(there, epoch));
             }

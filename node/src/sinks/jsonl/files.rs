@@ -48,6 +48,9 @@ pub(super) struct Files {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Position {
     format: u32,
+    /// See [`SinkShard::uid`].
+    #[serde(default)]
+    uid: String,
     epoch: u64,
     /// Grows with each opening.
     #[serde(default)]
@@ -82,6 +85,21 @@ impl Position {
         let Self { sequence, file, bytes, .. } = self.clone();
         Extent { opening, sequence, file, bytes }
     }
+
+    /// See [`SinkShard::owns`].
+    fn is_of(&self, shard: &SinkShard) -> Result<bool> {
+        let remedy = "To begin anew, take its files away, or give the sink another `path`";
+        let record = (&self.uid[..], Sequence(self.sequence));
+        shard.owns(record, "the folder of the jsonl sink", remedy)
+    }
+
+    /// Refuses a shard that may not add to the files.
+    fn admits(&self, shard: &SinkShard) -> Result<()> {
+        if self.is_of(shard)? && self.epoch > shard.epoch.0 {
+            return Err(fenced(self.epoch, shard.epoch.0));
+        }
+        Ok(())
+    }
 }
 
 impl Files {
@@ -90,18 +108,20 @@ impl Files {
         fs::create_dir_all(&folder).map_err(|error| explain("make the folder", &error))?;
         let stem = format!("{}-{}", safe(&shard.export), safe(&shard.shard));
         let epoch = shard.epoch.0;
-        let desk = Desk::take(&folder, &stem, epoch)?;
-        let position = Position { epoch, ..Position::default() };
+        let ours = read_position(&folder, &stem)?.is_of(shard)?;
+        let desk = Desk::take(&folder, &stem, epoch, if ours { epoch } else { u64::MAX })?;
+        let position = Position { epoch, uid: shard.uid.clone(), ..Position::default() };
         let mut files = Self { folder, stem, desk, rotate_bytes, position };
         let there = files.read_position()?;
-        if there.epoch > epoch {
+        if let Err(error) = there.admits(shard) {
             files.desk.remove()?;
-            return Err(fenced(there.epoch, epoch));
+            return Err(error);
         }
         let taken = there.extent();
         let opening = epoch.max(taken.opening + 1);
         let before = there.taken.clone();
-        files.write_position(Position { epoch, opening, taken: taken.clone(), ..there })?;
+        let uid = shard.uid.clone();
+        files.write_position(Position { uid, epoch, opening, taken: taken.clone(), ..there })?;
         files.remove_behind(&before)?;
         files.remove_behind(&taken)?;
         files.trim(&taken.file, taken.bytes)?;
@@ -179,38 +199,19 @@ impl Files {
     }
 
     fn read_position(&self) -> Result<Position> {
-        let position: Position = match fs::read(self.position_path()) {
-            Err(error) if error.kind() == Io::NotFound => {
-                return Ok(Position { format: FORMAT, ..Position::default() });
-            }
-            Err(error) => return Err(explain("read the position", &error)),
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                let what = "a jsonl position file does not decode; restore it";
-                Error::new(ErrorKind::Corrupt, what).because(error)
-            })?,
-        };
-        let in_folder = Path::new(&position.file).components().count() <= 1;
-        if position.format != FORMAT || !in_folder {
-            let what = "a jsonl position file is of another version; upgrade the node";
-            return Err(Error::new(ErrorKind::Config, what));
-        }
-        Ok(position)
+        read_position(&self.folder, &self.stem)
     }
 
     fn write_position(&mut self, position: Position) -> Result<()> {
         let bytes = serde_json::to_vec(&position)
             .map_err(|error| Error::new(ErrorKind::Corrupt, "a jsonl position").because(error))?;
         let doing = |error: io::Error| explain("replace the position", &error);
-        if !self.desk.put(&bytes, &self.position_path()).map_err(doing)? {
+        if !self.desk.put(&bytes, &position_path(&self.folder, &self.stem)).map_err(doing)? {
             return Err(self.replaced());
         }
         sync_folder(&self.folder).map_err(doing)?;
         self.position = position;
         Ok(())
-    }
-
-    fn position_path(&self) -> PathBuf {
-        self.folder.join(format!("{}.position.json", self.stem))
     }
 
     /// Removes files that no position covers: begun behind the end of their opening.
@@ -252,6 +253,29 @@ impl Files {
     }
 }
 
+fn read_position(folder: &Path, stem: &str) -> Result<Position> {
+    let position: Position = match fs::read(position_path(folder, stem)) {
+        Err(error) if error.kind() == Io::NotFound => {
+            return Ok(Position { format: FORMAT, ..Position::default() });
+        }
+        Err(error) => return Err(explain("read the position", &error)),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            let what = "a jsonl position file does not decode; restore it";
+            Error::new(ErrorKind::Corrupt, what).because(error)
+        })?,
+    };
+    let in_folder = Path::new(&position.file).components().count() <= 1;
+    if position.format != FORMAT || !in_folder {
+        let what = "a jsonl position file is of another version; upgrade the node";
+        return Err(Error::new(ErrorKind::Config, what));
+    }
+    Ok(position)
+}
+
+fn position_path(folder: &Path, stem: &str) -> PathBuf {
+    folder.join(format!("{stem}.position.json"))
+}
+
 fn write_behind(path: &Path, lines: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).open(path)?;
     file.write_all(lines)?;
@@ -275,8 +299,8 @@ mod tests {
     use super::*;
 
     fn open(folder: &Path, epoch: u64) -> Files {
-        let [export, shard, sink] = ["e", "s", "out"].map(str::to_owned);
-        let shard = SinkShard { export, shard, sink, epoch: Epoch(epoch) };
+        let [export, uid, shard, sink] = ["e", "c/1", "s", "out"].map(str::to_owned);
+        let shard = SinkShard { export, uid, shard, sink, epoch: Epoch(epoch) };
         Files::open(folder.to_owned(), &shard, 20).unwrap()
     }
 
@@ -336,7 +360,7 @@ mod tests {
     fn an_owner_before_finds_that_it_is_too_late_and_leaves_no_desk() {
         let folder = tempfile::tempdir().unwrap();
         let new = open(folder.path(), 5);
-        let refused = Desk::take(folder.path(), "e-s", 4).unwrap_err();
+        let refused = Desk::take(folder.path(), "e-s", 4, 4).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Fenced, "{refused}");
         let names = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name());
         let desks = names.filter(|name| name.to_string_lossy().contains(".desk-")).count();

@@ -40,18 +40,23 @@ impl Chain {
             chain.tail = Some(chain.read(number).await?);
         }
         for _ in 0..FENCE_TRIES_MAX {
-            let epoch = chain.tail.as_ref().map_or(0, |link| link.manifest.epoch);
-            if epoch > chain.shard.epoch.0 {
-                return Err(chain.fenced(epoch));
-            }
-            if epoch == chain.shard.epoch.0 && chain.tail.is_some() {
-                return Ok(chain);
+            match chain.owner()? {
+                Some(epoch) if epoch > chain.shard.epoch.0 => return Err(chain.fenced(epoch)),
+                Some(epoch) if epoch == chain.shard.epoch.0 => return Ok(chain),
+                Some(_) | None => {}
             }
             if chain.fence().await? {
                 return Ok(chain);
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "another owner keeps writing to this lake's chain"))
+    }
+
+    /// The epoch that wrote the last link; `None` if there is none, or if it is of an
+    /// export that may be taken over.
+    fn owner(&self) -> Result<Option<u64>> {
+        let Some(Link { manifest, .. }) = &self.tail else { return Ok(None) };
+        Ok(manifest.is_of(&self.shard)?.then_some(manifest.epoch))
     }
 
     /// What the lake has of the shard.
@@ -103,6 +108,7 @@ impl Chain {
             kind: Kind::Fence,
             number: 0,
             export: self.shard.export.clone(),
+            uid: self.shard.uid.clone(),
             shard: self.shard.shard.clone(),
             epoch: self.shard.epoch.0,
             from: to + 1,

@@ -153,6 +153,7 @@ impl Gathering {
             kind: Kind::Commit,
             number: 0,
             export: self.shard.export,
+            uid: self.shard.uid,
             shard: self.shard.shard,
             epoch: self.shard.epoch.0,
             from: first,

@@ -27,9 +27,12 @@ pub(super) struct Manifest {
     pub(super) number: u64,
     /// The export's name, as the operator wrote it.
     pub(super) export: String,
+    /// Of that export, see [`SinkShard::uid`]; empty in manifests of before there were any.
+    #[serde(default)]
+    pub(super) uid: String,
     /// The shard's name, as the source tells it.
     pub(super) shard: String,
-    /// Of the writer. Never falls along a chain.
+    /// Of the writer. Never falls along a chain, among links of one `uid`.
     pub(super) epoch: u64,
     /// The first sequence it adds; `to + 1` in a fence, which adds none.
     pub(super) from: u64,
@@ -126,6 +129,13 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// See [`SinkShard::owns`].
+    pub(super) fn is_of(&self, shard: &SinkShard) -> Result<bool> {
+        let remedy =
+            "To begin anew, take the export's folder away, or give the sink another `path`";
+        shard.owns((&self.uid, Sequence(self.to)), "the lake", remedy)
+    }
+
     /// What the target has with it; `None` before the first commit.
     pub(super) fn committed(&self) -> Result<Option<Committed>> {
         let Some(progress) = &self.progress else { return Ok(None) };
@@ -172,8 +182,8 @@ mod tests {
     use super::*;
 
     fn shard() -> SinkShard {
-        let (export, shard, sink) = ("orders".into(), "0".into(), "lake".into());
-        SinkShard { export, shard, sink, epoch: Epoch(3) }
+        let [export, uid, shard, sink] = ["orders", "c/1", "0", "lake"].map(str::to_owned);
+        SinkShard { export, uid, shard, sink, epoch: Epoch(3) }
     }
 
     fn fence() -> Manifest {
@@ -182,6 +192,7 @@ mod tests {
             kind: Kind::Fence,
             number: 7,
             export: "orders".into(),
+            uid: "c/1".into(),
             shard: "0".into(),
             epoch: 3,
             from: 11,

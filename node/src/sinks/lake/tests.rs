@@ -61,7 +61,8 @@ impl Folder {
             };
             let manifest = Manifest::decode(&bytes, shard, number).unwrap();
             assert_eq!(manifest.previous, previous);
-            let (to, epoch) = chain.last().map_or((0, 0), |last| (last.to, last.epoch));
+            let last = chain.last().filter(|last| last.uid == manifest.uid);
+            let (to, epoch) = last.map_or((0, 0), |last| (last.to, last.epoch));
             let lost = manifest.skipped.map_or(0, |lost| lost.to + 1 - lost.from);
             assert_eq!(manifest.from, to + 1 + lost, "manifests tile");
             assert!(manifest.epoch >= epoch);

@@ -1,9 +1,10 @@
 //! The row that says how far a shard is in this database, and who may move it.
 //!
 //! ```text
-//!   id | export | shard | sink | epoch | opened | sequence | records | progress | ...
-//!                                  |       |         |
-//!              a higher one: fenced       any other: open anew
+//!   id | export | shard | sink | uid | epoch | opened | sequence | records | progress | ...
+//!                               |      |       |         |
+//!        another: refused or replaced   |       any other: open anew
+//!                     a higher one: fenced
 //! ```
 //!
 //! It is moved in the transaction that brings the rows, only from where its mover
@@ -17,7 +18,7 @@ use tokio_postgres::Row;
 
 use super::client::{Session, get};
 use super::gather::Sealed;
-use super::names::quoted;
+use super::names::{constant, quoted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sinks::{Committed, SinkShard};
 
@@ -49,38 +50,29 @@ impl Claim {
         let table = format!("{}.{}", quoted(schema), quoted(TABLE));
         make(session, schema, &table).await?;
         let epoch = whole(shard.epoch.0)?;
-        // Such as it is in the tables: U+0000 is in no text of PostgreSQL.
-        let [export, name, sink] =
-            [&shard.export, &shard.shard, &shard.sink].map(|text| text.replace('\0', "\u{fffd}"));
+        let name = Name::of(shard);
         // A transaction that hangs there would be waited for.
         let end = format!(
             "SELECT pg_terminate_backend(a.pid) FROM {table} c JOIN pg_stat_activity a \
              ON a.pid = c.backend AND a.backend_start = c.backend_start \
              WHERE (c.export, c.shard, c.sink) = ($1, $2, $3) AND c.epoch <= $4 \
-             AND a.usename = current_user AND a.pid <> pg_backend_pid()"
+             AND c.uid IN ('', $5) AND a.usename = current_user AND a.pid <> pg_backend_pid()"
         );
-        session.all(doing, &end, &[&export, &name, &sink, &epoch]).await?;
+        let Name { export, shard: of_shard, sink } = &name;
+        session.all(doing, &end, &[export, of_shard, sink, &epoch, &shard.uid]).await?;
         session.run(doing, "BEGIN").await?;
-        let insert = format!(
-            "INSERT INTO {table} (export, shard, sink) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
-        );
-        session.execute(doing, &insert, &[&export, &name, &sink]).await?;
-        let select = format!(
-            "SELECT id, epoch, opened, sequence, records, progress FROM {table} \
-             WHERE (export, shard, sink) = ($1, $2, $3) FOR UPDATE"
-        );
-        let row = session.one(doing, &select, &[&export, &name, &sink]).await?;
-        let (id, there, opened): (i32, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-        if there > epoch {
+        let row = name.row(session, &table).await?;
+        let (id, opened): (i32, i64) = (get(&row, 0)?, get(&row, 2)?);
+        if let Err(error) = admits(&row, &table, shard) {
             session.run(doing, "ROLLBACK").await?;
-            return Err(fenced(there, epoch));
+            return Err(error);
         }
         let claim = format!(
-            "UPDATE {table} SET epoch = $2, opened = opened + 1, updated_at = now(), \
+            "UPDATE {table} SET uid = $3, epoch = $2, opened = opened + 1, updated_at = now(), \
              backend = pg_backend_pid(), backend_start = (SELECT backend_start \
              FROM pg_stat_activity WHERE pid = pg_backend_pid()) WHERE id = $1"
         );
-        session.execute(doing, &claim, &[&id, &epoch]).await?;
+        session.execute(doing, &claim, &[&id, &epoch, &shard.uid]).await?;
         session.run(doing, "COMMIT").await?;
         let update = format!(
             "UPDATE {table} SET sequence = $1, records = $2, progress = $3, updated_at = now() \
@@ -133,15 +125,74 @@ impl Claim {
     }
 }
 
+/// What a row is found by.
+struct Name {
+    export: String,
+    shard: String,
+    sink: String,
+}
+
+impl Name {
+    /// Such as it is in the tables: U+0000 is in no text of PostgreSQL.
+    fn of(shard: &SinkShard) -> Self {
+        let [export, shard, sink] =
+            [&shard.export, &shard.shard, &shard.sink].map(|text| text.replace('\0', "\u{fffd}"));
+        Self { export, shard, sink }
+    }
+
+    /// The row, locked until the transaction ends; made if it is missing. It is looked for
+    /// first: each row that is not inserted, too, takes a number from the identity.
+    async fn row(&self, session: &Session, table: &str) -> Result<Row> {
+        let doing = "claim the checkpoint row";
+        let names: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&self.export, &self.shard, &self.sink];
+        let select = format!(
+            "SELECT id, epoch, opened, sequence, records, progress, uid FROM {table} \
+             WHERE (export, shard, sink) = ($1, $2, $3) FOR UPDATE"
+        );
+        if let Some(row) = session.all(doing, &select, &names).await?.pop() {
+            return Ok(row);
+        }
+        let insert = format!(
+            "INSERT INTO {table} (export, shard, sink) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+        );
+        session.execute(doing, &insert, &names).await?;
+        session.one(doing, &select, &names).await
+    }
+}
+
+/// Refuses a shard that may not move the row.
+fn admits(row: &Row, table: &str, shard: &SinkShard) -> Result<()> {
+    let (there, own): (i64, i64) = (get(row, 1)?, whole(shard.epoch.0)?);
+    let remedy = format!(
+        "To begin anew, drop the tables it wrote and DELETE FROM {table} WHERE export = {} AND \
+         sink = {}; or set another `schema`",
+        constant(&shard.export),
+        constant(&shard.sink)
+    );
+    let (uid, delivered): (String, _) = (get(row, 6)?, Sequence(counted(row, 3)?));
+    if shard.owns((&uid, delivered), "the database", &remedy)? && there > own {
+        return Err(fenced(there, own));
+    }
+    Ok(())
+}
+
 /// Makes schema and table, unless they are there: then no right to make any is
 /// needed.
 async fn make(session: &Session, schema: &str, table: &str) -> Result<()> {
     let doing = "make the checkpoint table";
-    let there = "SELECT to_regnamespace($1) IS NOT NULL, to_regclass($2) IS NOT NULL";
+    let there = "SELECT to_regnamespace($1) IS NOT NULL, to_regclass($2) IS NOT NULL, \
+                 EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($2) \
+                 AND attname = 'uid' AND NOT attisdropped)";
     let there = session.one(doing, there, &[&quoted(schema), &table]).await?;
     let (namespace, relation): (bool, bool) = (get(&there, 0)?, get(&there, 1)?);
     if relation {
-        return Ok(());
+        // Tables of earlier versions have none.
+        let uid = format!(
+            "BEGIN; {MAKING}; ALTER TABLE {table} \
+             ADD COLUMN IF NOT EXISTS uid text NOT NULL DEFAULT ''; COMMIT"
+        );
+        return if get(&there, 2)? { Ok(()) } else { session.run(doing, &uid).await };
     }
     let schema = match namespace {
         true => String::new(),
@@ -152,6 +203,7 @@ async fn make(session: &Session, schema: &str, table: &str) -> Result<()> {
          CREATE TABLE IF NOT EXISTS {table} ( \
          id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
          export text NOT NULL, shard text NOT NULL, sink text NOT NULL, \
+         uid text NOT NULL DEFAULT '', \
          epoch bigint NOT NULL DEFAULT 0, opened bigint NOT NULL DEFAULT 0, \
          sequence bigint NOT NULL DEFAULT 0, records bigint NOT NULL DEFAULT 0, \
          progress bytea NOT NULL DEFAULT '', \

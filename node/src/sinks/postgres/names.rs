@@ -85,8 +85,8 @@ mod tests {
     use super::*;
 
     fn named(template: &str, collection: &str) -> String {
-        let [export, shard, sink] = ["orders", "table/0", "out"].map(str::to_owned);
-        table(template, &SinkShard { export, shard, sink, epoch: Epoch(1) }, collection)
+        let [export, uid, shard, sink] = ["orders", "c/1", "table/0", "out"].map(str::to_owned);
+        table(template, &SinkShard { export, uid, shard, sink, epoch: Epoch(1) }, collection)
     }
 
     #[test]

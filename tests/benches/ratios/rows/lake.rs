@@ -83,7 +83,7 @@ async fn write(stock: Arc<Stock>, folder: PathBuf) -> Outcome<f64> {
     let table = toml::from_str(&format!("path = {folder:?}\ntarget-file-bytes = {FILE_BYTES}\n"))?;
     let spec = SinkSpec { name: "lake".to_owned(), kind: "lake".to_owned(), table };
     let [export, shard, sink] = ["bench", "0", "lake"].map(str::to_owned);
-    let shard = SinkShard { export, shard, sink, epoch: Epoch(1) };
+    let shard = SinkShard { export, uid: String::new(), shard, sink, epoch: Epoch(1) };
     let mut sink = sinks::open(&sinks::parse(&spec)?, &shard).await?.sink;
     Ok(timed(stock.deliver(&mut *sink)).await?.0)
 }

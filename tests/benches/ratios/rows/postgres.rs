@@ -74,7 +74,7 @@ async fn write(server: &Postgres, schema: &str, stock: &Stock) -> Outcome<()> {
     ))?;
     let spec = SinkSpec { name: "postgres".to_owned(), kind: "postgres".to_owned(), table };
     let [export, shard, sink] = ["bench", "0", "postgres"].map(str::to_owned);
-    let shard = SinkShard { export, shard, sink, epoch: Epoch(1) };
+    let shard = SinkShard { export, uid: String::new(), shard, sink, epoch: Epoch(1) };
     let mut sink = sinks::open(&sinks::parse(&spec)?, &shard).await?.sink;
     stock.deliver(&mut *sink).await
 }
