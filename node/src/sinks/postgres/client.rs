@@ -8,16 +8,15 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::config::{PLACE, PostgresConfig, refuse};
+use super::config::{PostgresConfig, refuse};
+use super::connect::connect;
 use super::gather::Staged;
 use super::tables::Table;
-use super::tls::Tls;
 use crate::error::{Error, ErrorKind, Result};
-use crate::tls;
 
 /// What the server does about a statement that takes too long comes before what
 /// we do about a server that says nothing.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// After this long in a transaction without a word from us the server ends it:
 /// a node that hangs must not hold rows that its successor needs.
 const IDLE_MS_MAX: u64 = 10_000;
@@ -44,15 +43,7 @@ impl Drop for AbortOnDrop {
 impl Session {
     /// Connects and sets up.
     pub(super) async fn connect(config: &PostgresConfig) -> Result<Self> {
-        let connection = config.connection()?;
-        let tls = Tls(tls::client(config.ca_file.as_deref(), PLACE)?);
-        let doing = "connect to the database";
-        let connected =
-            tokio::time::timeout(config.connect_timeout() + GRACE, connection.connect(tls));
-        let (client, driver) = match connected.await {
-            Ok(connected) => connected.map_err(|error| explain(doing, error))?,
-            Err(_) => return Err(silent(doing)),
-        };
+        let (client, driver) = connect(config).await?;
         // What it ends with, every call on the client ends with too.
         let driver = AbortOnDrop(tokio::spawn(async move { drop(driver.await) }));
         let statement_timeout = Duration::from_millis(config.statement_timeout_ms);
@@ -98,6 +89,16 @@ impl Session {
     /// All rows that a query gives.
     pub(super) async fn all(&self, doing: &str, sql: &str, values: Values<'_>) -> Result<Vec<Row>> {
         self.bounded(doing, self.client.query(sql, values)).await
+    }
+
+    /// The same, prepared before.
+    pub(super) async fn query(
+        &self,
+        doing: &str,
+        statement: &Statement,
+        values: Values<'_>,
+    ) -> Result<Vec<Row>> {
+        self.bounded(doing, self.client.query(statement, values)).await
     }
 
     /// Rows that a statement has changed.
@@ -156,12 +157,12 @@ pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
     row.try_get(column).map_err(|error| explain("read an answer of the database", error))
 }
 
-fn silent(doing: &str) -> Error {
+pub(super) fn silent(doing: &str) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{doing}: the database does not answer"))
 }
 
 /// An error of the client, by what is to be done about it.
-fn explain(doing: &str, error: tokio_postgres::Error) -> Error {
+pub(super) fn explain(doing: &str, error: tokio_postgres::Error) -> Error {
     let Some(answer) = error.as_db_error() else {
         // Bad certificates and passwords want a person; networks mend themselves.
         return Error::new(ErrorKind::Unavailable, format!("{doing} of the postgres sink"))
@@ -183,8 +184,9 @@ fn explain(doing: &str, error: tokio_postgres::Error) -> Error {
 }
 
 fn kind_of(code: &SqlState) -> ErrorKind {
-    // Made anew when the sink is opened again.
-    let gone = [&SqlState::UNDEFINED_TABLE, &SqlState::UNDEFINED_COLUMN];
+    // Made anew, or looked at, when the sink is opened again.
+    let gone =
+        [&SqlState::UNDEFINED_TABLE, &SqlState::UNDEFINED_COLUMN, &SqlState::DATATYPE_MISMATCH];
     let class = code.code().get(..2).unwrap_or_default();
     match class {
         _ if gone.contains(&code) => ErrorKind::Unavailable,
@@ -199,6 +201,9 @@ fn advice(code: &SqlState) -> &'static str {
         "23" => "; a constraint of the table refuses a row: drop it, or mend the source",
         "28" => "; check user and password",
         "42" if *code == SqlState::INSUFFICIENT_PRIVILEGE => "; grant what is missing",
+        "55" if *code == SqlState::LOCK_NOT_AVAILABLE => {
+            "; a long transaction uses the table: tried again until that ends"
+        }
         "53" if *code == SqlState::DISK_FULL => "; free space on the server",
         _ => "",
     }
@@ -216,6 +221,7 @@ mod tests {
             (&SqlState::QUERY_CANCELED, ErrorKind::Unavailable),
             (&SqlState::READ_ONLY_SQL_TRANSACTION, ErrorKind::Unavailable),
             (&SqlState::UNDEFINED_COLUMN, ErrorKind::Unavailable),
+            (&SqlState::LOCK_NOT_AVAILABLE, ErrorKind::Unavailable),
             (&SqlState::DISK_FULL, ErrorKind::Unavailable),
             (&SqlState::INVALID_PASSWORD, ErrorKind::Config),
             (&SqlState::INSUFFICIENT_PRIVILEGE, ErrorKind::Config),

@@ -3,21 +3,16 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
 use super::names;
 use crate::config::{Secret, resolve};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A server that is gone silently is noticed after about this long.
-const SILENCE_MAX: Duration = Duration::from_secs(25);
-/// How often a quiet connection is tried.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 /// What errors of it are said of.
 pub(super) const PLACE: &str = "[[sink]] of kind \"postgres\"";
-/// Inferred columns that a row has room for whatever they hold: at worst each
-/// takes 18 bytes of a page, and a row has about 8000.
-const INFERRED_MAX: u16 = 400;
+/// Columns that a row has room for whatever they hold, where some are inferred: a value
+/// of up to 24 bytes stays in the row, and a row has about 7800 for them.
+const COLUMNS_MAX: usize = 320;
 /// What `columns-inferred = true` stands for.
 const INFERRED: u16 = 100;
 
@@ -53,7 +48,8 @@ pub struct PostgresConfig {
     #[serde(default)]
     pub(super) columns: Vec<Column>,
     /// Top-level fields of documents that get columns without being declared, in
-    /// one table at most: a number up to 400, or `true` for 100. Default `false`.
+    /// one table at most: a number, or `true` for 100; with declared ones up to 320.
+    /// Default `false`.
     #[serde(default)]
     columns_inferred: Inferred,
     /// Bytes of changes, as captured, that are committed together. Default
@@ -75,7 +71,7 @@ pub struct PostgresConfig {
     /// Whether the connection is encrypted, and the server's certificate
     /// verified. Default true.
     #[serde(default = "tls")]
-    tls: bool,
+    pub(super) tls: bool,
     /// PEM of the authorities whose servers are trusted. Default: the machine's.
     pub(super) ca_file: Option<String>,
 }
@@ -219,8 +215,12 @@ impl PostgresConfig {
                 return Err(refuse(&format!("{key} must be from {least} to {most}")));
             }
         }
-        if self.columns_inferred() > usize::from(INFERRED_MAX) {
-            let why = format!("columns-inferred must be true, false or up to {INFERRED_MAX}");
+        let inferred = self.columns_inferred();
+        if inferred > 0 && inferred + self.columns.len() > COLUMNS_MAX {
+            let why = format!(
+                "columns-inferred must be true, false or a number, with declared columns up to \
+                 {COLUMNS_MAX}: more may not fit a row"
+            );
             return Err(refuse(&why));
         }
         self.validate_table()?;
@@ -285,26 +285,15 @@ impl PostgresConfig {
         Ok(())
     }
 
-    /// How to connect, with references put in.
-    pub(super) fn connection(&self) -> Result<tokio_postgres::Config> {
-        let mut connection = match &self.url {
+    /// Where to connect, and as whom, with references put in.
+    pub(super) fn place(&self) -> Result<tokio_postgres::Config> {
+        match &self.url {
             // The parser's own words could repeat what it was given.
             Some(url) => resolve(&url.0)?.parse().map_err(|_| {
                 refuse("what `url` stands for is no postgres://USER:PASSWORD@HOST:PORT/DATABASE")
-            })?,
-            None => self.parts()?,
-        };
-        let mode = if self.tls { SslMode::Require } else { SslMode::Disable };
-        connection
-            .ssl_mode(mode)
-            .application_name("tidegate")
-            .connect_timeout(self.connect_timeout())
-            .keepalives_idle(KEEPALIVE)
-            .keepalives_interval(KEEPALIVE / 2)
-            .keepalives_retries(3)
-            .tcp_user_timeout(SILENCE_MAX)
-            .target_session_attrs(TargetSessionAttrs::ReadWrite);
-        Ok(connection)
+            }),
+            None => self.parts(),
+        }
     }
 
     fn parts(&self) -> Result<tokio_postgres::Config> {
@@ -395,11 +384,8 @@ mod tests {
     #[test]
     fn a_database_is_named_by_url_or_by_parts() {
         let by_parts = "host = \"a, b\"\nuser = \"u\"\ndatabase = \"d\"\n";
-        let connection = read(by_parts).unwrap().connection().unwrap();
-        assert_eq!((connection.get_hosts().len(), connection.get_ports()), (2, &[5432][..]));
-        assert_eq!(connection.get_ssl_mode(), SslMode::Require);
-        let plain = read("url = \"postgres://u@h/d\"\ntls = false").unwrap();
-        assert_eq!(plain.connection().unwrap().get_ssl_mode(), SslMode::Disable);
+        let place = read(by_parts).unwrap().place().unwrap();
+        assert_eq!((place.get_hosts().len(), place.get_ports()), (2, &[5432][..]));
         for wrong in ["", "host = \"a\"", "url = \"x\"\nhost = \"a\"", "url = \"nonsense\""] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
@@ -424,7 +410,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "host=hush nonsense=hush").unwrap();
         let config = read(&format!("url = \"${{file:{}}}\"", file.path().display())).unwrap();
-        let error = config.connection().unwrap_err().to_string();
+        let error = config.place().unwrap_err().to_string();
         assert!(!error.contains("hush"), "{error}");
     }
 
@@ -444,13 +430,17 @@ mod tests {
         assert!(with("table = \"all\"").is_err(), "two collections may have one key");
         assert!(with("table = \"all\"\nmode = \"append\"").is_ok());
         assert!(with("table = \"{colection}\"").is_err());
-        for (setting, most) in [("true", Some(100)), ("false", Some(0)), ("400", Some(400))]
+        for (setting, most) in [("true", Some(100)), ("false", Some(0)), ("320", Some(320))]
             .into_iter()
-            .chain([("401", None), ("-1", None), ("\"all\"", None)])
+            .chain([("321", None), ("-1", None), ("\"all\"", None)])
         {
             let config = with(&format!("columns-inferred = {setting}"));
             assert_eq!(config.ok().map(|config| config.columns_inferred()), most, "{setting}");
         }
+        let declared = "columns = [{ name = \"a\", type = \"text\" }]\ncolumns-inferred = ";
+        assert!(
+            with(&format!("{declared}319")).is_ok() && with(&format!("{declared}320")).is_err()
+        );
         assert!(with("batch-bytes = 1").is_err() && with("bach-bytes = 1").is_err());
         let config = with(
             "columns = [{ name = \"a\", type = \"text\", path = \"b.c\" }, \

@@ -14,6 +14,7 @@ use super::config::{Column, ColumnType, PostgresConfig, refuse};
 use super::layout::{Cell, Layout};
 use super::names;
 use crate::error::Result;
+use crate::sinks::SinkShard;
 
 /// How the comment of an inferred column begins; the field's name follows as JSON.
 const MARK: &str = "tidegate: field ";
@@ -66,7 +67,7 @@ pub(super) struct Decision {
 
 impl Columns {
     /// Those that every table has; others once [`Columns::learn`] was told.
-    pub(super) fn new(config: &PostgresConfig) -> Self {
+    pub(super) fn new(config: &PostgresConfig, shard: &SinkShard) -> Self {
         let mut declared = HashSet::new();
         for column in &config.columns {
             declared.insert(column.name.clone());
@@ -74,7 +75,7 @@ impl Columns {
                 declared.insert(field.to_owned());
             }
         }
-        let (base, most) = (Arc::new(Layout::new(config)), config.columns_inferred());
+        let (base, most) = (Arc::new(Layout::new(config, shard)), config.columns_inferred());
         Self { base, most, declared, tables: HashMap::new() }
     }
 
@@ -274,12 +275,13 @@ mod tests {
 
     use super::*;
     use crate::config::parse;
+    use crate::sinks::contract::shard;
 
     fn columns(settings: &str) -> Columns {
         let text = format!("url = \"postgres://u@h/d\"\n{settings}");
         let config = parse::<PostgresConfig>("[[sink]]", toml::from_str(&text).unwrap()).unwrap();
         config.validate().unwrap();
-        Columns::new(&config)
+        Columns::new(&config, &shard(1))
     }
 
     fn found(columns: &Columns, documents: &[&str]) -> Fields {

@@ -1,7 +1,11 @@
 //! The columns of a table, and the SQL that follows from them.
 
 use super::config::{Column, Mode, PostgresConfig};
-use super::names::quoted;
+use super::names::{constant, quoted};
+use crate::sinks::SinkShard;
+
+/// How the comment begins that says whose table it is.
+pub(super) const OWNER: &str = "tidegate: export ";
 
 /// One column.
 #[derive(Clone, Debug)]
@@ -73,12 +77,15 @@ impl Cell {
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) mode: Mode,
+    /// Whose table it is: the comment of [`Cell::Shard`] says so, where keys of two owners
+    /// would get in each other's way.
+    pub(super) owner: Option<String>,
     /// Ends in [`Cell::Problems`]: the others find them.
     pub(super) cells: Vec<Cell>,
 }
 
 impl Layout {
-    pub(super) fn new(config: &PostgresConfig) -> Self {
+    pub(super) fn new(config: &PostgresConfig, shard: &SinkShard) -> Self {
         let mut cells = vec![Cell::Key, Cell::Document];
         if config.mode == Mode::Append {
             cells.push(Cell::Before);
@@ -89,7 +96,10 @@ impl Layout {
             cells.extend([Cell::Epoch, Cell::Operation, Cell::Collection, Cell::CapturedAt]);
         }
         cells.extend([Cell::CommittedAt, Cell::Problems]);
-        Self { mode: config.mode, cells }
+        let name = |text: &str| serde_json::Value::from(text);
+        let owner = format!("{OWNER}{}, sink {}", name(&shard.export), name(&shard.sink));
+        let owner = (config.mode == Mode::Upsert).then_some(owner);
+        Self { mode: config.mode, owner, cells }
     }
 
     /// The same, with inferred columns behind the declared ones.
@@ -98,20 +108,21 @@ impl Layout {
         let behind = cells.iter().position(|cell| matches!(cell, Cell::KeyBytes));
         let behind = behind.expect("every table has the key");
         cells.splice(behind..behind, inferred.into_iter().map(Cell::Inferred));
-        Self { mode: self.mode, cells }
+        Self { mode: self.mode, owner: self.owner.clone(), cells }
     }
 
-    /// Makes `table`, unless it is there, without inferred columns.
+    /// Makes `table`, without inferred columns.
     pub(super) fn create(&self, table: &str) -> String {
         let primary = match self.mode {
             Mode::Upsert => "tidegate_key",
             Mode::Append => "tidegate_shard, tidegate_sequence",
         };
         let cells = self.cells.iter().filter(|cell| !matches!(cell, Cell::Inferred(_)));
-        format!(
-            "CREATE TABLE IF NOT EXISTS {table} ({}, PRIMARY KEY ({primary}))",
-            definitions(cells)
-        )
+        let create =
+            format!("CREATE TABLE {table} ({}, PRIMARY KEY ({primary}));", definitions(cells));
+        let Some(owner) = &self.owner else { return create };
+        let (shard, owner) = (Cell::Shard, constant(owner));
+        format!("{create} COMMENT ON COLUMN {table}.{} IS {owner};", shard.name())
     }
 
     /// Makes a table of the session, emptied by every commit.

@@ -19,6 +19,7 @@ mod checkpoint;
 mod client;
 mod commits;
 mod config;
+mod connect;
 mod encode;
 mod fit;
 mod gather;
@@ -52,10 +53,11 @@ pub(super) async fn open(config: &PostgresConfig, shard: &SinkShard) -> Result<O
     let committed = link.claim.committed()?;
     let (row, sequence, records) = (link.claim.id, link.claim.sequence, link.claim.records);
     let place = Place { config: config.clone(), shape: Arc::clone(&shape), row };
+    let columns = Arc::new(Columns::new(config, &shape.shard));
     let sink = PostgresSink {
         config: config.clone(),
         shape,
-        columns: Arc::new(Columns::new(config)),
+        columns,
         row,
         held: Held::behind(sequence, records),
         commits: Commits::new(place, link),

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::Statement;
+use tokio_postgres::{Row, Statement};
 
 use super::checkpoint::MAKING;
 use super::client::{Session, get};
 use super::config::{Mode, refuse};
 use super::infer::{self, Columns, Existing, Fields, Known};
-use super::layout::{Cell, Layout};
+use super::layout::{Cell, Layout, OWNER};
 use super::names::{constant, quoted};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Tables kept ready in a session from commit to commit. Their staging tables are
 /// the session's own.
 const READY_MAX: usize = 256;
+
+/// Within a transaction: whoever adds a column waits for those who use the table, and all
+/// who come then wait for it. It gives up soon, and tries again later.
+const SOON: &str = "SET LOCAL lock_timeout = '2s'";
 
 /// A table that was checked, with what is done to it.
 pub(super) struct Table {
@@ -26,6 +30,8 @@ pub(super) struct Table {
     pub(super) copy: Statement,
     /// From the staging table.
     pub(super) merge: Option<Merge>,
+    /// Its columns as they are, see [`existing`].
+    look: Statement,
 }
 
 /// What is done with staged rows.
@@ -63,9 +69,29 @@ pub(super) async fn ready(
         Mode::Append => (session.prepare("prepare a copy", &layout.copy(&full)).await?, None),
         Mode::Upsert => stage(session, &full, layout, number).await?,
     };
-    let table = Table { layout: Arc::clone(layout), number, copy, merge };
+    let look = session.prepare("look at a table", EXISTING).await?;
+    let table = Table { layout: Arc::clone(layout), number, copy, merge, look };
     session.tables.insert(name.to_owned(), table);
     Ok(())
+}
+
+/// `Unavailable` if columns of `name` were altered since it was made ready: values were
+/// made for others. Within the transaction, behind what wrote to it: from then on nobody
+/// can alter it.
+pub(super) async fn unaltered(session: &Session, schema: &str, name: &str) -> Result<()> {
+    let Some(Table { layout, look, .. }) = session.tables.get(name) else { return Ok(()) };
+    let full = full(schema, name);
+    let rows = session.query("look at a table", look, &[&full]).await?;
+    let there = rows.iter().map(Existing::read).collect::<Result<Vec<_>>>()?;
+    let is =
+        |cell: &Cell| there.iter().any(|it| it.name == cell.name() && it.kind == cell.sql_type());
+    match layout.cells.iter().find(|cell| !is(cell)) {
+        None => Ok(()),
+        Some(cell) => {
+            let what = format!("column \"{}\" of table {full} was altered", cell.name());
+            Err(Error::new(ErrorKind::Unavailable, what))
+        }
+    }
 }
 
 /// Makes columns for `fields`, as far as there may be; says what the table then
@@ -84,7 +110,7 @@ pub(super) async fn extend(
     fit(session, &full, &columns.base).await?;
     let mut decision = columns.decide(&existing(session, &full).await?, fields)?;
     if !decision.add.is_empty() {
-        session.run("add a column", &format!("BEGIN; {MAKING}")).await?;
+        session.run("add a column", &format!("BEGIN; {MAKING}; {SOON}")).await?;
         decision = columns.decide(&existing(session, &full).await?, fields)?;
         let add: String = decision.add.iter().map(|cell| addition(&full, cell)).collect();
         session.run("add a column", &format!("{add} COMMIT")).await?;
@@ -127,10 +153,10 @@ async fn stage(
 async fn fit(session: &Session, full: &str, layout: &Layout) -> Result<()> {
     let mut there = existing(session, full).await?;
     if there.is_empty() {
-        let sql = format!("BEGIN; {MAKING}; {}; COMMIT", layout.create(full));
-        session.run("make a table", &sql).await?;
+        create(session, full, layout).await?;
         there = existing(session, full).await?;
     }
+    check_owner(full, layout, &there)?;
     for cell in &layout.cells {
         let (name, wanted) = (cell.name(), cell.sql_type());
         match there.iter().find(|existing| existing.name == name) {
@@ -149,7 +175,7 @@ async fn fit(session: &Session, full: &str, layout: &Layout) -> Result<()> {
                 )));
             }
             None if cell.is_part() => {
-                let sql = format!("BEGIN; {MAKING}; {} COMMIT", addition(full, cell));
+                let sql = format!("BEGIN; {MAKING}; {SOON}; {} COMMIT", addition(full, cell));
                 session.run("add a column", &sql).await?;
             }
             None => {
@@ -172,14 +198,48 @@ fn addition(full: &str, cell: &Cell) -> String {
     format!("{add} COMMENT ON COLUMN {full}.{name} IS {comment};")
 }
 
+/// Makes the table, unless another has by now.
+async fn create(session: &Session, full: &str, layout: &Layout) -> Result<()> {
+    let doing = "make a table";
+    session.run(doing, &format!("BEGIN; {MAKING}")).await?;
+    let missing = existing(session, full).await?.is_empty();
+    let create = if missing { layout.create(full) } else { String::new() };
+    session.run(doing, &format!("{create} COMMIT")).await?;
+    if missing {
+        tracing::info!(table = full, "the table was not there: it gets what comes from now on");
+    }
+    Ok(())
+}
+
+/// Refuses a table that another export, or another sink of this one, writes to.
+fn check_owner(full: &str, layout: &Layout, there: &[Existing]) -> Result<()> {
+    let Some(own) = &layout.owner else { return Ok(()) };
+    let shard = there.iter().find(|existing| existing.name == Cell::Shard.name());
+    let other = shard.and_then(|existing| existing.comment.as_ref());
+    match other.filter(|other| other.starts_with(OWNER) && *other != own) {
+        None => Ok(()),
+        Some(other) => Err(refuse(&format!(
+            "table {full} is written by another, whose keys could be the same ({other}; this is \
+             {own}); put {{export}} into `table`, or set `schema`"
+        ))),
+    }
+}
+
+/// Of the table that `$1` names.
+const EXISTING: &str = "SELECT attname::text, format_type(atttypid, atttypmod), \
+    col_description(attrelid, attnum) FROM pg_attribute \
+    WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+
 /// A table's columns; none if there is no such table.
 async fn existing(session: &Session, full: &str) -> Result<Vec<Existing>> {
-    let sql = "SELECT attname::text, format_type(atttypid, atttypmod), \
-               col_description(attrelid, attnum) FROM pg_attribute \
-               WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
-    let rows = session.all("look at a table", sql, &[&full]).await?;
-    let one = |row| Ok(Existing { name: get(row, 0)?, kind: get(row, 1)?, comment: get(row, 2)? });
-    rows.iter().map(one).collect()
+    let rows = session.all("look at a table", EXISTING, &[&full]).await?;
+    rows.iter().map(Existing::read).collect()
+}
+
+impl Existing {
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self { name: get(row, 0)?, kind: get(row, 1)?, comment: get(row, 2)? })
+    }
 }
 
 fn full(schema: &str, name: &str) -> String {

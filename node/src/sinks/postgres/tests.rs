@@ -220,6 +220,14 @@ async fn tables_and_columns_are_made_and_mended_and_foreign_ones_left_alone() {
         opened.sink.flush().await.unwrap();
         assert_eq!(schema.query("SELECT key, n FROM items ORDER BY key"), left);
     }
+    // Somebody alters it: no value is rounded to what it holds now.
+    schema.query("ALTER TABLE items ALTER COLUMN n TYPE smallint");
+    let small = changes(5, &[("c", Some("{\"n\": 4}"))]);
+    refused(put(&mut opened, &small).await, ErrorKind::Unavailable, &["\"n\"", "was altered"]);
+    let still = opened.sink.flush().await;
+    refused(still, ErrorKind::Config, &["column \"n\"", "is smallint, and should be bigint"]);
+    schema.query("ALTER TABLE items ALTER COLUMN n TYPE bigint");
+    assert_eq!(schema.query("SELECT key, n FROM items"), "c|3");
     schema.settings = "columns = [{ name = \"n\", type = \"text\" }]";
     let mut opened = schema.open(&shard(1)).await.unwrap();
     let other = put(&mut opened, &changes(5, &[("d", Some("1"))])).await;
@@ -230,6 +238,76 @@ async fn tables_and_columns_are_made_and_mended_and_foreign_ones_left_alone() {
     let mut opened = foreign.open(&shard(1)).await.unwrap();
     let other = put(&mut opened, &changes(1, &[("d", Some("1"))])).await;
     refused(other, ErrorKind::Config, &["is there already", "tidegate_key"]);
+}
+
+#[tokio::test]
+async fn a_table_has_the_keys_of_one_export() {
+    let stage = Stage::new().await;
+    let mut schema = stage.schema("");
+    let others = [
+        SinkShard { export: "it's another".into(), ..shard(1) },
+        SinkShard { sink: "second".into(), ..shard(1) },
+    ];
+    let rows = changes(1, &[("a", Some("1"))]);
+    put(&mut schema.open(&shard(1)).await.unwrap(), &rows).await.unwrap();
+    for other in &others {
+        let mut opened = schema.open(other).await.unwrap();
+        let mixed = put(&mut opened, &changes(1, &[("a", None)])).await;
+        refused(mixed, ErrorKind::Config, &["export \"orders\", sink \"out\"", "{export}"]);
+    }
+    assert_eq!(schema.query("SELECT key FROM items"), "a");
+    schema.settings = "table = \"{export} {collection}\"";
+    put(&mut schema.open(&others[0]).await.unwrap(), &rows).await.unwrap();
+    assert_eq!(schema.query("SELECT key FROM \"it's another items\""), "a");
+    schema.settings = "mode = \"append\"\ntable = \"all\"";
+    for (other, first) in others.iter().zip([2, 1]) {
+        let again = changes(first, &[("a", Some("2"))]);
+        put(&mut schema.open(other).await.unwrap(), &again).await.unwrap();
+    }
+    assert_eq!(schema.query("SELECT count(*) FROM \"all\""), "2");
+}
+
+#[tokio::test]
+async fn a_checkpoint_table_of_before_goes_on() {
+    let stage = Stage::new().await;
+    let schema = stage.schema("");
+    let mut opened = schema.open(&shard(1)).await.unwrap();
+    put(&mut opened, &changes(1, &[("a", Some("1"))])).await.unwrap();
+    schema.query("ALTER TABLE tidegate_checkpoint DROP COLUMN uid");
+    for epoch in 2..5 {
+        let committed = schema.open(&shard(epoch)).await.unwrap().committed.unwrap();
+        assert_eq!(committed.sequence, Sequence(1));
+    }
+    // Nobody who finds a row takes a number from those for new ones.
+    let next = SinkShard { shard: "table/1".into(), ..shard(1) };
+    drop(schema.open(&next).await.unwrap());
+    let rows = schema.query("SELECT id, uid FROM tidegate_checkpoint ORDER BY id");
+    assert_eq!(rows, "1|c/1\n2|c/1");
+}
+
+#[tokio::test]
+async fn a_host_that_says_nothing_does_not_hide_the_next() {
+    let stage = Stage::new().await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let schema = stage.schema("connect-timeout-ms = 100");
+    let ports = [silent.local_addr().unwrap().port(), stage.server.port()];
+    let hosts = ports.map(|port| format!("127.0.0.1:{port}")).join(",");
+    let url = stage.server.url().replace(&format!("127.0.0.1:{}", ports[1]), &hosts);
+    assert!(url.contains(','), "{url}");
+    let mut opened = open(&schema.config(&url), &shard(1)).await.unwrap();
+    put(&mut opened, &changes(1, &[("a", Some("1"))])).await.unwrap();
+    assert_eq!(schema.query("SELECT key FROM items"), "a");
+}
+
+/// Until `done` says so; fails after a minute.
+async fn wait_until(done: impl Fn() -> bool) {
+    for _ in 0..1200 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("it did not come to that");
 }
 
 #[tokio::test]

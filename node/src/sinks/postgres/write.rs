@@ -50,6 +50,7 @@ impl Link {
         let mut held_back = None;
         for staged in &sealed.tables {
             held_back = self.put(staged).await?.or(held_back);
+            tables::unaltered(&self.session, &config.schema, &staged.table).await?;
         }
         // Rows of a successor are newer than ours: then this says so.
         self.claim.advance(&self.session, sealed).await?;

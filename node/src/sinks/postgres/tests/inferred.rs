@@ -4,7 +4,7 @@ use super::*;
 
 /// Names and types of a table's inferred columns, in order.
 const INFERRED: &str = "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute \
-    WHERE attrelid = 'items'::regclass AND col_description(attrelid, attnum) LIKE 'tidegate: %' \
+    WHERE attrelid = 'items'::regclass AND col_description(attrelid, attnum) LIKE 'tidegate: field %' \
     AND NOT attisdropped ORDER BY attname";
 /// Rows whose inferred columns are not what their documents say.
 pub(super) const WRONG: &str = "SELECT count(*) FROM items r WHERE document <> \
@@ -162,17 +162,50 @@ async fn fields_of_any_name_have_their_own_columns_and_no_foreign_ones() {
 }
 
 #[tokio::test]
+async fn a_column_is_added_between_long_transactions_and_holds_up_nobody() {
+    let stage = Stage::new().await;
+    let schema = stage.schema("columns-inferred = true");
+    let mut opened = schema.open(&shard(1)).await.unwrap();
+    put(&mut opened, &changes(1, &[("a", Some("{\"b\": 1}"))])).await.unwrap();
+    let (server, name) = (Arc::clone(&schema.server), schema.name.clone());
+    let reader = std::thread::spawn(move || {
+        server.query(&format!("SELECT count(*), pg_sleep(5) FROM \"{name}\".items"))
+    });
+    let reads = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' \
+                 AND query LIKE '%pg_sleep(5)%' AND pid <> pg_backend_pid()";
+    wait_until(|| schema.query(reads) == "1").await;
+    let more = changes(2, &[("a", Some("{\"b\": 1, \"c\": 2}"))]);
+    refused(put(&mut opened, &more).await, ErrorKind::Unavailable, &["long transaction"]);
+    assert_eq!(schema.query("SELECT count(*) FROM items"), "1", "others read on");
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while let Err(error) = opened.sink.flush().await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(tokio::time::Instant::now() < until, "{error}");
+    }
+    reader.join().unwrap();
+    assert_eq!(schema.query("SELECT b, c FROM items"), "1|2");
+}
+
+#[tokio::test]
 async fn the_widest_row_fits_a_page() {
     let stage = Stage::new().await;
-    let schema = stage.schema("columns-inferred = 400");
-    let mut opened = schema.open(&shard(1)).await.unwrap();
-    let value = |field: usize| blake3::hash(&field.to_le_bytes()).to_hex();
-    let fields: Vec<_> =
-        (0..400).map(|field| format!("\"f{field}\": \"{0}{0}\"", value(field))).collect();
-    let json = format!("{{{}}}", fields.join(", "));
-    put(&mut opened, &changes(1, &[(&"k".repeat(1900), Some(&json))])).await.unwrap();
-    assert_eq!(schema.query(INFERRED).lines().count(), 400);
-    assert_eq!(schema.query(WRONG), "0");
+    for (mode, epoch) in ["upsert", "append"].into_iter().zip(1..) {
+        let mut schema = stage.schema("columns-inferred = 320");
+        let appended = "columns-inferred = 320\nmode = \"append\"";
+        if mode == "append" {
+            schema.settings = appended;
+        }
+        let mut opened = schema.open(&shard(epoch)).await.unwrap();
+        // The first are moved out of the row, the second are just too small for that.
+        for (first, length, key) in [(1, 128, 1900), (2, 23, 20)] {
+            let value = |field: usize| blake3::hash(&field.to_le_bytes()).to_hex().repeat(2);
+            let field = |at: usize| format!("\"f{at}\": \"{}\"", &value(at)[..length]);
+            let json = format!("{{{}}}", (0..320).map(field).collect::<Vec<_>>().join(", "));
+            put(&mut opened, &changes(first, &[(&"k".repeat(key), Some(&json))])).await.unwrap();
+        }
+        assert_eq!(schema.query(INFERRED).lines().count(), 320);
+        assert_eq!(schema.query(WRONG), "0");
+    }
 }
 
 /// Brings a field of its own and one that all writers bring, over and over.
@@ -189,7 +222,7 @@ async fn see_fields(mut opened: Opened, writer: u64) {
 #[tokio::test]
 async fn writers_of_one_table_that_see_a_field_at_once_agree_on_its_column() {
     let stage = Stage::new().await;
-    let schema = stage.schema("columns-inferred = 400\nbatch-changes = 2");
+    let schema = stage.schema("columns-inferred = 320\nbatch-changes = 2");
     let mut writers = Vec::new();
     for writer in 0..4 {
         let mine = SinkShard { shard: format!("table/{writer}"), ..shard(1) };
