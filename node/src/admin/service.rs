@@ -11,13 +11,14 @@ use tidegate_proto::v1::{
     DoctorRequest, DoctorResponse, ExportDelete, ExportSetRate, ExportSetState, ListExportsRequest,
     ListExportsResponse, ListGapsRequest, ListGapsResponse, ListNodesRequest, ListNodesResponse,
     ListShardsRequest, ListShardsResponse, MoveShardRequest, NodeCordon, NodePromote, NodeRemove,
-    PauseSnapshotRequest, PauseSnapshotResponse, PlanRebalanceRequest, PlanRebalanceResponse,
-    PlanRequest, PlanResponse, PromoteNodeRequest, PromoteNodeResponse, Refused, RefusedKind,
-    RemoveNodeRequest, RemoveNodeResponse, RepairGapRequest, RepairGapResponse,
-    SetExportRateRequest, SetExportRateResponse, SetExportStateRequest, SetExportStateResponse,
-    SetPositionRequest, SplitShardRequest, StartSnapshotRequest, StartSnapshotResponse,
-    StatusRequest, StatusResponse, command, outcome,
+    Outcome, PauseSnapshotRequest, PauseSnapshotResponse, PlanRebalanceRequest,
+    PlanRebalanceResponse, PlanRequest, PlanResponse, PromoteNodeRequest, PromoteNodeResponse,
+    Refused, RefusedKind, RemoveNodeRequest, RemoveNodeResponse, RepairGapRequest,
+    RepairGapResponse, SetExportRateRequest, SetExportRateResponse, SetExportStateRequest,
+    SetExportStateResponse, SetPositionRequest, SplitShardRequest, StartSnapshotRequest,
+    StartSnapshotResponse, StatusRequest, StatusResponse, command, outcome,
 };
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::admin::balance;
@@ -32,10 +33,15 @@ use crate::admin::steps::{Steps, Told};
 use crate::clock;
 use crate::control::Control;
 use crate::control::status;
+use crate::error::{self, ErrorKind};
 use crate::spool::Spool;
 
 /// How long a question waits for a node that has just started.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// How long what an operator asks for waits for the cluster to have a leader: longer than
+/// an election takes.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+const LEADER_LOOKS: Duration = Duration::from_millis(100);
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -57,10 +63,22 @@ impl AdminService {
 
     /// Proposes; a refusal becomes the gRPC code that fits it.
     async fn act(&self, kind: command::Kind) -> Result<Option<outcome::Kind>, Status> {
-        let outcome = self.control.propose(kind).await.map_err(|error| status(&error))?;
+        let outcome = self.propose(kind).await.map_err(|error| status(&error))?;
         match outcome.kind {
             Some(outcome::Kind::Refused(refused)) => Err(refusal(&refused)),
             other => Ok(other),
+        }
+    }
+
+    /// Proposes; again for [`LEADER_WAIT`] while nobody takes it.
+    async fn propose(&self, kind: command::Kind) -> error::Result<Outcome> {
+        let until = Instant::now() + LEADER_WAIT;
+        loop {
+            match self.control.propose(kind.clone()).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < until => {}
+                other => return other,
+            }
+            sleep(LEADER_LOOKS).await;
         }
     }
 
@@ -68,7 +86,7 @@ impl AdminService {
     /// started: before that it would tell what was.
     async fn current(&self) -> Result<(), Status> {
         let caught_up = self.control.caught_up();
-        tokio::time::timeout(CATCH_UP, caught_up).await.map_err(|_| {
+        timeout(CATCH_UP, caught_up).await.map_err(|_| {
             Status::unavailable(
                 "this node has just started and does not know yet what is; try again",
             )
