@@ -27,6 +27,10 @@ pub(super) const TABLE: &str = "tidegate_checkpoint";
 /// Taken while tables are made: `CREATE .. IF NOT EXISTS` of two at once fails.
 pub(super) const MAKING: &str = "SELECT pg_advisory_xact_lock(8387236824967669861)";
 
+/// Within a transaction: whoever adds a column waits for those who use the table, and all
+/// who come then wait for it. It gives up soon, and tries again later.
+pub(super) const SOON: &str = "SET LOCAL lock_timeout = '2s'";
+
 /// The right to move one row.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -63,7 +67,11 @@ impl Claim {
         session.run(doing, "BEGIN").await?;
         let row = name.row(session, &table).await?;
         let (id, opened): (i32, i64) = (get(&row, 0)?, get(&row, 2)?);
-        if let Err(error) = admits(&row, &table, shard) {
+        let admitted = match admits(&row, &table, shard) {
+            Ok(()) => is_alone(session, &table, (&name, shard)).await,
+            refused => refused,
+        };
+        if let Err(error) = admitted {
             session.run(doing, "ROLLBACK").await?;
             return Err(error);
         }
@@ -164,17 +172,41 @@ impl Name {
 /// Refuses a shard that may not move the row.
 fn admits(row: &Row, table: &str, shard: &SinkShard) -> Result<()> {
     let (there, own): (i64, i64) = (get(row, 1)?, whole(shard.epoch.0)?);
-    let remedy = format!(
+    let (uid, delivered): (String, _) = (get(row, 6)?, Sequence(counted(row, 3)?));
+    if shard.owns((&uid, delivered), "the database", &remedy(table, shard))? && there > own {
+        return Err(fenced(there, own));
+    }
+    Ok(())
+}
+
+/// Refuses a shard beside those of another export of its name, of which none may be called
+/// as this one is: they would write the same tables.
+async fn is_alone(
+    session: &Session,
+    table: &str,
+    (name, shard): (&Name, &SinkShard),
+) -> Result<()> {
+    let others = format!(
+        "SELECT uid, sequence FROM {table} WHERE (export, sink) = ($1, $2) AND sequence > 0 \
+         AND uid NOT IN ('', $3) LIMIT 1"
+    );
+    let doing = "look for another export's checkpoint rows";
+    match session.all(doing, &others, &[&name.export, &name.sink, &shard.uid]).await?.pop() {
+        None => Ok(()),
+        Some(row) => {
+            let (uid, delivered): (String, _) = (get(&row, 0)?, Sequence(counted(&row, 1)?));
+            shard.owns((&uid, delivered), "the database", &remedy(table, shard)).map(drop)
+        }
+    }
+}
+
+fn remedy(table: &str, shard: &SinkShard) -> String {
+    format!(
         "To begin anew, drop the tables it wrote and DELETE FROM {table} WHERE export = {} AND \
          sink = {}; or set another `schema`",
         constant(&shard.export),
         constant(&shard.sink)
-    );
-    let (uid, delivered): (String, _) = (get(row, 6)?, Sequence(counted(row, 3)?));
-    if shard.owns((&uid, delivered), "the database", &remedy)? && there > own {
-        return Err(fenced(there, own));
-    }
-    Ok(())
+    )
 }
 
 /// Makes schema and table, unless they are there: then no right to make any is
@@ -189,9 +221,11 @@ async fn make(session: &Session, schema: &str, table: &str) -> Result<()> {
     if relation {
         // Tables of earlier versions have none.
         let uid = format!(
-            "BEGIN; {MAKING}; ALTER TABLE {table} \
+            "BEGIN; {MAKING}; {SOON}; ALTER TABLE {table} \
              ADD COLUMN IF NOT EXISTS uid text NOT NULL DEFAULT ''; COMMIT"
         );
+        let doing = "add the column uid (text NOT NULL DEFAULT \'\') to tidegate_checkpoint, as \
+                     its owner may too,";
         return if get(&there, 2)? { Ok(()) } else { session.run(doing, &uid).await };
     }
     let schema = match namespace {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_postgres::{Row, Statement};
 
-use super::checkpoint::MAKING;
+use super::checkpoint::{MAKING, SOON};
 use super::client::{Session, get};
 use super::config::{Mode, refuse};
 use super::infer::{self, Columns, Existing, Fields, Known};
@@ -15,10 +15,6 @@ use crate::error::{Error, ErrorKind, Result};
 /// Tables kept ready in a session from commit to commit. Their staging tables are
 /// the session's own.
 const READY_MAX: usize = 256;
-
-/// Within a transaction: whoever adds a column waits for those who use the table, and all
-/// who come then wait for it. It gives up soon, and tries again later.
-const SOON: &str = "SET LOCAL lock_timeout = '2s'";
 
 /// A table that was checked, with what is done to it.
 pub(super) struct Table {

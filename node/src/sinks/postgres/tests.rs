@@ -283,6 +283,11 @@ async fn a_checkpoint_table_of_before_goes_on() {
     drop(schema.open(&next).await.unwrap());
     let rows = schema.query("SELECT id, uid FROM tidegate_checkpoint ORDER BY id");
     assert_eq!(rows, "1|c/1\n2|c/1");
+    // Another export of the name is not let in by a shard that is called otherwise.
+    let other = SinkShard { uid: "c/2".into(), shard: "cluster".into(), ..shard(1) };
+    let refused = schema.open(&other).await.map(drop).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config);
+    assert!(refused.to_string().contains("DELETE FROM"), "{refused}");
 }
 
 #[tokio::test]
