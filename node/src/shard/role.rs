@@ -55,6 +55,8 @@ pub(crate) struct Terms {
     pub(crate) round: u32,
     /// What its reader does about that one.
     pub(crate) snapshot: Wanted,
+    /// Its writer says what its sink has, and hands on nothing.
+    pub(crate) tells: bool,
 }
 
 /// What is wanted of a snapshot.
@@ -79,6 +81,7 @@ impl Terms {
             position_set: 0,
             round: 0,
             snapshot: Wanted::Running,
+            tells: false,
         }
     }
 }
@@ -94,8 +97,8 @@ pub(crate) enum Step {
 
 /// What `node` should run, by the state.
 ///
-/// Writers of a paused export do not run. A shard that failed runs nothing
-/// until an operator clears it.
+/// Writers of a paused export do not run, unless its reader waits for what they have to
+/// tell. A shard that failed runs nothing until an operator clears it.
 pub(crate) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
     let mut wanted = BTreeMap::new();
     for shard in state.shards() {
@@ -125,12 +128,22 @@ pub(crate) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
             // A copy does not care what the export's file says.
             wanted.insert(Role::Copy(id), plain);
         }
-        let writers = shard.writers.iter().filter(|(_, at)| **at == node.0 && !paused);
+        let writers = shard.writers.iter().filter(|(_, at)| **at == node.0);
         for (sink, _) in writers.filter(|(sink, _)| parents_delivered(state, shard, sink)) {
-            wanted.insert(Role::Writer(id, sink.clone()), terms);
+            if !paused || is_waited_for(shard, sink) {
+                wanted.insert(Role::Writer(id, sink.clone()), Terms { tells: paused, ..terms });
+            }
         }
     }
     wanted
+}
+
+/// All copies of the spool are lost, and the reader goes on once every sink has told what
+/// it has.
+fn is_waited_for(shard: &Shard, sink: &str) -> bool {
+    let told = shard.delivered.get(sink).is_some_and(|at| at.epoch == shard.epoch);
+    let begun = shard.copied || shard.captured.as_ref().is_some_and(|at| at.sequence > 0);
+    begun && shard.anew == shard.epoch && !told
 }
 
 /// A key's changes under a parent are at the sink before those under a child.
@@ -206,6 +219,8 @@ pub(crate) fn is_stale(state: &State, id: ShardId, node: NodeId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_proto::v1::Checkpoint;
+
     use super::*;
     use crate::control::sample::Sample;
 
@@ -223,6 +238,18 @@ mod tests {
         assert_eq!(steps(&wanted, &running), [Step::Stop(role.clone())]);
         assert_eq!(steps(&wanted, &BTreeMap::new()), [Step::Start(role, terms(2))]);
         assert!(steps(&wanted, &wanted).is_empty());
+    }
+
+    #[test]
+    fn a_paused_writer_tells_what_its_sink_has_where_a_lost_spool_waits_for_that() {
+        let shard = Shard { epoch: 3, anew: 3, copied: true, ..Shard::default() };
+        let told = |epoch| Checkpoint { epoch, ..Checkpoint::default() };
+        let by = |epoch| BTreeMap::from([("lake".to_owned(), told(epoch))]);
+        assert!(is_waited_for(&shard, "lake"));
+        assert!(is_waited_for(&Shard { delivered: by(2), ..shard.clone() }, "lake"), "before");
+        assert!(!is_waited_for(&Shard { delivered: by(3), ..shard.clone() }, "lake"));
+        assert!(!is_waited_for(&Shard { anew: 2, ..shard.clone() }, "lake"), "the log goes on");
+        assert!(!is_waited_for(&Shard { copied: false, ..shard }, "lake"), "nothing was captured");
     }
 
     #[test]

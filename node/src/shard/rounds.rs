@@ -1,6 +1,8 @@
 //! Snapshots after the first: when a reader begins one, and which rows it captures.
 
-use tidegate_proto::v1::{Progress, Scope, Shard, ShardId, SnapshotBegin, command};
+use tidegate_proto::v1::{
+    Outcome, Progress, RefusedKind, Scope, Shard, ShardId, SnapshotBegin, command, outcome,
+};
 use tidegate_proto::{Epoch, Key, KeyPart};
 
 use crate::control::{Control, done_or_there};
@@ -29,13 +31,13 @@ pub(super) async fn begin(means: &Means, job: &Job, shard: Shard, terms: &Terms)
         sweeps: job.spec.snapshot.sweep,
     };
     let (chunks, rows_estimated, sweeps) = (command.chunks, command.rows_estimated, command.sweeps);
-    done_or_there(means.control.propose(command::Kind::SnapshotBegin(command)).await?)?;
+    begun(means.control.propose(command::Kind::SnapshotBegin(command)).await?)?;
     Ok(Shard { chunks, rows_estimated, sweeps, ..shard })
 }
 
 /// Has it recorded that the snapshot under way deletes nothing after all.
 pub(super) async fn forgo_sweep(control: &Control, id: ShardId, epoch: Epoch) -> Result<()> {
-    let begun = control.read(|state| {
+    let begin = control.read(|state| {
         state.shard(id).map(|shard| SnapshotBegin {
             shard: Some(id),
             epoch: epoch.0,
@@ -45,8 +47,19 @@ pub(super) async fn forgo_sweep(control: &Control, id: ShardId, epoch: Epoch) ->
             sweeps: false,
         })
     });
-    let begun = begun.ok_or_else(|| Error::new(ErrorKind::Fenced, "the shard was deleted"))?;
-    done_or_there(control.propose(command::Kind::SnapshotBegin(begun)).await?).map(drop)
+    let begin = begin.ok_or_else(|| Error::new(ErrorKind::Fenced, "the shard was deleted"))?;
+    begun(control.propose(command::Kind::SnapshotBegin(begin)).await?)
+}
+
+/// One that was canceled or given up for a later one meanwhile is no failure of the shard:
+/// whoever starts next knows of it.
+fn begun(outcome: Outcome) -> Result<()> {
+    match &outcome.kind {
+        Some(outcome::Kind::Refused(refused)) if refused.kind() == RefusedKind::Conflict => {
+            Err(Error::new(ErrorKind::Unavailable, refused.reason.clone()))
+        }
+        _ => done_or_there(outcome),
+    }
 }
 
 /// Whether a row with this key is in the scope.

@@ -49,6 +49,11 @@ pub(super) async fn run(
     let reporter = means.checkpointer.reporter(id, terms.epoch);
     // Tells a reader that has lost its spool what this sink has.
     reporter.delivered(&name, start.sequence, start.report);
+    if terms.tells {
+        // It ends when the sender is gone, too.
+        _ = stop.wait_for(|stop| *stop).await;
+        return Ok(());
+    }
     let mut aim = Aim::new(terms.epoch, start.sequence);
     let after = means.control.read(|state| aim.begin(state.gaps_of(id)));
     tracing::info!(after = %after, "delivering");
@@ -170,12 +175,23 @@ async fn open_fetch(means: &Means, id: ShardId, mut aim: Aim) -> Result<Box<dyn 
             Err(error) => error,
         };
         let gaps: Vec<_> = means.control.read(|state| state.gaps_of(id).cloned().collect());
+        let shard = means.control.read(|state| under(state, id, aim.epoch))?;
         if !aim.missed(error.kind(), from, gaps.iter()) {
-            return Err(error);
+            return Err(unless_untold(error, &shard, &gaps));
         }
-        means.control.read(|state| under(state, id, aim.epoch))?;
         tokio::time::sleep(OWNER_WAIT).await;
     }
+}
+
+/// A log that this owner begins anew may begin behind a loss that this node, which lags, has
+/// not heard of: that is no hole.
+fn unless_untold(error: Error, shard: &Shard, gaps: &[Gap]) -> Error {
+    let told = |gap: &Gap| gap.kind() == GapKind::SpoolLost && gap.epoch == shard.epoch;
+    if error.kind() != ErrorKind::Gone || shard.anew != shard.epoch || gaps.iter().any(told) {
+        return error;
+    }
+    let what = "the shard's log was begun anew, and this node does not know why yet";
+    Error::new(ErrorKind::Unavailable, what).because(error)
 }
 
 /// The first sequence of a batch that is not handed on yet, given the last that

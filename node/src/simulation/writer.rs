@@ -176,6 +176,9 @@ impl World {
     /// Asks the nearest copy for what comes next.
     fn ask(&mut self, machine: Machine, role: &Role, it: &mut Writing, task: u64) -> Next {
         let Stage::Asking(aim, asked) = &mut it.stage else { return Ok(()) };
+        if it.terms.tells {
+            return Ok(());
+        }
         let node = &self.nodes[machine];
         let from = aim.from(node.disk.state.gaps_of(it.sink.0));
         *asked = Some(from);
