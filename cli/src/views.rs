@@ -304,6 +304,8 @@ pub(crate) struct GapView {
     pub(crate) round: u32,
     /// How it was mended; empty while it is open.
     pub(crate) repair: String,
+    /// What the source does about it by itself: how it was mended, once that is done.
+    pub(crate) awaits: String,
     /// Where the stream was and where it went on, if an operator set that; else empty.
     pub(crate) from: String,
     pub(crate) to: String,
@@ -333,6 +335,7 @@ impl GapView {
             at_ms: gap.at_ms,
             round: gap.round,
             repair: gap.repair.clone(),
+            awaits: gap.awaits.clone(),
             from: positions::text(from),
             to: positions::text(&gap.position),
         }

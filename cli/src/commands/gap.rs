@@ -117,6 +117,7 @@ fn detail(gap: &GapView) -> String {
 
 fn repair(gap: &GapView) -> String {
     match (&gap.repair[..], gap.round) {
+        ("", 0) if !gap.awaits.is_empty() => format!("under way; then {}", gap.awaits),
         ("", 0) => "open: decide with `tidegate gap repair`".to_owned(),
         ("", round) => format!("under way: all rows are read again, by snapshot {round}"),
         (repair, _) => repair.to_owned(),

@@ -79,13 +79,13 @@ pub(super) async fn carry_out(
         false => checked(&*source, &spec, position).await?,
     };
     steps.tell("the source can go on from there", epoch).await;
-    let repair = match (resnapshot, source.traits().rows) {
-        (true, _) => "",
-        (false, Rows::Chunked) => "none was asked for when the position was set",
-        (false, Rows::Streamed) => "the source is read anew as a whole and compared",
+    let (repair, awaits) = match (resnapshot, source.traits().rows) {
+        (true, _) => ("", ""),
+        (false, Rows::Chunked) => ("none was asked for when the position was set", ""),
+        (false, Rows::Streamed) => ("", "the source was read anew as a whole and compared"),
     };
-    let repair = repair.to_owned();
-    let command = SetPosition { shard: Some(id), replaces, position, reason, repair };
+    let (repair, awaits) = (repair.to_owned(), awaits.to_owned());
+    let command = SetPosition { shard: Some(id), replaces, position, reason, repair, awaits };
     propose(control, command::Kind::SetPosition(command)).await?;
     let set = until(control, id, |shard| shard.position_set > replaces).await?;
     let number = set.position_set;

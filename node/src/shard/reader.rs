@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_proto::v1::{
-    Anchor as AnchorCommand, Gap, GapKind, Progress, Shard, ShardId, ShardSpec, SnapshotState,
-    command,
+    Anchor as AnchorCommand, GapKind, Progress, Shard, ShardId, ShardSpec, SnapshotState, command,
 };
 use tidegate_proto::{BatchBuilder, Epoch, Sequence};
 use tokio::sync::watch;
@@ -14,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::Reporter;
 use crate::clock;
-use crate::config::{OnGap, SnapshotMode};
+use crate::config::SnapshotMode;
 use crate::control::done_or_there;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
@@ -24,7 +23,7 @@ use crate::shard::exports::Job;
 use crate::shard::give_way::GiveWay;
 use crate::shard::in_sync;
 use crate::shard::index::Documents;
-use crate::shard::losses::record_loss;
+use crate::shard::losses::Losses;
 use crate::shard::mark::mark;
 use crate::shard::merge::{Merge, Owner, Pending};
 use crate::shard::pace::Pace;
@@ -99,12 +98,14 @@ pub(super) async fn run(
     let reporter = means.checkpointer.reporter(id, terms.epoch);
     let pace = Pace::new(terms.rate.map_or(0, |rate| rate.changes));
     let traits = job.source.traits();
-    let gaps = (job.spec.snapshot.on_gap(), traits.rows);
+    let on_gap = (job.spec.snapshot.on_gap(), traits.rows);
+    let owned = (Arc::clone(&log), terms.epoch);
+    let losses = Losses::new(means.control.clone(), owned, on_gap);
     let way = GiveWay::new(traits.keeps);
     let held = terms.snapshot == Wanted::Paused;
     let epoch = terms.epoch;
     let mut reader =
-        Reader { means, log, reporter, epoch, merge, pace, way, gaps, held, gone: false };
+        Reader { means, log, reporter, epoch, merge, pace, way, losses, held, gone: false };
     let _helpers = reader.start_helpers();
     let outcome = match reader.open(&job, &spec).await {
         Ok(mut stream) => reader.capture(&mut *stream, chunks, &mut stop).await,
@@ -192,8 +193,7 @@ struct Reader {
     pace: Pace,
     /// Of the snapshot's rows.
     way: GiveWay,
-    /// What is done about losses, and how the source's rows come.
-    gaps: (OnGap, Rows),
+    losses: Losses,
     /// The snapshot stands still.
     held: bool,
     /// The source no longer has what follows.
@@ -219,7 +219,7 @@ impl Reader {
     }
 
     fn note_gone(&mut self, error: Error) -> Error {
-        self.gone = error.kind() == ErrorKind::Gone && self.gaps.1 == Rows::Chunked;
+        self.gone = error.kind() == ErrorKind::Gone && self.losses.rows() == Rows::Chunked;
         error
     }
 
@@ -232,15 +232,11 @@ impl Reader {
         let detail = format!("the source no longer has what follows position {position:016x}");
         let loss = Loss { kind: GapKind::Trimmed, detail, mended: String::new() };
         let mut out = BatchBuilder::default();
-        mark(&mut out, &[self.record(&loss).await?])?;
+        mark(&mut out, &[self.losses.record(&loss).await?])?;
         self.merge.take_stream(&out, Read { position: now.position, ..Read::default() })?;
         // Whoever starts next begins where the cluster knows us to be.
         self.finish(&mut self.log.safe()).await;
         Err(Error::new(ErrorKind::Unavailable, "the stream goes on behind a gap"))
-    }
-
-    async fn record(&self, loss: &Loss) -> Result<Gap> {
-        record_loss(&self.means.control, (&self.log, self.epoch), loss, self.gaps).await
     }
 
     async fn capture(
@@ -283,6 +279,7 @@ impl Reader {
                 self.sweep().await?;
             }
             self.tell_headroom(&mut headroom_due, stream);
+            self.losses.settle(stream.mends(), self.merge.last(), *safe.borrow());
             tokio::select! {
                 () = self.pace.after(out.len()) => {}
                 _ = stop.changed() => {}
@@ -374,7 +371,7 @@ impl Reader {
         let read = read.map_err(|error| self.note_gone(error))?;
         let mut gaps = Vec::new();
         for loss in &read.losses {
-            gaps.push(self.record(loss).await?);
+            gaps.push(self.losses.record(loss).await?);
         }
         mark(out, &gaps)?;
         self.merge.take_stream(out, read)

@@ -160,6 +160,13 @@ pub trait ChangeStream: Send {
     /// returned by `read`.
     fn passed(&self, seen: &[u8]) -> bool;
 
+    /// What it told as lost, with what mends it, is not all read again yet: so it is from
+    /// the `read` that tells until behind the one that gave the last of it, whoever opened
+    /// the stream meanwhile.
+    fn mends(&self) -> bool {
+        false
+    }
+
     /// Until when the source keeps what follows the last read, if nothing is read from
     /// now on: milliseconds since 1970, an estimate where it forgets by size. `None` if
     /// it forgets nothing, or cannot tell yet. Asked every few seconds.
@@ -187,7 +194,8 @@ pub struct Loss {
     /// Names the part of the source and its bounds, nothing out of a row. The same for
     /// the same loss, whoever finds it.
     pub detail: String,
-    /// How the source mends it without being asked; empty if it does not.
+    /// How the source has mended it without being asked, once [`ChangeStream::mends`] is
+    /// over; empty if it does not.
     pub mended: String,
 }
 

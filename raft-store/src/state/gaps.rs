@@ -40,7 +40,7 @@ impl State {
     /// Answered with the number of the gap that records it, a repeat too. Lets a shard
     /// that stands still go on.
     pub(super) fn set_position(&mut self, at: At, command: SetPosition) -> Verdict {
-        let SetPosition { shard, replaces, position, reason, repair } = command;
+        let SetPosition { shard, replaces, position, reason, repair, awaits } = command;
         let id = shard.unwrap_or_default();
         let shard = self.shards.get(&id).ok_or_else(|| no_shard(id))?;
         let last = shard.position_set;
@@ -63,7 +63,8 @@ impl State {
         shard.gaps += 1;
         shard.position_set = shard.gaps;
         shard.failure.clear();
-        let round = if repair.is_empty() { ask_again(shard) } else { 0 };
+        let mends = !repair.is_empty() || !awaits.is_empty();
+        let round = if mends { 0 } else { ask_again(shard) };
         let gap = Gap {
             shard: Some(id),
             number: shard.gaps,
@@ -73,6 +74,7 @@ impl State {
             detail: reason,
             at_ms: at.ms,
             repair,
+            awaits,
             epoch: shard.epoch,
             progress: captured.progress,
             round,

@@ -13,7 +13,7 @@ use super::outcome::{conflict, invalid};
 use crate::keys::Row;
 
 /// The highest level this build knows.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
 
 /// From which level on nodes know a command.
 pub(super) fn needed(kind: &Kind) -> u32 {
@@ -33,7 +33,6 @@ pub(super) fn needed(kind: &Kind) -> u32 {
         | Kind::Anchor(_)
         | Kind::Checkpoints(_)
         | Kind::ShardFailed(_)
-        | Kind::RecordGap(_)
         | Kind::RepairGap(_)
         | Kind::SetCopies(_)
         | Kind::SetInSync(_)
@@ -44,7 +43,12 @@ pub(super) fn needed(kind: &Kind) -> u32 {
         | Kind::SnapshotCancel(_)
         | Kind::SnapshotPause(_) => 0,
         Kind::Assign(assign) => u32::from(!assign.rescues.is_empty()),
-        Kind::SetPosition(_) | Kind::SetOutOfReach(_) => 1,
+        Kind::RecordGap(record) => {
+            let awaits = record.gap.as_ref().is_some_and(|gap| !gap.awaits.is_empty());
+            u32::from(awaits) * 2
+        }
+        Kind::SetPosition(set) => 1 + u32::from(!set.awaits.is_empty()),
+        Kind::SetOutOfReach(_) => 1,
         Kind::Many(many) => {
             let kinds = many.commands.iter().filter_map(|command| command.kind.as_ref());
             kinds.map(needed).max().unwrap_or(0)

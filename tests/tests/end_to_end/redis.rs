@@ -98,6 +98,7 @@ async fn a_redis_arrives_whole_although_its_owner_and_itself_are_killed() {
     let gaps = cluster.gaps(EXPORT);
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     assert_eq!(gaps[0]["kind"], "recreated", "{gaps:?}");
+    cluster.until("the gap is mended", |it| is_mended(it, 0)).await;
     let select = "SELECT document FROM lake WHERE operation = 'gap'";
     let marks = lake::select(&cluster.folder().join("lake"), EXPORT, select).unwrap();
     assert!(marks.len() == 1 && marks[0][0]["kind"] == "recreated", "{marks:?}");
@@ -115,8 +116,12 @@ async fn is_compared_when_asked(cluster: &Cluster, client: &mut RedisClient) {
     let last = |it: &Cluster| in_lake(it).contains_key("\"last\"");
     cluster.until("it goes on after all was compared", last).await;
     compare(&held(client).await, &in_lake(cluster));
-    let gaps = cluster.gaps(EXPORT);
-    assert!(gaps.len() == 2 && gaps[1]["repair"] != "", "{gaps:?}");
+    cluster.until("that gap is mended too", |it| is_mended(it, 1)).await;
+    assert_eq!(cluster.gaps(EXPORT).len(), 2);
+}
+
+fn is_mended(cluster: &Cluster, gap: usize) -> bool {
+    cluster.gaps(EXPORT).get(gap).is_some_and(|gap| gap["repair"].to_string().contains("compared"))
 }
 
 /// Eight MiB do not last for a minute of these writes: the page that says whether a node

@@ -245,7 +245,7 @@ fn partial(position: &Position) -> String {
 }
 
 /// How any other loss is mended.
-const REREAD: &str = "everything is read anew and compared, deletes included";
+const REREAD: &str = "everything was read anew and compared, deletes included";
 
 fn trimmed(at: &Offset) -> String {
     let bytes = at.bytes;
@@ -294,6 +294,10 @@ impl ChangeStream for RedisStream {
     /// There are no pages: rows come with the stream.
     fn passed(&self, _seen: &[u8]) -> bool {
         true
+    }
+
+    fn mends(&self) -> bool {
+        self.position == Position::Anew
     }
 
     fn kept_until_ms(&self) -> Option<i64> {

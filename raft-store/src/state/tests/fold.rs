@@ -106,9 +106,10 @@ fn unreached(shard: &Shard, epoch: u64, sink: String, draw: Draw) -> Kind {
 
 fn set_position(shard: &Shard, draw: Draw) -> Kind {
     let replaces = if draw.stale { draw.number } else { shard.position_set };
-    let repair = ["", "none"][draw.pick % 2].to_owned();
+    let [repair, awaits] =
+        [["", ""], ["none", ""], ["", "read anew"]][draw.pick % 3].map(str::to_owned);
     let (shard, position, reason) = (shard.id, "p".into(), "why".to_owned());
-    Kind::SetPosition(SetPosition { shard, replaces, position, reason, repair })
+    Kind::SetPosition(SetPosition { shard, replaces, position, reason, repair, awaits })
 }
 
 fn vanished(shard: &Shard, epoch: u64, after: u64) -> Kind {

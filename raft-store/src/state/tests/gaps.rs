@@ -65,7 +65,8 @@ fn a_snapshot_mends_the_gaps_that_wait_for_it_and_no_others() {
 fn position(replaces: u64, position: &'static str, repair: &str) -> Kind {
     let position = position.as_bytes().into();
     let (shard, reason, repair) = (Some(id(0)), "restored".to_owned(), repair.to_owned());
-    Kind::SetPosition(SetPosition { shard, replaces, position, reason, repair })
+    let awaits = String::new();
+    Kind::SetPosition(SetPosition { shard, replaces, position, reason, repair, awaits })
 }
 
 #[test]
@@ -92,10 +93,18 @@ fn a_position_that_is_set_is_a_gap_and_a_repeat_is_the_same() {
     assert_eq!(set.progress.unwrap().stream, at("5").stream, "where it was");
     assert_eq!((set.round, &set.repair[..]), (0, "none"));
 
-    assert_eq!(world.created(position(2, "7", "")), 3, "once more, and its rows again");
+    let Kind::SetPosition(set) = position(2, "9", "") else { panic!("it is one") };
+    let streamed = SetPosition { awaits: "read anew".to_owned(), ..set };
+    assert_eq!(world.created(Kind::SetPosition(streamed)), 3);
+    let set = world.state.gaps_of(id(0)).last().cloned().unwrap();
+    assert_eq!((set.round, &set.repair[..], &set.awaits[..]), (0, "", "read anew"), "it is open");
+    world.done(repair(3, "read anew"));
+    assert_eq!(world.refused(repair(3, "read anew")).0, RefusedKind::Conflict, "once");
+
+    assert_eq!(world.created(position(3, "7", "")), 4, "once more, and its rows again");
     let set = world.state.gaps_of(id(0)).last().cloned().unwrap();
     assert_eq!((set.round, &set.repair[..]), (1, ""));
-    assert_eq!(world.refused(position(3, "7", "")).0, RefusedKind::Conflict, "rows to come");
+    assert_eq!(world.refused(position(4, "7", "")).0, RefusedKind::Conflict, "rows to come");
 }
 
 #[test]

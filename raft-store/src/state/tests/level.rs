@@ -28,7 +28,18 @@ fn what_a_node_does_not_know_is_not_proposed() {
         let Some(outcome::Kind::Refused(refused)) = refusal.kind else { panic!("{refusal:?}") };
         assert!(refused.reason.contains("node b runs a version"), "{}", refused.reason);
     }
-    for kind in [plain.clone(), many(&[plain]), as_of(0, 3)] {
+    world.done(as_of(1, 3));
+    let awaits = "read anew".to_owned();
+    let set = SetPosition { awaits: awaits.clone(), ..SetPosition::default() };
+    let gap = Some(Gap { awaits, ..Gap::default() });
+    let loss = RecordGap { gap, ..RecordGap::default() };
+    for kind in [Kind::SetPosition(set), Kind::RecordGap(loss)] {
+        assert!(world.state.is_known_to_all(&kind).is_err(), "since level 2");
+    }
+    assert_eq!(world.state.is_known_to_all(&fresh()), Ok(()));
+    world.done(as_of(0, 3));
+    let gap = Kind::RecordGap(RecordGap { gap: Some(Gap::default()), ..RecordGap::default() });
+    for kind in [plain.clone(), many(&[plain]), as_of(0, 3), gap] {
         assert_eq!(world.state.is_known_to_all(&kind), Ok(()));
     }
     world.done(as_of(LEVEL, 3));

@@ -356,6 +356,10 @@ impl ChangeStream for ClusterStream {
         true
     }
 
+    fn mends(&self) -> bool {
+        self.audit.is_some() || self.members.iter().any(|member| member.stream.mends())
+    }
+
     fn kept_until_ms(&self) -> Option<i64> {
         let each = self.members.iter().map(|member| member.stream.kept_until_ms());
         each.collect::<Option<Vec<_>>>()?.into_iter().min()
