@@ -120,7 +120,8 @@ pub(crate) struct ShardView {
     pub(crate) id: String,
     pub(crate) export: String,
     pub(crate) name: String,
-    /// `unassigned`, `starting`, `snapshot`, `streaming`, `ended` or `failed`.
+    /// `unassigned`, `starting`, `waiting` (all copies of its spool are lost, and it is read
+    /// on once each sink has told what it has), `snapshot`, `streaming`, `ended` or `failed`.
     pub(crate) state: &'static str,
     /// Why it stopped; empty while it runs.
     pub(crate) failure: String,
@@ -256,8 +257,12 @@ impl ShardView {
     }
 }
 
-/// What was never told has none; what is over has 0.
+/// What was never told has none, as has a shard that waits: from where it will be read is
+/// not known. What is over has 0.
 pub(crate) fn headroom_ms(shard: &Shard, now_ms: i64) -> Option<u64> {
+    if shard.waits_for_sinks() {
+        return None;
+    }
     let until_ms = shard.captured.as_ref().map(|at| at.kept_until_ms).filter(|ms| *ms != 0)?;
     u64::try_from(until_ms.saturating_sub(now_ms).max(0)).ok()
 }
@@ -276,6 +281,7 @@ fn state(shard: &Shard) -> &'static str {
         _ if !shard.failure.is_empty() => "failed",
         (0, ..) => "unassigned",
         (_, None, _) => "starting",
+        _ if shard.waits_for_sinks() => "waiting",
         _ if progress.is_some_and(|it| it.ended) => "ended",
         (.., SnapshotState::Running) => "snapshot",
         _ => "streaming",
@@ -414,6 +420,14 @@ mod tests {
         shard.failure = "table is gone".to_owned();
         assert_eq!(view(&shard).state, "failed");
         assert_eq!(view(&Shard::default()).state, "unassigned");
+    }
+
+    #[test]
+    fn a_shard_that_waits_for_its_sinks_says_so_and_has_no_headroom() {
+        let captured =
+            Some(Checkpoint { kept_until_ms: 99_000, epoch: 1, ..Checkpoint::default() });
+        let shard = Shard { anew: 2, copied: true, captured, ..running() };
+        assert_eq!((view(&shard).state, view(&shard).headroom_ms), ("waiting", None));
     }
 
     #[test]

@@ -198,7 +198,8 @@ fn readiness(control: Control) -> server::Readiness {
         let (failed, warnings) = control.read(|state| {
             let failed = state.shards().filter(|shard| !shard.failure.is_empty());
             let failed = failed.filter(|it| mine(&it.reader) || it.writers.values().any(mine));
-            (failed.count(), short_of_headroom(state, mine))
+            let waiting = waiting(state, mine);
+            (failed.count(), [short_of_headroom(state, mine), waiting].concat())
         });
         match failed {
             0 => Ok(warnings),
@@ -207,6 +208,17 @@ fn readiness(control: Control) -> server::Readiness {
             )),
         }
     })
+}
+
+/// Shards that a node is to read, and does not before their sinks have answered.
+fn waiting(state: &State, mine: impl Fn(&u64) -> bool) -> Vec<String> {
+    let waits = state.shards().filter(|shard| mine(&shard.reader) && shard.waits_for_sinks());
+    let count = waits.count();
+    let told = format!(
+        "{count} shards are not read: their spools are lost, and they go on where their sinks are, \
+         once each of these has answered; see `tidegate shard list`"
+    );
+    if count > 0 { vec![told] } else { Vec::new() }
 }
 
 /// Exports that a node reads and whose source will soon forget what is to be read. That

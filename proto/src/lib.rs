@@ -10,6 +10,7 @@ pub mod document; // typed values as Variant
 mod frame; // one encoded batch
 mod ids; // ids, epochs, sequences
 mod key; // keys that sort
+mod shard; // what a shard waits for
 mod token; // a place in a feed
 
 pub use batch::{BatchBuilder, Draft, Pending, Stamp};

@@ -130,20 +130,12 @@ pub(crate) fn wanted(state: &State, node: NodeId) -> BTreeMap<Role, Terms> {
         }
         let writers = shard.writers.iter().filter(|(_, at)| **at == node.0);
         for (sink, _) in writers.filter(|(sink, _)| parents_delivered(state, shard, sink)) {
-            if !paused || is_waited_for(shard, sink) {
+            if !paused || shard.waits_for(sink) {
                 wanted.insert(Role::Writer(id, sink.clone()), Terms { tells: paused, ..terms });
             }
         }
     }
     wanted
-}
-
-/// All copies of the spool are lost, and the reader goes on once every sink has told what
-/// it has.
-fn is_waited_for(shard: &Shard, sink: &str) -> bool {
-    let told = shard.delivered.get(sink).is_some_and(|at| at.epoch == shard.epoch);
-    let begun = shard.copied || shard.captured.as_ref().is_some_and(|at| at.sequence > 0);
-    begun && shard.anew == shard.epoch && !told
 }
 
 /// A key's changes under a parent are at the sink before those under a child.
@@ -219,8 +211,6 @@ pub(crate) fn is_stale(state: &State, id: ShardId, node: NodeId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_proto::v1::Checkpoint;
-
     use super::*;
     use crate::control::sample::Sample;
 
@@ -238,18 +228,6 @@ mod tests {
         assert_eq!(steps(&wanted, &running), [Step::Stop(role.clone())]);
         assert_eq!(steps(&wanted, &BTreeMap::new()), [Step::Start(role, terms(2))]);
         assert!(steps(&wanted, &wanted).is_empty());
-    }
-
-    #[test]
-    fn a_paused_writer_tells_what_its_sink_has_where_a_lost_spool_waits_for_that() {
-        let shard = Shard { epoch: 3, anew: 3, copied: true, ..Shard::default() };
-        let told = |epoch| Checkpoint { epoch, ..Checkpoint::default() };
-        let by = |epoch| BTreeMap::from([("lake".to_owned(), told(epoch))]);
-        assert!(is_waited_for(&shard, "lake"));
-        assert!(is_waited_for(&Shard { delivered: by(2), ..shard.clone() }, "lake"), "before");
-        assert!(!is_waited_for(&Shard { delivered: by(3), ..shard.clone() }, "lake"));
-        assert!(!is_waited_for(&Shard { anew: 2, ..shard.clone() }, "lake"), "the log goes on");
-        assert!(!is_waited_for(&Shard { copied: false, ..shard }, "lake"), "nothing was captured");
     }
 
     #[test]

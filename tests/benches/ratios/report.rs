@@ -22,7 +22,7 @@ pub(crate) struct Line {
     pub(crate) verdict: String,
     /// Both sides' own numbers, and what else there is to know.
     pub(crate) note: String,
-    /// When, and at which commit.
+    /// When, at which commit, and on what.
     pub(crate) measured: String,
 }
 
@@ -66,7 +66,8 @@ impl Report {
 
     /// Adds a line and writes both files.
     pub(crate) fn add(&mut self, line: Line) -> Outcome<()> {
-        let line = Line { measured: self.measured.clone(), ..line };
+        let measured = format!("{}, {}", self.measured, self.machine);
+        let line = Line { measured, ..line };
         self.say(&format!(
             "  {:<14} {:>8}  ({} to {})  goal {} {}  {}: {}\n{:17}{}",
             line.id,
@@ -99,14 +100,14 @@ impl Report {
     }
 
     fn table(&self) -> Outcome<String> {
-        let mut text = format!(
-            "# Ratios\n\nMade by `make bench`; one row alone by `make bench ROWS=P3`. Machine: {}.\n\
-             Each ratio is the median of rounds in which both sides ran in turn; in brackets its least and\n\
-             greatest. There is no verdict where the other side itself varied by more than 15 %.\n\n\
-             | id | what | ratio | goal | verdict | sides, notes | measured |\n\
-             | --- | --- | --- | --- | --- | --- | --- |\n",
-            self.machine
-        );
+        let mut text = "\
+            # Ratios\n\nMade by `make bench`; one row alone by `make bench ROWS=P3`. Rows are of several machines: two\n\
+            of them compare by their ratios only. (Up to 2026-11-22 a row does not say of which.)\n\
+            Each ratio is the median of rounds in which both sides ran in turn; in brackets its least and\n\
+            greatest. There is no verdict where the other side itself varied by more than 15 %.\n\n\
+            | id | what | ratio | goal | verdict | sides, notes | measured |\n\
+            | --- | --- | --- | --- | --- | --- | --- |\n"
+            .to_owned();
         for line in &self.lines {
             let (ratio, min, max) = (short(line.ratio), short(line.min), short(line.max));
             let goal = format!("{} {}", sign(line.better), short(line.goal));
