@@ -224,8 +224,8 @@ async fn make(session: &Session, schema: &str, table: &str) -> Result<()> {
             "BEGIN; {MAKING}; {SOON}; ALTER TABLE {table} \
              ADD COLUMN IF NOT EXISTS uid text NOT NULL DEFAULT ''; COMMIT"
         );
-        let doing = "add the column uid (text NOT NULL DEFAULT \'\') to tidegate_checkpoint, as \
-                     its owner may too,";
+        let doing = "add the column uid (text NOT NULL DEFAULT '') to tidegate_checkpoint, which its \
+                     owner may do by hand";
         return if get(&there, 2)? { Ok(()) } else { session.run(doing, &uid).await };
     }
     let schema = match namespace {
