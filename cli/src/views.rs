@@ -334,6 +334,7 @@ impl GapView {
                 GapKind::Recreated => "recreated",
                 GapKind::SpoolLost => "spool-lost",
                 GapKind::PositionSet => "position-set",
+                GapKind::Reread => "reread",
             },
             detail: gap.detail.clone(),
             after: gap.after,

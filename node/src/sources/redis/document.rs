@@ -26,6 +26,10 @@ const KEY_BYTES_MAX: usize = 3500;
 /// Of a longer one, so many stand there, and a hash of all.
 const KEY_BYTES_SHOWN: usize = 1024;
 
+/// Why a value is omitted.
+const MODULE: &str = "module";
+const PENDING: &str = "pending";
+
 /// The name of a database's collection.
 pub(super) fn collection(db: u32) -> String {
     format!("db{db}")
@@ -144,8 +148,9 @@ fn to_value(entry: &Entry) -> Result<Value> {
         }
         Object::Opaque(why) => {
             let why = match why {
-                Opaque::Module => "module",
+                Opaque::Module => MODULE,
                 Opaque::TooLarge => "too large",
+                Opaque::Pending => PENDING,
             };
             add("omitted", Value::String(why.to_owned()));
             "unknown"
@@ -229,8 +234,12 @@ fn from_value(document: Value) -> Option<Entry> {
             Object::Stream(Stream { entries: entries.collect::<Option<_>>()?, last })
         }
         "unknown" => {
-            let module = take("omitted")? == Value::String("module".to_owned());
-            Object::Opaque(if module { Opaque::Module } else { Opaque::TooLarge })
+            let Value::String(why) = take("omitted")? else { return None };
+            Object::Opaque(match why.as_str() {
+                MODULE => Opaque::Module,
+                PENDING => Opaque::Pending,
+                _ => Opaque::TooLarge,
+            })
         }
         _ => return None,
     };

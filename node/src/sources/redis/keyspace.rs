@@ -138,7 +138,7 @@ impl Keyspace {
                 document::decode(&dictionary, &value).map(Some)
             }
             // Of what is not known nothing can be computed; it is read anew.
-            Some(Last::Unknown) => Ok(Some(Entry::of(Object::Opaque(Opaque::TooLarge)))),
+            Some(Last::Unknown) => Ok(Some(Entry::of(Object::Opaque(Opaque::Pending)))),
             None => Ok(None),
         }
     }

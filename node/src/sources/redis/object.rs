@@ -54,6 +54,8 @@ pub(super) enum Opaque {
     Module,
     /// Larger than a document may be.
     TooLarge,
+    /// Not known for now: it is read with the next batch.
+    Pending,
 }
 
 impl Entry {

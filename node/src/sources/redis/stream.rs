@@ -120,11 +120,14 @@ impl RedisStream {
                 (Phase::Commands(at.clone()), Position::At(at))
             }
             Answer::Dump(then) => {
-                match at {
-                    Some(at) if at.id == then.id => lost(GapKind::Trimmed, trimmed(at), REREAD),
-                    Some(at) => lost(GapKind::Recreated, recreated(at, &then), REREAD),
-                    None if !known.whole => lost(GapKind::Trimmed, partial(&position), ""),
-                    None => {}
+                match (at, &position) {
+                    (Some(at), _) if at.id == then.id => {
+                        lost(GapKind::Trimmed, trimmed(at), REREAD);
+                    }
+                    (Some(at), _) => lost(GapKind::Recreated, recreated(at, &then), REREAD),
+                    (None, at) if !known.whole => lost(GapKind::Trimmed, partial(at), ""),
+                    (None, Position::At(at)) => lost(GapKind::Reread, inexact(at), REREAD),
+                    (None, Position::Anew) => {}
                 }
                 (Phase::Resync(Resync::begin(then, &*captured)?), Position::Anew)
             }
@@ -244,6 +247,13 @@ fn partial(position: &Position) -> String {
     }
 }
 
+fn inexact(at: &Offset) -> String {
+    let bytes = at.bytes;
+    format!(
+        "this node does not know what all keys held at byte {bytes}, where the shard came to it"
+    )
+}
+
 /// How any other loss is mended.
 const REREAD: &str = "everything was read anew and compared, deletes included";
 
@@ -268,6 +278,9 @@ impl ChangeStream for RedisStream {
     ) -> Result<Read> {
         self.spooled();
         if !self.losses.is_empty() {
+            if let Phase::Over(_) = self.phase {
+                self.position = Position::Anew;
+            }
             let losses = std::mem::take(&mut self.losses);
             return Ok(Read { position: self.position.encode(), losses, ..Read::default() });
         }

@@ -86,6 +86,7 @@ pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effe
             let asked = arguments.next()?.eq_ignore_ascii_case(b"GETACK");
             return Ok(if asked { Effect::Acknowledge } else { Effect::None });
         }
+        b"CLUSTER" if is_about_slots(command) => return Ok(Effect::None),
         b"SELECT" => {
             *place.db = arguments.parse("a database")?;
             return Ok(Effect::None);
@@ -111,10 +112,16 @@ pub(super) fn apply(place: &mut Place<'_>, command: &Command<'_>) -> Result<Effe
     }
 }
 
+/// A cluster says which primary has a slot, which is asked for elsewhere.
+pub(super) fn is_about_slots(command: &Command<'_>) -> bool {
+    is_any(command, &[b"CLUSTER"])
+        && command.get(1).is_some_and(|word| word.eq_ignore_ascii_case(b"SETSLOT"))
+}
+
 /// It does to each of many keys what it does again with the same result, so that batches
 /// may part it. No other command changes more than two keys.
 pub(super) fn may_be_parted(command: &Command<'_>) -> bool {
-    is_any(command, &[b"DEL", b"UNLINK", b"MSET", b"MSETNX"])
+    is_any(command, &[b"DEL", b"UNLINK", b"MSET", b"MSETNX", b"MSETEX"])
 }
 
 /// What it does to one key depends on another.

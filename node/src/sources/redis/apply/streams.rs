@@ -37,26 +37,40 @@ fn id_of(text: &[u8]) -> Result<StreamId, Stop> {
 }
 
 fn add(stream: &mut Stream, rest: &mut Arguments<'_>) -> Done {
-    rest.take_word("NOMKSTREAM");
+    // It trims behind what it adds.
     let mut later = None;
-    let mut ahead = rest.clone();
-    if ahead.take_word("MAXLEN") || ahead.take_word("MINID") {
-        // It trims behind what it adds.
-        later = Some(Trim::parse(rest)?);
+    let mut by_acknowledged = false;
+    loop {
+        let mut ahead = rest.clone();
+        if ahead.take_word("MAXLEN") || ahead.take_word("MINID") {
+            later = Some(Trim::parse(rest)?);
+        } else if rest.take_word("ACKED") {
+            by_acknowledged = true;
+        } else if !REFERENCES.iter().chain(&["NOMKSTREAM"]).any(|word| rest.take_word(word)) {
+            break;
+        }
     }
     // Written out by the primary, which alone can give one.
     let id = id_of(rest.next()?)?;
     let fields = rest.rest().iter().map(|field| field.to_vec()).collect();
     stream.entries.insert(id, fields);
     stream.last = id;
-    later.map_or(Ok(()), |later| later.apply(stream))
+    match later {
+        Some(_) if by_acknowledged => Err(ACKNOWLEDGED),
+        Some(later) => later.apply(stream),
+        None => Ok(()),
+    }
 }
+
+/// What becomes of an entry in its groups, which are not carried.
+const REFERENCES: [&str; 2] = ["KEEPREF", "DELREF"];
+/// From Redis 8.2 on.
+const ACKNOWLEDGED: Stop = Stop::Reread("a stream is trimmed by what its groups have acknowledged");
 
 fn trim(stream: &mut Stream, rest: &mut Arguments<'_>) -> Done {
     let trim = Trim::parse(rest)?;
-    if !rest.is_empty() && !rest.take_word("KEEPREF") && !rest.take_word("DELREF") {
-        // From Redis 8.2 on.
-        return Err(Stop::Reread("a stream is trimmed by what its groups have acknowledged"));
+    if !rest.is_empty() && !REFERENCES.iter().any(|word| rest.take_word(word)) {
+        return Err(ACKNOWLEDGED);
     }
     trim.apply(stream)
 }

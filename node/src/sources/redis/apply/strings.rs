@@ -31,6 +31,7 @@ pub(super) fn apply(place: &mut Place<'_>, name: &[u8], rest: &mut Arguments<'_>
             }
             Ok(())
         }
+        b"MSETEX" => set_many(place, rest),
         b"APPEND" => {
             let (key, more) = (rest.next()?, rest.next()?);
             edit(place, key, |bytes| {
@@ -93,30 +94,53 @@ pub(super) fn apply_sketch(place: &mut Place<'_>, name: &[u8], rest: &mut Argume
 
 fn set(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
     let (key, value) = (rest.next()?, rest.next()?);
-    let mut expiry = Expiry::Never;
-    while !rest.is_empty() {
-        let option = rest.next()?.to_ascii_uppercase();
-        expiry = match &option[..] {
-            b"KEEPTTL" => Expiry::Keep,
-            // It was set: the condition held.
-            b"NX" | b"XX" | b"GET" => continue,
-            b"IFEQ" | b"IFNE" | b"IFDEQ" | b"IFDNE" => {
-                rest.next()?;
-                continue;
-            }
-            b"PXAT" => Expiry::At(rest.parse("a time")?),
-            b"EXAT" => Expiry::At(rest.parse::<i64>("a time")?.saturating_mul(1000)),
-            b"PX" => Expiry::At(place.now_ms.saturating_add(rest.parse("a time to live")?)),
-            b"EX" => {
-                let after = rest.parse::<i64>("a time to live")?.saturating_mul(1000);
-                Expiry::At(place.now_ms.saturating_add(after))
-            }
-            _ => return Err(Stop::Unknown),
-        };
+    let expiry = Expiry::parse(rest, place.now_ms)?;
+    put_until(place, (key, value), &expiry)
+}
+
+/// As servers have it from Redis 8.4 and Valkey 9.1 on.
+fn set_many(place: &mut Place<'_>, rest: &mut Arguments<'_>) -> Done {
+    let count: usize = rest.parse("a number of keys")?;
+    let pairs = rest.take(count.saturating_mul(2))?;
+    let expiry = Expiry::parse(rest, place.now_ms)?;
+    for (key, value) in Arguments::new(pairs).pairs()? {
+        put_until(place, (key, value), &expiry)?;
     }
+    Ok(())
+}
+
+impl Expiry {
+    /// From the options that are left.
+    fn parse(rest: &mut Arguments<'_>, now_ms: i64) -> Result<Self, Stop> {
+        let mut expiry = Self::Never;
+        while !rest.is_empty() {
+            let option = rest.next()?.to_ascii_uppercase();
+            expiry = match &option[..] {
+                b"KEEPTTL" => Self::Keep,
+                // It was set: the condition held.
+                b"NX" | b"XX" | b"GET" => continue,
+                b"IFEQ" | b"IFNE" | b"IFDEQ" | b"IFDNE" => {
+                    rest.next()?;
+                    continue;
+                }
+                b"PXAT" => Self::At(rest.parse("a time")?),
+                b"EXAT" => Self::At(rest.parse::<i64>("a time")?.saturating_mul(1000)),
+                b"PX" => Self::At(now_ms.saturating_add(rest.parse("a time to live")?)),
+                b"EX" => {
+                    let after = rest.parse::<i64>("a time to live")?.saturating_mul(1000);
+                    Self::At(now_ms.saturating_add(after))
+                }
+                _ => return Err(Stop::Unknown),
+            };
+        }
+        Ok(expiry)
+    }
+}
+
+fn put_until(place: &mut Place<'_>, (key, value): (&[u8], &[u8]), expiry: &Expiry) -> Done {
     let expire_ms = match expiry {
         Expiry::Never => None,
-        Expiry::At(ms) => Some(ms),
+        Expiry::At(ms) => Some(*ms),
         Expiry::Keep => place.keys.get(*place.db, key)?.and_then(|entry| entry.expire_ms),
     };
     put(place, key, value, expire_ms)

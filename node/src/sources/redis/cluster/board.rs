@@ -198,15 +198,13 @@ impl Board {
         self.dirty.insert(key.to_vec());
     }
 
-    /// Has a captured key read back if its slot is open.
-    pub(super) fn audit(&mut self, key: &[u8]) {
-        if self.reads(slot_of(key)).is_none() {
-            self.dirty.insert(key.to_vec());
-        }
+    /// The slot of a key is on the move, or may be.
+    pub(super) fn is_open(&self, key: &[u8]) -> bool {
+        self.reads(slot_of(key)).is_none()
     }
 
-    /// Has a key that was read back read back once more.
-    pub(super) fn note_again(&mut self, key: &[u8]) {
+    /// Has a captured key of a slot that is not stable read back.
+    pub(super) fn note_captured(&mut self, key: &[u8]) {
         self.dirty.insert(key.to_vec());
     }
 

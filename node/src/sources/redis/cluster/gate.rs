@@ -3,20 +3,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::board::{Board, Verdict};
-use super::keys;
+use super::keys::removes;
 use super::nodes::{self, Node, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::redis::config::RedisConfig;
 use crate::sources::redis::document;
-use crate::sources::redis::object::Entry;
+use crate::sources::redis::object::{Entry, Object, Opaque};
 use crate::sources::redis::rdb::{RdbError, restored};
 use crate::sources::redis::resp::Command;
 use crate::sources::redis::wire::{Raw, Wire};
 
 /// Keys that wait to be read back before a stream is read no further.
 const DIRTY_MAX: usize = 64;
-/// Keys read back in one go: the server takes that in at once.
-const TOGETHER: usize = 16;
+/// Keys read back in one go, at most: the server takes that in at once.
+pub(super) const TOGETHER: usize = 16;
 /// How often keys are asked for whose primary is written to between question and answer.
 const TRIES: usize = 50;
 /// Bytes a value may have as it is read back.
@@ -28,6 +28,14 @@ pub(super) struct Seat {
     pub(super) member: usize,
     /// Of all that are followed.
     pub(super) ids: Arc<[String]>,
+}
+
+/// What is asked of keys that are read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Value,
+    /// It is pending, if the key is there.
+    Whether,
 }
 
 /// A connection of its own to the primary, and what is noted for all.
@@ -50,7 +58,7 @@ impl Gate {
     /// Before this command counts, the primary has to be asked about its slots: that a
     /// key is gone may mean that it went to another.
     pub(in crate::sources::redis) fn must_look(&self, command: &Command<'_>, upto: u64) -> bool {
-        upto > self.looked && keys::removes(command)
+        upto > self.looked && removes(command)
     }
 
     /// Asks the primary about its slots. The stream was received up to `received` before.
@@ -72,20 +80,17 @@ impl Gate {
         Ok(())
     }
 
-    /// What to do with the command that ends at `upto`.
+    /// Whether the command of `keys` that ends at `upto` counts.
     pub(in crate::sources::redis) fn judge(
         &self,
-        (db, command): (u32, &Command<'_>),
+        (db, keys): (u32, &[&[u8]]),
         upto: u64,
     ) -> Result<bool> {
-        let keys = keys::keys(command);
-        if keys.is_empty() {
-            return Ok(true);
-        }
-        for key in &keys {
+        for key in keys {
             readable(db, key)?;
         }
-        Ok(self.board().judge(self.seat.member, &keys, upto) == Verdict::Take)
+        let takes = || self.board().judge(self.seat.member, keys, upto) == Verdict::Take;
+        Ok(keys.is_empty() || takes())
     }
 
     /// Whether what a dump says of a key counts; also, that a captured key is gone.
@@ -110,23 +115,19 @@ impl Gate {
         offset_in(&text).ok_or_else(|| self.wire.odd())
     }
 
-    /// What the primary has of `keys` now, `None` of those that are not there, and notes
-    /// where its stream is.
-    pub(super) async fn read_back(&mut self, keys: &[Vec<u8>]) -> Result<Vec<Option<Entry>>> {
-        let mut entries = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(TOGETHER) {
-            entries.extend(match self.try_read_back(keys).await? {
-                Some(entries) => entries,
-                None => self.read_back_singly(keys).await?,
-            });
+    /// What the primary has of up to [`TOGETHER`] `keys` now, `None` of those that are not
+    /// there, and notes where its stream is.
+    pub(super) async fn read_back(
+        &mut self,
+        keys: &[Vec<u8>],
+        ask: Ask,
+    ) -> Result<Vec<Option<Entry>>> {
+        if let Some(entries) = self.try_read_back(keys, ask).await? {
+            return Ok(entries);
         }
-        Ok(entries)
-    }
-
-    async fn read_back_singly(&mut self, keys: &[Vec<u8>]) -> Result<Vec<Option<Entry>>> {
         let (mut entries, mut tries) = (Vec::with_capacity(keys.len()), 0);
         while let Some(key) = keys.get(entries.len()) {
-            match self.try_read_back(std::slice::from_ref(key)).await? {
+            match self.try_read_back(std::slice::from_ref(key), ask).await? {
                 Some(entry) => entries.extend(entry),
                 None => tries += 1,
             }
@@ -141,11 +142,19 @@ impl Gate {
 
     /// Asks where the stream is, for the keys, and where it is; `None` if something was
     /// written between. A key that comes from elsewhere is only given to who is ASKING.
-    async fn try_read_back(&mut self, keys: &[Vec<u8>]) -> Result<Option<Vec<Option<Entry>>>> {
+    async fn try_read_back(
+        &mut self,
+        keys: &[Vec<u8>],
+        ask: Ask,
+    ) -> Result<Option<Vec<Option<Entry>>>> {
         const INFO: &[&[u8]] = &[b"INFO", b"replication"];
         const ASKING: &[&[u8]] = &[b"ASKING"];
+        let names: &[&[u8]] = match ask {
+            Ask::Value => &[b"DUMP", b"PEXPIRETIME"],
+            Ask::Whether => &[b"PEXPIRETIME"],
+        };
         let asked: Vec<[&[u8]; 2]> =
-            keys.iter().flat_map(|key| [[b"DUMP", &key[..]], [b"PEXPIRETIME", &key[..]]]).collect();
+            keys.iter().flat_map(|key| names.iter().map(|name| [*name, &key[..]])).collect();
         let mut commands = vec![INFO];
         commands.extend(asked.iter().flat_map(|command| [ASKING, &command[..]]));
         commands.push(INFO);
@@ -153,9 +162,12 @@ impl Gate {
         let before = self.told_offset().await?;
         let mut entries = Vec::with_capacity(keys.len());
         for _ in keys {
-            let value = self.told().await?;
+            let object = match ask {
+                Ask::Value => self.told_object().await?,
+                Ask::Whether => Some(Object::Opaque(Opaque::Pending)),
+            };
             let expiry = self.told().await?;
-            entries.push(self.entry(value, expiry)?);
+            entries.push(self.entry(object, expiry)?);
         }
         let after = self.told_offset().await?;
         if before != after {
@@ -189,20 +201,29 @@ impl Gate {
         }
     }
 
-    fn entry(&self, value: Raw, expiry: Raw) -> Result<Option<Entry>> {
-        let (payload, ms) = match (value, expiry) {
-            (Raw::Bytes(payload), Raw::Text(ms)) => (payload, ms),
-            // It ended between the two, or is not there at all.
-            (Raw::Nothing, _) | (Raw::Bytes(_), Raw::Nothing) => return Ok(None),
-            _ => return Err(self.wire.odd()),
+    async fn told_object(&mut self) -> Result<Option<Object>> {
+        let payload = match self.told().await? {
+            Raw::Bytes(payload) => payload,
+            Raw::Nothing => return Ok(None),
+            Raw::Text(_) | Raw::Refused(_) => return Err(self.wire.odd()),
         };
-        let ms: i64 = ms.parse().map_err(|_| self.wire.odd())?;
         let object = restored(&payload).map_err(|error| match error {
             RdbError::Unsupported(what) => {
                 Error::new(ErrorKind::Config, format!("redis: a key that was moved holds {what}"))
             }
             RdbError::Corrupt(_) | RdbError::Short(_) => self.wire.odd(),
         })?;
+        Ok(Some(object))
+    }
+
+    fn entry(&self, object: Option<Object>, expiry: Raw) -> Result<Option<Entry>> {
+        let (object, ms) = match (object, expiry) {
+            (Some(object), Raw::Text(ms)) => (object, ms),
+            // It ended between the two, or is not there at all.
+            (None, _) | (Some(_), Raw::Nothing) => return Ok(None),
+            (Some(_), Raw::Bytes(_) | Raw::Refused(_)) => return Err(self.wire.odd()),
+        };
+        let ms: i64 = ms.parse().map_err(|_| self.wire.odd())?;
         // -1: it does not end; -2: it has ended.
         Ok((ms != -2).then_some(Entry { object, expire_ms: (ms >= 0).then_some(ms) }))
     }

@@ -39,6 +39,7 @@ use crate::sources::redis::wire::Wire;
 
 pub(super) use check::checks;
 pub(super) use gate::Gate;
+pub(super) use keys::keys;
 pub(super) use position::Places;
 #[cfg(test)]
 pub(super) use slots::slot_of;

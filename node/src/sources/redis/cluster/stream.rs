@@ -1,6 +1,7 @@
 //! The streams of all primaries, read in turn, and the keys on the move between them.
 
-use std::collections::BTreeSet;
+mod back;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,24 +20,18 @@ use super::slice::Slice;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sources::redis::config::RedisConfig;
-use crate::sources::redis::document;
 use crate::sources::redis::keyspace::Keyspace;
-use crate::sources::redis::object::{Entry, Object, Opaque};
 use crate::sources::redis::position::Position;
 use crate::sources::redis::rereads::Rereads;
 use crate::sources::redis::stream::{Besides, RedisStream};
 use crate::sources::{Captured, ChangeStream, Loss, Read};
+use back::Audit;
 
 /// How often all primaries are asked about their slots, and while some are open.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_OPEN: Duration = Duration::from_millis(100);
 /// How long a stream that reads a dump or deletes keys waits for others to bring something.
 const WORK: Duration = Duration::from_millis(2);
-/// Captured keys looked at in one go.
-const PAGE: usize = 512;
-/// Bytes of a batch behind which values that are read back are left out for now, and read
-/// back with the next once more.
-const BYTES_MAX: usize = 24 << 20;
 
 /// An open stream.
 pub(in crate::sources::redis) struct ClusterStream {
@@ -61,15 +56,6 @@ struct Member {
     slots: String,
 }
 
-/// A primary has left, and what it said last may not have been read: every key of an
-/// open slot is read back.
-struct Audit {
-    /// Up to here.
-    upto: (String, Vec<u8>),
-    /// Of those that left; they stand in the position until it is done.
-    left: Vec<Place>,
-}
-
 /// Which cluster, and what its streams share.
 pub(in crate::sources::redis) struct Whole<'a> {
     pub(in crate::sources::redis) config: &'a RedisConfig,
@@ -88,6 +74,10 @@ impl ClusterStream {
             let why = format!("redis at {address} is down, and no replica has taken over yet");
             Error::new(ErrorKind::Unavailable, why)
         })?;
+        if planned.is_empty() {
+            let why = "redis: no primary of the cluster has slots";
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
         let place = |planned: &Planned| planned.place.map(|number| &places[number]);
         let stable: Vec<Option<&Place>> = planned.iter().map(place).collect();
         let board = Arc::new(Mutex::new(Board::new(&stable)));
@@ -121,7 +111,8 @@ impl ClusterStream {
         let left = left(&places, &planned);
         let (primaries, left_count) = (members.len(), left.len());
         tracing::info!(primaries, dumps = resync, left = left_count, "a cluster is read");
-        let audit = (!left.is_empty()).then(|| Audit { upto: (String::new(), Vec::new()), left });
+        let audits = !places.is_empty() && locked(&board).open_slots() > 0;
+        let audit = audits.then(|| Audit { upto: (String::new(), Vec::new()), left });
         // Whether a key that is read back was there before, another primary's stream may tell.
         let keys = Keyspace::new(captured, false);
         let (look_due, given) = (Instant::now(), Bytes::new());
@@ -198,76 +189,6 @@ impl ClusterStream {
         Ok(Vec::new())
     }
 
-    /// Notes the next captured keys of open slots, if a primary has left.
-    fn go_on_with_audit(&mut self) -> Result<()> {
-        let Some(audit) = &mut self.audit else { return Ok(()) };
-        let page = self.keys.captured().keys_after(&audit.upto.0, &audit.upto.1, PAGE)?;
-        let mut board = locked(&self.board);
-        for (_, key) in &page {
-            if let Some(key) = document::redis_key(key) {
-                board.audit(&key);
-            }
-        }
-        match page.into_iter().last() {
-            Some(last) => audit.upto = last,
-            None => self.audit = None,
-        }
-        Ok(())
-    }
-
-    /// Reads back what was noted, behind all that was computed before.
-    async fn read_back(&mut self, out: &mut BatchBuilder) -> Result<()> {
-        if self.is_behind() {
-            return Ok(());
-        }
-        let noted = self.board().take_dirty();
-        if noted.is_empty() {
-            return Ok(());
-        }
-        // A key may go to another primary between two questions, so that the one that has
-        // its slot is asked first, and all are asked again before it counts as gone.
-        let mut found: Vec<(Vec<u8>, Entry)> = Vec::new();
-        let mut rest = Vec::new();
-        for (number, member) in self.members.iter_mut().enumerate() {
-            let own = noted.iter().filter(|(_, claimant)| *claimant == Some(number));
-            let own: Vec<Vec<u8>> = own.map(|(key, _)| key.clone()).collect();
-            rest.extend(ask(&mut member.stream, own, &mut found).await?);
-        }
-        rest.extend(noted.into_iter().filter(|(_, it)| it.is_none()).map(|(key, _)| key));
-        for _ in 0..2 {
-            for member in &mut self.members {
-                rest = ask(&mut member.stream, rest, &mut found).await?;
-            }
-            if !rest.is_empty() {
-                // Unless there is a primary that is not asked.
-                self.look_due = Instant::now();
-                self.look_around().await?;
-            }
-        }
-        // What is on its way was not captured yet.
-        let given: BTreeSet<Vec<u8>> = out.pending().map(|change| change.key.to_vec()).collect();
-        let is_given =
-            |key: &[u8]| -> Result<bool> { Ok(given.contains(document::key(key)?.as_bytes())) };
-        for (key, mut entry) in found {
-            if out.bytes() > BYTES_MAX {
-                entry.object = Object::Opaque(Opaque::TooLarge);
-                self.board().note_again(&key);
-            }
-            if is_given(&key)? || self.keys.get(0, &key)? != Some(&entry) {
-                self.keys.put(0, &key, entry)?;
-                self.keys.give(out, usize::MAX);
-            }
-        }
-        for key in rest {
-            if is_given(&key)? || self.keys.exists(0, &key)? {
-                self.keys.delete(0, &key)?;
-            }
-        }
-        self.keys.give(out, usize::MAX);
-        self.old = true;
-        Ok(())
-    }
-
     fn position(&mut self) -> Bytes {
         if self.board().take_changed() {
             for (number, member) in self.members.iter_mut().enumerate() {
@@ -299,23 +220,6 @@ fn left(places: &[Place], planned: &[Planned]) -> Vec<Place> {
     let left = |number: usize| planned.iter().all(|it| it.place != Some(number));
     let places = places.iter().enumerate().filter(|(number, _)| left(*number));
     places.map(|(_, place)| place.clone()).collect()
-}
-
-/// Adds what the primary has of `keys` to `found`, and gives the others.
-async fn ask(
-    stream: &mut RedisStream,
-    keys: Vec<Vec<u8>>,
-    found: &mut Vec<(Vec<u8>, Entry)>,
-) -> Result<Vec<Vec<u8>>> {
-    let Some((gate, _)) = stream.gate().filter(|_| !keys.is_empty()) else { return Ok(keys) };
-    let mut rest = Vec::new();
-    for (key, entry) in keys.clone().into_iter().zip(gate.read_back(&keys).await?) {
-        match entry {
-            Some(entry) => found.push((key, entry)),
-            None => rest.push(key),
-        }
-    }
-    Ok(rest)
 }
 
 #[async_trait]

@@ -20,6 +20,7 @@ fn object() -> impl Strategy<Value = Object> {
     let scores = prop::collection::btree_map(some_bytes(), score, 1..5);
     let id = (any::<u64>(), any::<u64>()).prop_map(|(ms, count)| StreamId(ms, count));
     let entries = prop::collection::btree_map(id.clone(), many(), 0..4);
+    let opaque = prop_oneof![Just(Opaque::Module), Just(Opaque::TooLarge), Just(Opaque::Pending)];
     prop_oneof![
         some_bytes().prop_map(Object::string),
         many().prop_map(|list| Object::List(list.into())),
@@ -27,7 +28,7 @@ fn object() -> impl Strategy<Value = Object> {
         scores.prop_map(|scores| Object::Zset(Zset(scores))),
         pairs.prop_map(Object::Hash),
         (entries, id).prop_map(|(entries, last)| Object::Stream(Stream { entries, last })),
-        prop_oneof![Just(Opaque::Module), Just(Opaque::TooLarge)].prop_map(Object::Opaque),
+        opaque.prop_map(Object::Opaque),
     ]
 }
 

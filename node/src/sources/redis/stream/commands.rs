@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use tidegate_proto::BatchBuilder;
+use tidegate_proto::v1::GapKind;
 
-use super::{Flush, Phase, RedisStream};
+use super::{Flush, Phase, REREAD, RedisStream};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sources::Loss;
 use crate::sources::redis::apply::{Effect, NAME_BYTES_MAX, Place, Stop, apply, may_be_parted};
+use crate::sources::redis::cluster::keys;
 use crate::sources::redis::document;
 use crate::sources::redis::position::{Offset, Position};
 use crate::sources::redis::resp::{self, Command, RespError, Taken};
@@ -79,7 +82,8 @@ impl RedisStream {
         if gate.must_look(command, upto) {
             gate.look(upto.saturating_add(self.link.buffer.len() as u64)).await?;
         }
-        if gate.judge((at.db, command), upto)? {
+        let Some(keys) = keys(command) else { return Err(unknown(&name_of(command))) };
+        if gate.judge((at.db, &keys), upto)? {
             return self.apply(command, taken);
         }
         at.bytes = upto;
@@ -103,22 +107,21 @@ impl RedisStream {
         let name = name_of(command);
         let why = match stop {
             Stop::Failed(error) => return Err(error),
-            Stop::Unknown => {
-                let why = format!(
-                    "redis: the primary sends the command {name}, or a form of it, that is not \
-                     known here; upgrade Tidegate, or stop using it and then create the export anew"
-                );
-                return Err(Error::new(ErrorKind::Config, why));
-            }
+            Stop::Unknown => return Err(unknown(&name)),
             Stop::Opaque => "it depends on a value that is not carried",
             Stop::Reread(why) => why,
         };
-        self.rereads.take(&name, why)?;
+        self.rereads.take(&name, why, at)?;
         tracing::warn!(command = name, why, "a command is not computed; everything is read anew");
         // What it did up to there does not count.
         self.keys.unqueue(queued);
+        let detail = format!(
+            "the command {name} at byte {} of the stream is not computed ({why})",
+            at.bytes
+        );
+        self.losses.push(Loss { kind: GapKind::Reread, detail, mended: REREAD.to_owned() });
+        // The position goes there once what came before is given, with the loss.
         self.phase = Phase::Over(format!("the command {name} is not computed ({why})"));
-        self.position = Position::Anew;
         Ok(())
     }
 
@@ -158,6 +161,14 @@ impl RedisStream {
         }
         Ok(())
     }
+}
+
+fn unknown(name: &str) -> Error {
+    let why = format!(
+        "redis: the primary sends the command {name}, or a form of it, that is not known here; \
+         upgrade Tidegate, or stop using it and then create the export anew"
+    );
+    Error::new(ErrorKind::Config, why)
 }
 
 /// A command's name, if it looks like one.

@@ -14,6 +14,8 @@ use crate::sources::redis::rdb::{Dump, Found, RdbError};
 
 /// Keys looked at in one go.
 const PAGE: usize = 512;
+/// Keys looked at before others get their turn.
+const KEYS_MAX: usize = 4096;
 /// Characters of the mark behind a dump of unknown length.
 const MARK_BYTES: usize = 40;
 /// Bytes of the line that announces a dump.
@@ -67,12 +69,18 @@ impl RedisStream {
         bytes_max: usize,
         mut wait: Duration,
     ) -> Result<()> {
+        let mut left = KEYS_MAX;
         while self.keys.give(out, bytes_max) && out.bytes() < bytes_max && !self.is_full() {
             let Phase::Resync(resync) = &mut self.phase else { return Ok(()) };
+            if left == 0 {
+                break;
+            }
+            left -= 1;
             let short = match &resync.step {
                 Step::Announced => self.announced()?,
                 Step::Dump { .. } => self.dump()?,
                 Step::Sweep(..) => {
+                    left = left.saturating_sub(PAGE);
                     self.sweep().await?;
                     None
                 }

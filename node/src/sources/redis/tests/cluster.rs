@@ -186,7 +186,7 @@ impl Load {
         for _ in 0..count {
             let tag = format!("{{{}}}", self.any(TAGS));
             let (key, value) = (self.any(3), self.any(1000));
-            let command = match self.any(22) {
+            let command = match self.any(23) {
                 0..6 => format!("INCR {tag}:counter"),
                 6 => format!("SET {tag}:s{key} {value}"),
                 7 => format!("APPEND {tag}:s{key} {value}"),
@@ -202,7 +202,8 @@ impl Load {
                 17 => format!("ZINCRBY {tag}:z{key} 1 m{}", value % 9),
                 18 => format!("XADD {tag}:x{key} MAXLEN 50 * f {value}"),
                 19 => format!("RENAME {tag}:s{key} {tag}:s0"),
-                20 => format!("LMOVE {tag}:l{key} {tag}:l0 LEFT RIGHT"),
+                20 => format!("MSETEX 2 {tag}:s0 {value} {tag}:s1 {value} PX 600000"),
+                21 => format!("LMOVE {tag}:l{key} {tag}:l0 LEFT RIGHT"),
                 _ => format!("UNLINK {tag}:h{key}"),
             };
             // Some find no key to rename.

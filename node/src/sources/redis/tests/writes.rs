@@ -160,7 +160,7 @@ impl Writer {
         let at = self.random.random_range(0..300).to_string();
         let verb = self.verb(
             "SET,SET EX,SET KEEPTTL,SETNX,GETSET,APPEND,SETRANGE,INCRBY,DECR,INCRBYFLOAT,SETBIT, \
-             BITOP,BITFIELD,MSET,GETEX,GETDEL,PSETEX,EVAL",
+             BITOP,BITFIELD,MSET,MSETEX,GETEX,GETDEL,PSETEX,EVAL",
         );
         match verb {
             "SET EX" => line("SET", [key, value, "PX".into(), self.lifetime()]),
@@ -190,6 +190,16 @@ impl Writer {
                 out
             }
             "MSET" => line(verb, [key, value, other, self.value()]),
+            // Some servers have it.
+            "MSETEX" => {
+                let mut out = line(verb, ["2".into(), key, value, other, self.value()]);
+                let keeps = self.random.random_bool(0.3);
+                out.extend(match keeps {
+                    true => vec!["KEEPTTL".into()],
+                    false => vec!["PX".into(), self.lifetime()],
+                });
+                out
+            }
             "GETEX" => line(verb, [key, "PX".into(), self.lifetime()]),
             "EVAL" => {
                 let script =
@@ -317,12 +327,17 @@ impl Writer {
     fn streams(&mut self) -> Words {
         let (key, value) = (self.key("x"), self.value());
         let verb =
-            self.verb("XADD,XADD,XADD MAXLEN,XADD ~,XTRIM,XTRIM ~,XDEL,XSETID,XGROUP,XREADGROUP");
+            self.verb("XADD,XADD,XADD MAXLEN,XADD NOMKSTREAM,XADD ~,XTRIM,XTRIM ~,XDEL,XSETID,XGROUP,XREADGROUP");
         let count = self.random.random_range(0..20).to_string();
         match verb {
             "XADD" => line(verb, [key, "*".into(), "name".into(), value]),
             "XADD MAXLEN" => {
                 line("XADD", [key, "MAXLEN".into(), count.into(), "*".into(), self.value(), value])
+            }
+            "XADD NOMKSTREAM" => {
+                let mut out = line("XADD", [key, "MAXLEN".into(), count.into()]);
+                out.extend(["NOMKSTREAM".into(), "*".into(), self.value(), value]);
+                out
             }
             "XADD ~" => {
                 let name = self.value();
