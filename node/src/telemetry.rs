@@ -9,12 +9,15 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tidegate_proto::Told;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// Changes captured into a spool. Labels: export.
 const CAPTURED_CHANGES: &str = "tidegate_captured_changes_total";
+/// Of them, those of which is known what they are to their key. Labels: export, novelty.
+const TOLD_CHANGES: &str = "tidegate_changes_by_novelty_total";
 /// Bytes of the batches they were captured in. Labels: export.
 const CAPTURED_BYTES: &str = "tidegate_captured_bytes_total";
 /// Rows read by snapshots. Labels: export.
@@ -77,6 +80,7 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
 
 fn describe() {
     describe_counter!(CAPTURED_CHANGES, "changes captured into a spool");
+    describe_counter!(TOLD_CHANGES, "changes captured, by what they are to their key");
     describe_counter!(CAPTURED_BYTES, Unit::Bytes, "bytes of the batches captured");
     describe_counter!(SNAPSHOT_ROWS, "rows read by snapshots");
     describe_counter!(DELIVERED_CHANGES, "changes proved durable at a sink");
@@ -93,6 +97,13 @@ fn describe() {
     describe_gauge!(GAPS, "recorded losses that nothing has mended");
     describe_gauge!(DISK_FREE, Unit::Bytes, "left on the disk of the spool");
     describe_gauge!(HEADROOM, Unit::Seconds, "until a source forgets what is to be read next");
+}
+
+/// This is known of the changes of a batch.
+pub fn told(export: &str, told: &[Told]) {
+    for word in told.iter().filter_map(Told::word) {
+        counter!(TOLD_CHANGES, "export" => export.to_owned(), "novelty" => word).increment(1);
+    }
 }
 
 /// A batch of `records` changes, `bytes` long, was spooled.

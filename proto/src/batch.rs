@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::document::content_hash;
 use crate::frame::{Codec, Frame};
 use crate::ids::{Epoch, Sequence};
-use crate::v1::{ChangeBatch, Operation, Progress, Rewound};
+use crate::v1::{Change, ChangeBatch, Novelty, Operation, Progress, Rewound};
 
 /// A change on its way into a [`BatchBuilder`]; everything is copied from it.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,37 @@ pub struct Stamp {
     pub clock: u64,
     /// A recorded loss these changes follow.
     pub rewound: Option<Rewound>,
+    /// What each change is to its key, in their order; of those behind its end nothing is
+    /// told.
+    pub told: Vec<Told>,
+}
+
+/// What a change is to its key: see the fields of `Change`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Against what was captured before.
+    pub novelty: Novelty,
+    /// The change that brought the key last; 0 for none.
+    pub previous: Sequence,
+}
+
+impl Told {
+    /// What was told of a change.
+    #[must_use]
+    pub fn of(change: &Change) -> Self {
+        Self { novelty: change.novelty(), previous: Sequence(change.previous) }
+    }
+
+    /// The novelty in one word; `None` if it is not told.
+    #[must_use]
+    pub fn word(&self) -> Option<&'static str> {
+        match self.novelty {
+            Novelty::Unspecified => None,
+            Novelty::New => Some("new"),
+            Novelty::Update => Some("update"),
+            Novelty::Duplicate => Some("duplicate"),
+        }
+    }
 }
 
 /// Changes in the order they were pushed, in one buffer that is used again.
@@ -88,6 +119,8 @@ pub struct Pending<'a> {
     pub dictionary: &'a [u8],
     /// Variant value after the change; empty if there is none.
     pub document: &'a [u8],
+    /// [`content_hash`] of the two; of no meaning without a document.
+    pub content_hash: &'a [u8],
 }
 
 impl BatchBuilder {
@@ -193,13 +226,14 @@ impl BatchBuilder {
         for dictionary in &self.dictionaries {
             put_bytes(2, &self.arena[dictionary.clone()], &mut payload);
         }
-        for entry in &self.entries {
-            self.put_change(entry, &mut payload);
+        let told = stamp.told.iter().copied().chain(std::iter::repeat(Told::default()));
+        for (entry, told) in self.entries.iter().zip(told) {
+            self.put_change(entry, told, &mut payload);
         }
         Frame::pack(stamp.epoch, stamp.first, count, &payload, codec)
     }
 
-    fn look(&self, entry: &Entry) -> Pending<'_> {
+    fn look<'a>(&'a self, entry: &'a Entry) -> Pending<'a> {
         let dictionary = self.dictionaries.get(entry.dictionary as usize).cloned();
         Pending {
             operation: entry.operation,
@@ -207,6 +241,7 @@ impl BatchBuilder {
             key: &self.arena[entry.key.clone()],
             dictionary: &self.arena[dictionary.unwrap_or_default()],
             document: &self.arena[entry.document.clone()],
+            content_hash: &entry.content_hash,
         }
     }
 
@@ -246,16 +281,16 @@ impl BatchBuilder {
         self.recent
     }
 
-    fn put_change(&self, entry: &Entry, out: &mut Vec<u8>) {
+    fn put_change(&self, entry: &Entry, told: Told, out: &mut Vec<u8>) {
         let mut length = 0;
-        self.each_field(entry, |field| length += field.encoded_len());
+        self.each_field(entry, told, |field| length += field.encoded_len());
         encode_key(3, WireType::LengthDelimited, out);
         encode_varint(length as u64, out);
-        self.each_field(entry, |field| field.encode(out));
+        self.each_field(entry, told, |field| field.encode(out));
     }
 
     /// The fields of `Change` that differ from their defaults, in order.
-    fn each_field(&self, entry: &Entry, mut visit: impl FnMut(Field<'_>)) {
+    fn each_field(&self, entry: &Entry, told: Told, mut visit: impl FnMut(Field<'_>)) {
         let mut number = |tag, value: u64| {
             if value != 0 {
                 visit(Field::Number(tag, value));
@@ -266,6 +301,8 @@ impl BatchBuilder {
         number(4, u64::from(entry.dictionary));
         number(7, u64::from(entry.before_dictionary));
         number(9, entry.committed_ms.cast_unsigned());
+        number(10, told.novelty as u64);
+        number(11, told.previous.0);
         let mut bytes = |tag, range: &Range<usize>| {
             if !range.is_empty() {
                 visit(Field::Bytes(tag, &self.arena[range.clone()]));
@@ -358,6 +395,18 @@ mod tests {
         builder.push(&draft(b"b", Some((b"e", b"w"))));
         let batch = builder.encode(stamp(), Codec::None).decode().unwrap();
         assert_eq!(&batch.dictionaries[0][..], b"e");
+    }
+
+    #[test]
+    fn what_is_told_of_changes_is_in_the_frame() {
+        let mut builder = BatchBuilder::default();
+        builder.push(&draft(b"a", None));
+        builder.push(&draft(b"b", None));
+        let told = vec![Told { novelty: Novelty::Duplicate, previous: Sequence(300) }];
+        let frame = builder.encode(Stamp { told, ..stamp() }, Codec::None);
+        let changes = frame.decode().unwrap().changes;
+        assert_eq!((changes[0].novelty(), changes[0].previous), (Novelty::Duplicate, 300));
+        assert_eq!((changes[1].novelty(), changes[1].previous), (Novelty::Unspecified, 0));
     }
 
     type Sample = (Vec<u8>, Option<(Vec<u8>, Vec<u8>)>, i64);

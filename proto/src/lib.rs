@@ -13,7 +13,7 @@ mod key; // keys that sort
 mod shard; // what a shard waits for
 mod token; // a place in a feed
 
-pub use batch::{BatchBuilder, Draft, Pending, Stamp};
+pub use batch::{BatchBuilder, Draft, Pending, Stamp, Told};
 pub use decimal::Decimal;
 pub use document::{DocumentError, Value, content_hash};
 pub use frame::{Codec, Frame, FrameError, HEADER_BYTES, PAYLOAD_BYTES_MAX};

@@ -31,6 +31,9 @@ pub struct ExportSpec {
     /// The `[snapshot]` table.
     #[serde(default)]
     pub snapshot: SnapshotConfig,
+    /// The `[index]` table.
+    #[serde(default)]
+    pub index: IndexConfig,
     /// The `[retention]` table.
     #[serde(default)]
     pub retention: RetentionConfig,
@@ -68,6 +71,15 @@ pub struct SnapshotConfig {
     /// What a later snapshot does not find any more is deleted. For that the spool keeps
     /// every key. Default false.
     pub sweep: bool,
+}
+
+/// What is kept of each key beside the changes.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct IndexConfig {
+    /// Each change says what it is to its key (new, an update, a duplicate), and which
+    /// change brought the key last. For that the spool keeps every key. Default false.
+    pub novelty: bool,
 }
 
 /// What is done when the source has lost history that was not read yet.

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use tidegate_proto::v1::{Change, ChangeBatch, Operation, Rewound};
-use tidegate_proto::{Epoch, Key, Sequence, document};
+use tidegate_proto::{Epoch, Key, Sequence, Told, document};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -44,6 +44,7 @@ pub(super) fn change(origin: &Origin<'_>, batch: &ChangeBatch, at: usize) -> Res
         out.extend_from_slice(b",\"before\":");
         document_of(batch, change.before_dictionary, &change.before, &mut out)?;
     }
+    told(&mut out, Told::of(change));
     times(&mut out, batch, change, at);
     out.push(b'}');
     Ok(out)
@@ -59,6 +60,15 @@ fn name(operation: Operation) -> &'static str {
         Operation::Snapshot => "snapshot",
         Operation::Upsert => "upsert",
         Operation::Gap => "gap",
+    }
+}
+
+fn told(out: &mut Vec<u8>, told: Told) {
+    if let Some(novelty) = told.word() {
+        write(out, format_args!(",\"novelty\":\"{novelty}\""));
+    }
+    if told.previous > Sequence(0) {
+        write(out, format_args!(",\"previous\":{}", told.previous));
     }
 }
 

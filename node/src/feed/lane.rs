@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_proto::v1::{ChangeBatch, FeedFormat, GapKind, Operation, Rewound};
-use tidegate_proto::{BatchBuilder, Codec, Draft, Frame, Sequence, Stamp};
+use tidegate_proto::{BatchBuilder, Codec, Draft, Frame, Sequence, Stamp, Told};
 use tokio::sync::mpsc;
 
 use crate::control::Control;
@@ -204,6 +204,7 @@ fn runs(
             captured_ms: batch.captured_ms,
             clock: batch.clock + from,
             rewound: lost.take(),
+            told: run.iter().map(|at| Told::of(&batch.changes[*at])).collect(),
             ..Stamp::default()
         };
         frames.push(builder.encode(stamp, Codec::None).bytes().clone());

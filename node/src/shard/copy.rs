@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Means;
 use crate::shard::role::Terms;
 use crate::shard::room::room;
-use crate::spool::{Kept, ShardLog};
+use crate::spool::{Keeps, Kept, ShardLog};
 
 /// How often an owner that is not there yet is asked.
 const OWNER_WAIT: Duration = Duration::from_millis(30);
@@ -48,16 +48,19 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
     room(&means.spool).await;
     let owner = means.control.read(|state| {
         let shard = state.shard(id).filter(|shard| shard.epoch == terms.epoch.0)?;
-        Some(state.node(shard.reader).map(|node| node.address.clone()))
+        let owner = state.node(shard.reader).map(|node| node.address.clone());
+        Some((owner, shard.spec.clone().unwrap_or_default()))
     });
-    let owner =
+    let (owner, spec) =
         owner.ok_or_else(|| Error::new(ErrorKind::Fenced, "the shard has another owner"))?;
     let away = || Error::new(ErrorKind::Unavailable, "the shard has no owner right now");
     let address = owner.ok_or_else(away)?;
     let held = means.spool.log(id);
     // If its file cannot be read here now, whoever becomes the owner catches up.
-    let kept = means.exports.job(id.export_id).await.ok().and_then(|job| job.kept());
-    let index = index_here(held.as_deref(), kept, terms.epoch)?;
+    let job = means.exports.job(id.export_id).await;
+    let keeps = job.ok().and_then(|job| job.keeps(&spec));
+    let documents = keeps.filter(|keeps| keeps.kept == Kept::Documents);
+    let index = index_here(held.as_deref(), documents, terms.epoch)?;
     let shard = (id, terms.epoch);
     let mut fetch = means.exchange.fetch_copy(shard, &address, held.as_deref(), index).await?;
     let keep = Sequence(fetch.start().keep);
@@ -69,14 +72,14 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
         }
     };
     log.follow(terms.epoch, (at, keep))?;
-    if let Some(kept) = kept {
-        log.keep_index(kept)?;
-        if keep < at && kept == Kept::Documents {
+    if let Some(keeps) = keeps {
+        log.keep_index(keeps)?;
+        if keep < at && documents.is_some() {
             let why = "what was cut off is asked for in another fetch";
             return Err(Error::new(ErrorKind::Unavailable, why));
         }
     }
-    let mut lacks = kept == Some(Kept::Documents) && !log.known().whole;
+    let mut lacks = documents.is_some() && !log.known().whole;
     tracing::info!(after = %keep, lacks_keys = lacks, "keeping a copy");
     loop {
         let fetched = fetch.next().await?;
@@ -102,15 +105,15 @@ async fn follow(means: &Means, id: ShardId, terms: Terms) -> Result<Infallible> 
     }
 }
 
-/// What this node has of the key index, if it is one of documents: of others, nobody sends
-/// rows.
+/// What this node has of an index of documents, if there is to be one: of others, nobody
+/// sends rows.
 fn index_here(
     held: Option<&ShardLog>,
-    kept: Option<Kept>,
+    documents: Option<Keeps>,
     epoch: Epoch,
 ) -> Result<Option<IndexOpen>> {
-    let Some(kept @ Kept::Documents) = kept else { return Ok(None) };
+    let Some(documents) = documents else { return Ok(None) };
     let Some(log) = held else { return Ok(Some(IndexOpen::default())) };
-    log.keep_index(kept)?;
+    log.keep_index(documents)?;
     log.index_open(epoch).map(Some)
 }

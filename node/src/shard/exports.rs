@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tidegate_proto::v1::ShardSpec;
+
 use crate::config::ExportSpec;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sinks;
 use crate::sinks::SinkConfig;
 use crate::sources::{self, Rows, Source, SourceConfig};
-use crate::spool::Kept;
+use crate::spool::{Keeps, Kept};
 
 /// An export, parsed, with its source open.
 pub struct Job {
@@ -24,13 +26,16 @@ pub struct Job {
 }
 
 impl Job {
-    /// What is kept of each key beside the spool's logs; `None` for nothing.
+    /// What is kept of each key beside a shard's log; `None` for nothing.
     #[must_use]
-    pub fn kept(&self) -> Option<Kept> {
-        match self.source.traits().rows {
-            Rows::Streamed => Some(Kept::Documents),
-            Rows::Chunked => self.spec.snapshot.sweep.then_some(Kept::Rounds),
-        }
+    pub fn keeps(&self, shard: &ShardSpec) -> Option<Keeps> {
+        let novelty = self.spec.index.novelty;
+        let kept = match self.source.traits().rows {
+            Rows::Streamed => Kept::Documents,
+            Rows::Chunked if self.spec.snapshot.sweep || novelty => Kept::Rounds,
+            Rows::Chunked => return None,
+        };
+        Some(Keeps { kept, novelty, continues: shard.continues })
     }
 }
 

@@ -334,7 +334,9 @@ impl Merge {
             captured_ms: now,
             clock: self.clock.take(records, now),
             rewound,
+            told: self.log.told(out)?,
         };
+        telemetry::told(&self.owner.export, &stamp.told);
         let frame = out.encode(stamp, Codec::Zstd);
         self.log.append(&frame, delta, Some(Gathered { out, progress: &carried, touch }))?;
         telemetry::captured(&self.owner.export, records, frame.bytes().len() as u64);

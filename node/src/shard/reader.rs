@@ -63,8 +63,9 @@ pub(super) async fn run(
     let mut shard = anchor(&means, &job, id, terms.epoch).await?;
     let restarted = restart(&means, &shard, terms.epoch).await?;
     let log = Arc::clone(&restarted.log);
-    if let Some(kept) = job.kept() {
-        log.keep_index(kept)?;
+    let spec = shard.spec.clone().unwrap_or_default();
+    if let Some(keeps) = job.keeps(&spec) {
+        log.keep_index(keeps)?;
     }
     let canceled = terms.snapshot == Wanted::Canceled;
     let due = rounds::is_due(&log.tail().progress, &terms) && !canceled;
@@ -87,7 +88,6 @@ pub(super) async fn run(
     if terms.splitting {
         end(&shard, &mut merge)?;
     }
-    let spec = shard.spec.clone().unwrap_or_default();
     tracing::info!(next = %log.next(), "capturing");
 
     let rows = terms.rate.map_or(job.spec.snapshot.rows_per_second, |rate| rate.rows);

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use prost::Message as _;
-use tidegate_proto::v1::{ChunkProgress, Operation, Progress, Rewound};
-use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, Sequence, Stamp, Value};
+use tidegate_proto::v1::{ChunkProgress, Novelty, Operation, Progress, Rewound};
+use tidegate_proto::{BatchBuilder, Codec, Draft, Epoch, Frame, Sequence, Stamp, Told, Value};
 use tonic::async_trait;
 
 use crate::error::{ErrorKind, Result};
@@ -60,12 +60,18 @@ pub(super) fn batch_of(builder: &BatchBuilder, first: u64) -> SinkBatch {
         first: Sequence(first),
         captured_ms: 1_700_000_000_000,
         clock: 1 << 40,
+        told: builder.pending().zip(first - 1..).map(|(_, before)| told(before)).collect(),
         ..Stamp::default()
     };
     let frame = Frame::parse(builder.encode(stamp, Codec::Zstd).bytes().clone()).unwrap();
     let decoded = Arc::new(frame.decode().unwrap());
     let progress = Arc::new(progress_at(frame.last().0));
     SinkBatch { frame, batch: decoded, first: Sequence(first), progress }
+}
+
+/// Of every change, that the one before it was the same.
+fn told(before: u64) -> Told {
+    Told { novelty: Novelty::Duplicate, previous: Sequence(before) }
 }
 
 /// A progress with all there is in one, told apart by `sequence`.

@@ -8,6 +8,7 @@ mod read;
 mod recent;
 mod rows;
 mod standing;
+mod told;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,7 +26,7 @@ use crate::spool::log::mend::Mending;
 use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
 
-pub use index::Kept;
+pub use index::{Keeps, Kept};
 pub use rows::Gone;
 pub use standing::AHEAD_MAX;
 pub(crate) use standing::{Head, Marks, Piece, Refusal, Standing};
@@ -85,6 +86,8 @@ struct Inner {
     appended_bytes: u64,
     /// Of the last documents, if they are kept.
     index: Option<Index>,
+    /// It also keeps what brought each key last.
+    novelty: bool,
     /// Of a copy that lacked some of them, when it began.
     filling: Option<Filling>,
     /// Of a copy that knows nothing of some of them.
@@ -101,8 +104,9 @@ impl ShardLog {
         let standing = Standing::new(head);
         let marks = standing.marks();
         let recent = Recent::default();
+        let (appended_bytes, novelty) = (0, false);
         let (index, filling, mending) = (None, None, None);
-        let inner = Inner { standing, recent, appended_bytes: 0, index, filling, mending };
+        let inner = Inner { standing, recent, appended_bytes, index, novelty, filling, mending };
         Self {
             spool,
             shard,
@@ -205,7 +209,8 @@ impl ShardLog {
         write.put(Key::Head(self.shard).encode(), head.encode());
         let index = match inner.index {
             Some(index) => {
-                let index = index.with(self.shard, (frame, gathered), &mut write)?;
+                let whose = (self.shard, inner.novelty);
+                let index = index.with(whose, (frame, gathered), &mut write)?;
                 Some(completed(self.shard, index, inner.filling.as_ref(), &mut write))
             }
             None => None,

@@ -13,6 +13,7 @@ mod gaps;
 mod leaders;
 mod majority;
 mod members;
+mod novelty;
 mod operate;
 mod outage;
 mod positions;

@@ -69,7 +69,7 @@ pub(crate) fn documents(numbers: Range<u64>) -> Held {
     numbers.map(|number| (json!(key(number)).to_string(), document(number))).collect()
 }
 
-fn key(number: u64) -> String {
+pub(crate) fn key(number: u64) -> String {
     format!("item-{number:06}")
 }
 

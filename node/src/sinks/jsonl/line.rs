@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 use tidegate_proto::v1::Change;
-use tidegate_proto::{Key, document};
+use tidegate_proto::{Key, Sequence, Told, document};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sinks::lake::operation_name;
@@ -41,6 +41,14 @@ pub(super) fn write(
         out.extend_from_slice(label);
         write_document(&decoded.dictionaries, dictionary, value, out)?;
     }
+    let told = Told::of(change);
+    let novelty = told.word().map_or("null".to_owned(), |word| format!("\"{word}\""));
+    let previous = match told.previous {
+        Sequence(0) => "null".to_owned(),
+        previous => previous.to_string(),
+    };
+    write!(out, r#","novelty":{novelty},"previous":{previous}"#)
+        .map_err(|error| corrupt("write a line").because(error))?;
     // The clock is that of the frame's first change, wherever `batch` begins.
     let clock = decoded.clock + (sequence - batch.frame.first().0);
     let (committed, captured) = (change.committed_ms, decoded.captured_ms);

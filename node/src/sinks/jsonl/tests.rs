@@ -65,7 +65,8 @@ async fn a_line_tells_all_about_its_change() {
     let wanted = serde_json::json!({
         "export": "orders", "shard": "table/0", "epoch": 1, "sequence": 2, "operation": "upsert",
         "collection": "orders", "key": "2", "document": {"id": 2, "name": "row 2"},
-        "before": null, "committed_ms": 1_700_000_000_000_i64,
+        "before": null, "novelty": "duplicate", "previous": 1,
+        "committed_ms": 1_700_000_000_000_i64,
         "captured_ms": 1_700_000_000_000_i64, "clock": (1_u64 << 40) + 1
     });
     assert_eq!(folder.lines()[1], wanted);

@@ -139,7 +139,7 @@ fn properties(compression: Compression) -> Result<WriterProperties> {
         .set_compression(codec)
         .set_max_row_group_row_count(None)
         .set_max_row_group_bytes(None);
-    for counter in ["sequence", "clock"] {
+    for counter in ["sequence", "clock", "previous"] {
         let column = ColumnPath::from(counter);
         builder = builder
             .set_column_dictionary_enabled(column.clone(), false)

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array as _, ArrayRef, BinaryBuilder, FixedSizeBinaryBuilder, StringBuilder,
-    TimestampMillisecondBuilder, UInt64Array,
+    TimestampMillisecondBuilder, UInt64Array, UInt64Builder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::variant::VariantType;
-use tidegate_proto::Key;
 use tidegate_proto::document::Dictionary;
 use tidegate_proto::v1::{Change, ChangeBatch};
+use tidegate_proto::{Key, Told};
 
 use super::columns::{Documents, Names};
 use super::encode::encoding;
@@ -147,6 +147,8 @@ struct Columns {
     captured: TimestampMillisecondBuilder,
     clocks: Vec<u64>,
     hashes: FixedSizeBinaryBuilder,
+    novelties: StringBuilder,
+    previous: UInt64Builder,
     key: Vec<u8>,
 }
 
@@ -167,6 +169,8 @@ impl Columns {
             captured: times(),
             clocks: Vec::with_capacity(rows),
             hashes: FixedSizeBinaryBuilder::with_capacity(rows, 16),
+            novelties: strings(),
+            previous: UInt64Builder::with_capacity(rows),
             key: Vec::new(),
         })
     }
@@ -194,6 +198,8 @@ impl Columns {
         } else {
             self.hashes.append_value(&change.content_hash).map_err(encoding)?;
         }
+        self.novelties.append_option(Told::of(change).word());
+        self.previous.append_option((change.previous != 0).then_some(change.previous));
         Ok(())
     }
 
@@ -247,6 +253,8 @@ impl Columns {
             Arc::new(self.captured.finish()),
             numbers(self.clocks),
             Arc::new(self.hashes.finish()),
+            Arc::new(self.novelties.finish()),
+            Arc::new(self.previous.finish()),
         ])
     }
 }
@@ -274,6 +282,8 @@ pub(super) fn schema(shape: Option<&DataType>) -> Result<SchemaRef, ArrowError> 
         field("captured_at", timestamp()),
         field("clock", DataType::UInt64),
         nullable("content_hash", DataType::FixedSizeBinary(16)),
+        nullable("novelty", DataType::Utf8),
+        nullable("previous", DataType::UInt64),
     ])))
 }
 

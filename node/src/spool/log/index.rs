@@ -43,6 +43,17 @@ pub enum Kept {
     Rounds,
 }
 
+/// What an index keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// Of each key.
+    pub kept: Kept,
+    /// Also, which change brought it last, with which content: [`ShardLog::told`].
+    pub novelty: bool,
+    /// The shard goes on for another, whose keys are not in its log.
+    pub continues: bool,
+}
+
 /// How far the last documents of a shard are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Index {
@@ -63,7 +74,7 @@ impl Index {
     /// of, where that is at hand.
     pub(super) fn with(
         mut self,
-        shard: ShardId,
+        (shard, novelty): (ShardId, bool),
         (frame, gathered): (&Frame, Option<Gathered<'_>>),
         write: &mut WriteBatch,
     ) -> Result<Self> {
@@ -71,14 +82,17 @@ impl Index {
             return Ok(self);
         }
         let mut row = Vec::new();
+        let sequences = (frame.first().0..).map(|sequence| novelty.then_some(Sequence(sequence)));
         if let Some(Gathered { out, progress, .. }) = gathered {
             self.round = round_of(self.round, Some(progress));
-            out.pending().for_each(|change| self.take(shard, change, &mut row, write));
+            for (change, by) in out.pending().zip(sequences) {
+                self.take(shard, (change, by), &mut row, write);
+            }
         } else {
             let batch = frame.decode()?;
             self.round = round_of(self.round, batch.progress.as_ref());
-            for change in &batch.changes {
-                self.take(shard, look(&batch, change)?, &mut row, write);
+            for (change, by) in batch.changes.iter().zip(sequences) {
+                self.take(shard, (look(&batch, change)?, by), &mut row, write);
             }
         }
         self.upto = frame.last();
@@ -86,8 +100,15 @@ impl Index {
         Ok(self)
     }
 
-    /// Keeps what a change brought; `row` is used for it.
-    fn take(self, shard: ShardId, change: Pending<'_>, row: &mut Vec<u8>, write: &mut WriteBatch) {
+    /// Keeps what a change brought, and which one it was, if that is to be told; `row` is
+    /// used for it.
+    fn take(
+        self,
+        shard: ShardId,
+        (change, by): (Pending<'_>, Option<Sequence>),
+        row: &mut Vec<u8>,
+        write: &mut WriteBatch,
+    ) {
         if change.operation == Operation::Gap {
             return;
         }
@@ -96,8 +117,8 @@ impl Index {
             return write.delete(place);
         }
         match self.kept {
-            Kept::Rounds => seen(self.round, row),
-            Kept::Documents => document(change.dictionary, change.document, row),
+            Kept::Rounds => seen(self.round, by.map(|by| (by, change.content_hash)), row),
+            Kept::Documents => document(by, (change.dictionary, change.document), row),
         }
         write.put(place, row);
     }
@@ -134,9 +155,10 @@ impl Index {
     }
 
     /// Of a shard of which nothing is counted in.
-    fn empty(kept: Kept) -> Self {
+    fn empty(keeps: Keeps) -> Self {
         // Its first batch says in which round it is.
-        let (upto, known) = (Sequence(0), Known { whole: true, exact: true });
+        let known = Known { whole: !keeps.continues, exact: true };
+        let (upto, kept) = (Sequence(0), keeps.kept);
         Self { upto, known, listed: false, fills: false, kept, round: UNTOLD }
     }
 }
@@ -163,6 +185,7 @@ fn look<'a>(batch: &'a ChangeBatch, change: &'a Change) -> Result<Pending<'a>> {
         key: &change.key,
         dictionary: dictionary.ok_or_else(damaged)?,
         document: &change.document,
+        content_hash: &change.content_hash,
     })
 }
 
@@ -193,10 +216,11 @@ impl Inner {
 impl ShardLog {
     /// From now on something is kept of each key; the keys of batches that are there
     /// already are counted in first.
-    pub fn keep_index(&self, kept: Kept) -> Result<()> {
+    pub fn keep_index(&self, keeps: Keeps) -> Result<()> {
         let spool = self.spool()?;
         let at = {
-            let inner = self.inner();
+            let mut inner = self.inner();
+            inner.novelty = keeps.novelty;
             if inner.index.is_some_and(|index| inner.counts(index)) {
                 return Ok(());
             }
@@ -204,7 +228,7 @@ impl ShardLog {
         };
         let (stored, mut filling) = self.stored_index(&spool)?;
         let mut drops = stored.is_none();
-        let mut index = stored.unwrap_or_else(|| Index::empty(kept));
+        let mut index = stored.unwrap_or_else(|| Index::empty(keeps));
         loop {
             let mut write = WriteBatch::default();
             let first = self.first();
@@ -213,7 +237,7 @@ impl ShardLog {
                 // nobody can say if it is old.
                 (drops, filling) = (true, None);
                 let known = Known { whole: false, exact: true };
-                index = Index { upto: Sequence(first.0 - 1), known, ..Index::empty(kept) };
+                index = Index { upto: Sequence(first.0 - 1), known, ..Index::empty(keeps) };
             }
             if drops {
                 drop_rows(self.shard, &mut write);
@@ -223,7 +247,7 @@ impl ShardLog {
                 frames => frames?,
             };
             for frame in &frames {
-                index = index.with(self.shard, (frame, None), &mut write)?;
+                index = index.with((self.shard, keeps.novelty), (frame, None), &mut write)?;
             }
             index = completed(self.shard, index, filling.as_ref(), &mut write);
             if self.takes_index((index, filling.as_ref()), at, write)? {

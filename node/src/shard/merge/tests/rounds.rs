@@ -6,7 +6,7 @@
 //! is what the store holds, deletes included.
 
 use super::*;
-use crate::spool::Kept;
+use crate::spool::{Keeps, Kept};
 
 const ID: ShardId = ShardId { export_id: 2, index: 0 };
 
@@ -134,9 +134,11 @@ impl World {
     }
 }
 
+const ROUNDS: Keeps = Keeps { kept: Kept::Rounds, novelty: false, continues: false };
+
 /// A reader that begins this round, or goes on in it.
 fn reader(log: &Arc<ShardLog>, round: u32, begins: Option<u32>) -> Merge {
-    log.keep_index(Kept::Rounds).unwrap();
+    log.keep_index(ROUNDS).unwrap();
     let owner = Owner { begins, sweeps: round > 0, ..owner(Epoch(1), CHUNKS) };
     Merge::begin(begun(Arc::clone(log), None), owner, Arc::default()).unwrap()
 }
@@ -181,6 +183,6 @@ fn a_log_that_was_begun_late_does_not_know_what_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let log = own(&spool, ID, Epoch(1), Sequence(50), Progress::default());
-    log.keep_index(Kept::Rounds).unwrap();
+    log.keep_index(ROUNDS).unwrap();
     assert!(!log.known().whole);
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tidegate_proto::v1::Progress;
 
-use super::super::index::tests::{SHARD, frame, kept, open};
+use super::super::index::tests::{DOCUMENTS, SHARD, frame, kept, open};
 use super::*;
 use crate::sources::Known;
 
@@ -92,7 +92,7 @@ impl Pair {
     fn own(&self) {
         let at = (self.owner.next(), Progress::default());
         self.owner.take_over(self.epoch, at, BTreeSet::new()).unwrap();
-        self.owner.keep_index(Kept::Documents).unwrap();
+        self.owner.keep_index(DOCUMENTS).unwrap();
     }
 
     fn append(&mut self, changes: Changes) {
@@ -104,10 +104,10 @@ impl Pair {
     /// The copy opens a fetch, as a node does it.
     fn follow(&mut self, keep: Sequence) {
         let at = self.copy().last();
-        self.copy().keep_index(Kept::Documents).unwrap();
+        self.copy().keep_index(DOCUMENTS).unwrap();
         self.open = self.copy().index_open(self.epoch).unwrap();
         self.copy().follow(self.epoch, (at, keep)).unwrap();
-        self.copy().keep_index(Kept::Documents).unwrap();
+        self.copy().keep_index(DOCUMENTS).unwrap();
         if keep < at {
             self.follow(keep);
         }
@@ -239,7 +239,7 @@ fn who_becomes_the_owner_before_all_rows_are_here_has_what_its_log_has() {
     assert!(!kept(pair.copy()).is_empty() && !pair.copy().known().whole);
     let at = (pair.copy().next(), Progress::default());
     pair.copy().take_over(Epoch(2), at, BTreeSet::new()).unwrap();
-    pair.copy().keep_index(Kept::Documents).unwrap();
+    pair.copy().keep_index(DOCUMENTS).unwrap();
     assert_eq!((kept(pair.copy()).len(), pair.copy().known().whole), (0, false));
     assert_eq!(pair.copy().index_rows(&[], 1).unwrap(), None, "it has none to give");
 }

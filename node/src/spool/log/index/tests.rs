@@ -19,6 +19,9 @@ pub(in crate::spool::log) fn open(dir: &std::path::Path) -> Arc<Spool> {
     Spool::open(options, Stop::Process).unwrap()
 }
 
+pub(in crate::spool::log) const DOCUMENTS: Keeps =
+    Keeps { kept: Kept::Documents, novelty: false, continues: false };
+
 /// A batch that sets each key to its value, or deletes it.
 pub(in crate::spool::log) fn frame(
     epoch: u64,
@@ -29,7 +32,7 @@ pub(in crate::spool::log) fn frame(
     gathered(changes).encode(stamp, Codec::Zstd)
 }
 
-fn gathered(changes: &[(u8, Option<u8>)]) -> BatchBuilder {
+pub(in crate::spool::log) fn gathered(changes: &[(u8, Option<u8>)]) -> BatchBuilder {
     let mut builder = BatchBuilder::default();
     for (key, value) in changes {
         builder.push(&Draft {
@@ -44,7 +47,7 @@ fn gathered(changes: &[(u8, Option<u8>)]) -> BatchBuilder {
     builder
 }
 
-fn own(spool: &Arc<Spool>, first: u64) -> Arc<ShardLog> {
+pub(in crate::spool::log) fn own(spool: &Arc<Spool>, first: u64) -> Arc<ShardLog> {
     let log = spool.begin(SHARD, Epoch(1), Sequence(first), Progress::default()).unwrap();
     log.take_over(Epoch(1), (log.next(), Progress::default()), BTreeSet::new()).unwrap();
     log
@@ -81,7 +84,7 @@ proptest! {
         let (mut fold, mut behind, mut keep) = (BTreeMap::new(), BTreeSet::new(), Sequence(0));
         for (number, batch) in batches.iter().enumerate() {
             if number == asked {
-                log.keep_index(Kept::Documents).unwrap();
+                log.keep_index(DOCUMENTS).unwrap();
             }
             if number == cut {
                 keep = log.last();
@@ -118,12 +121,12 @@ proptest! {
         drop(spool);
         let spool = open(dir.path());
         let log = spool.log(SHARD).unwrap();
-        log.keep_index(Kept::Documents).unwrap();
+        log.keep_index(DOCUMENTS).unwrap();
         prop_assert_eq!(kept(&log), fold);
         prop_assert_eq!(log.known(), Known { whole: true, exact: false });
         spool.remove(SHARD).unwrap();
         let log = own(&spool, 1);
-        log.keep_index(Kept::Documents).unwrap();
+        log.keep_index(DOCUMENTS).unwrap();
         prop_assert!(kept(&log).is_empty() && log.known().exact);
     }
 }
@@ -133,7 +136,7 @@ fn a_log_that_began_later_does_not_claim_to_know_all_keys() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let log = own(&spool, 50);
-    log.keep_index(Kept::Documents).unwrap();
+    log.keep_index(DOCUMENTS).unwrap();
     assert_eq!(log.known(), Known { whole: false, exact: true });
     log.append(&frame(1, Sequence(50), &[(1, Some(1))]), &Progress::default(), None).unwrap();
     log.settle_index().unwrap();
@@ -141,7 +144,7 @@ fn a_log_that_began_later_does_not_claim_to_know_all_keys() {
     drop((log, spool));
     let spool = open(dir.path());
     let log = spool.log(SHARD).unwrap();
-    log.keep_index(Kept::Documents).unwrap();
+    log.keep_index(DOCUMENTS).unwrap();
     assert_eq!((kept(&log).len(), log.known().whole), (1, true));
 }
 
@@ -150,7 +153,7 @@ fn keys_come_in_pages_and_other_shards_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let log = own(&spool, 1);
-    log.keep_index(Kept::Documents).unwrap();
+    log.keep_index(DOCUMENTS).unwrap();
     let changes: Vec<_> = (0..9).map(|key| (key, Some(key))).collect();
     log.append(&frame(1, Sequence(1), &changes), &Progress::default(), None).unwrap();
     let (mut all, mut at) = (Vec::new(), (String::new(), Vec::new()));
