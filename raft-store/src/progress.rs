@@ -2,12 +2,16 @@
 
 use tidegate_proto::v1::{Progress, SnapshotState};
 
+/// Gaps that are known to be marked.
+const MARKED_MAX: usize = 32;
+
 /// Adds `delta`, in which only what moved is set, to `total`.
 ///
 /// The stream position and the state of the snapshot are replaced if the delta
 /// has them, chunks are replaced one by one, an ended stream stays ended, and of two
 /// positions that an operator set the later counts.
 /// A snapshot that is over has no chunks, and one of a higher round none of those before.
+/// Of gaps whose marks are there, the last 32 count.
 /// A whole delta takes the place of all that was there: its reader may have begun
 /// behind it. Absorbing the same delta again changes nothing; so a delta that holds
 /// everything may be absorbed as well.
@@ -39,6 +43,12 @@ pub fn absorb(total: &mut Progress, delta: &Progress) {
     }
     total.ended |= delta.ended;
     total.position_set = total.position_set.max(delta.position_set);
+    if !delta.marked.is_empty() {
+        total.marked.extend(&delta.marked);
+        total.marked.sort_unstable();
+        total.marked.dedup();
+        total.marked.drain(..total.marked.len().saturating_sub(MARKED_MAX));
+    }
     if matches!(total.snapshot(), SnapshotState::Complete | SnapshotState::Canceled) {
         total.chunks.clear();
         return;
@@ -50,6 +60,8 @@ pub fn absorb(total: &mut Progress, delta: &Progress) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
     use tidegate_proto::v1::ChunkProgress;
 
@@ -124,9 +136,12 @@ mod tests {
     fn any_progress(states: &'static [i32]) -> impl Strategy<Value = Progress> {
         let chunks = prop::collection::btree_map(0..4_u32, (0..9_u64).prop_map(chunk), 0..3);
         let seldom = || prop::bool::weighted(0.1);
-        let position_set = prop_oneof![9 => Just(0), 1 => 1..4_u64];
-        ("[a-c]?", chunks, prop::sample::select(states), seldom(), seldom(), position_set).prop_map(
-            |(stream, chunks, snapshot, ended, whole, position_set)| Progress {
+        let set = prop_oneof![9 => Just(0), 1 => 1..4_u64];
+        // More than count, now and then.
+        let marked = prop::collection::btree_set(1..50_u64, 0..30);
+        let gaps = (set, prop_oneof![3 => Just(BTreeSet::new()), 1 => marked]);
+        ("[a-c]?", chunks, prop::sample::select(states), seldom(), seldom(), gaps).prop_map(
+            |(stream, chunks, snapshot, ended, whole, (position_set, marked))| Progress {
                 stream: stream.into(),
                 chunks,
                 snapshot,
@@ -134,6 +149,7 @@ mod tests {
                 whole,
                 round: 0,
                 position_set,
+                marked: marked.into_iter().collect(),
             },
         )
     }

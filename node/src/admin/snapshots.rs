@@ -62,7 +62,7 @@ pub(super) async fn repair(
             "" => String::new(),
             why => format!("accepted: {why}"),
         };
-        Ok(command::Kind::RepairGap(RepairGap { shard, number, repair }))
+        Ok(command::Kind::RepairGap(RepairGap { shard, number, repair, by_source: false }))
     })
 }
 

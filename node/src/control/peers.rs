@@ -1,6 +1,7 @@
 //! Connections to the other nodes, one per address, made when first needed.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +90,7 @@ impl Peers {
 pub(crate) fn explain(address: &str, what: &str, status: &tonic::Status) -> Error {
     use tonic::Code;
     let kind = match status.code() {
+        Code::Unavailable if broke(status) => ErrorKind::Unknown,
         Code::Unavailable | Code::ResourceExhausted => ErrorKind::Unavailable,
         Code::InvalidArgument | Code::Unimplemented | Code::PermissionDenied => ErrorKind::Config,
         Code::Aborted => ErrorKind::Fenced,
@@ -105,4 +107,39 @@ pub(crate) fn explain(address: &str, what: &str, status: &tonic::Status) -> Erro
         | Code::Unauthenticated => ErrorKind::Unknown,
     };
     Error::new(kind, format!("{what} at {address}: {}", status.message()))
+}
+
+/// The connection broke with the call on it: what was sent may have arrived. A status that
+/// the peer sent has no source.
+fn broke(status: &tonic::Status) -> bool {
+    let mut source = status.source();
+    let told = source.is_none();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return false;
+        }
+        source = error.source();
+    }
+    !told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(status: &tonic::Status) -> ErrorKind {
+        explain("a:1", "ask", status).kind()
+    }
+
+    #[test]
+    fn a_connection_that_breaks_leaves_open_what_was_done() {
+        let told = tonic::Status::unavailable("no leader");
+        assert_eq!(kind(&told), ErrorKind::Unavailable, "the peer says so");
+        let refused = tonic::ConnectError("refused".into());
+        let status = tonic::Status::from_error(Box::new(refused));
+        assert_eq!(kind(&status), ErrorKind::Unavailable, "it was never reached");
+        let mut broken = tonic::Status::unavailable("keep-alive timed out");
+        broken.set_source(std::sync::Arc::new(std::io::Error::other("timed out")));
+        assert_eq!(kind(&broken), ErrorKind::Unknown);
+    }
 }

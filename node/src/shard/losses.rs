@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_proto::v1::{Gap, GapKind, GapPolicy, RecordGap, RepairGap, command};
+use tidegate_proto::v1::{Gap, GapKind, GapPolicy, Progress, RecordGap, RepairGap, command};
 use tidegate_proto::{Epoch, Sequence};
 
 use crate::clock;
@@ -113,26 +113,52 @@ impl Losses {
         }
         self.waits = false;
         let shard = self.log.shard();
-        // A position may have been set that only the next reader goes to.
-        let went_to = self.log.tail().progress.position_set;
-        let awaiting = |gap: &&Gap| {
-            let is_met = gap.kind() != GapKind::PositionSet || gap.number <= went_to;
-            is_met && gap.repair.is_empty() && !gap.awaits.is_empty()
-        };
-        let gaps: Vec<Gap> =
-            self.control.read(|state| state.gaps_of(shard).filter(awaiting).cloned().collect());
-        for gap in gaps {
-            tokio::spawn(repaired(self.control.clone(), gap));
+        let progress = self.log.tail().progress;
+        let gaps: Vec<Gap> = self.control.read(|state| state.gaps_of(shard).cloned().collect());
+        for command in mended(&gaps, &progress) {
+            tokio::spawn(repaired(self.control.clone(), command));
         }
     }
 }
 
+/// What is to be recorded as mended once a log at `progress` is what the source has. A loss
+/// may have been recorded that the log does not reach, and a position set that only the
+/// next reader goes to.
+fn mended(gaps: &[Gap], progress: &Progress) -> Vec<RepairGap> {
+    let is_met = |gap: &&Gap| match gap.kind() {
+        GapKind::PositionSet => gap.number <= progress.position_set,
+        GapKind::Unspecified
+        | GapKind::Trimmed
+        | GapKind::Vanished
+        | GapKind::Recreated
+        | GapKind::SpoolLost
+        | GapKind::Reread => progress.marked.contains(&gap.number),
+    };
+    let is_open = |gap: &&Gap| gap.repair.is_empty();
+    let repair = |gap: &Gap| {
+        // Meanwhile not all could be compared.
+        let lacks = |it: &&Gap| {
+            it.number > gap.number && it.kind() == GapKind::Trimmed && it.awaits.is_empty()
+        };
+        let repair = match gaps.iter().filter(is_open).find(lacks) {
+            Some(it) => format!("everything was read anew; of deletes, gap {} holds", it.number),
+            None => gap.awaits.clone(),
+        };
+        RepairGap { shard: gap.shard, number: gap.number, repair, by_source: true }
+    };
+    let awaiting = gaps.iter().filter(is_open).filter(|gap| !gap.awaits.is_empty());
+    awaiting.filter(is_met).map(repair).collect()
+}
+
 /// Has it recorded that the source mended a gap. Another reader does it if this one cannot.
-async fn repaired(control: Control, gap: Gap) {
-    let Gap { shard, number, awaits: repair, .. } = gap;
+async fn repaired(control: Control, mut command: RepairGap) {
+    let number = command.number;
     for _ in 0..TRIES {
-        let command = RepairGap { shard, number, repair: repair.clone() };
-        match control.propose(command::Kind::RepairGap(command)).await {
+        let kind = command::Kind::RepairGap(command.clone());
+        if control.read(|state| state.is_known_to_all(&kind)).is_err() {
+            command.by_source = false;
+        }
+        match control.propose(command::Kind::RepairGap(command.clone())).await {
             // Or it was refused, as somebody else has decided.
             Ok(_) => return,
             Err(error) => tracing::warn!(number, error = %error, "record that a gap is mended"),
@@ -147,7 +173,11 @@ pub(super) async fn record(control: &Control, mut gap: Gap, policy: GapPolicy) -
     let command = |gap: &Gap| {
         command::Kind::RecordGap(RecordGap { gap: Some(gap.clone()), policy: policy.into() })
     };
-    if control.read(|state| state.is_known_to_all(&command(&gap)).is_err()) {
+    let is_new = |gap: &Gap| control.read(|state| state.is_known_to_all(&command(gap)).is_err());
+    if is_new(&gap) && gap.kind() == GapKind::Reread {
+        gap.set_kind(GapKind::Trimmed);
+    }
+    if is_new(&gap) {
         // A node of an earlier version takes it for mended as it is recorded.
         gap.repair = std::mem::take(&mut gap.awaits);
     }
@@ -166,4 +196,46 @@ pub(crate) fn is_same(known: &Gap, gap: &Gap) -> bool {
 /// It is mended, or will be, or was accepted.
 fn is_decided(gap: &Gap) -> bool {
     !gap.repair.is_empty() || gap.round != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gap(number: u64, kind: GapKind, awaits: &str) -> Gap {
+        Gap { number, kind: kind.into(), awaits: awaits.to_owned(), ..Gap::default() }
+    }
+
+    fn told(gaps: &[Gap], progress: &Progress) -> Vec<(u64, String)> {
+        mended(gaps, progress).into_iter().map(|it| (it.number, it.repair)).collect()
+    }
+
+    #[test]
+    fn what_the_log_reaches_is_mended_and_nothing_else() {
+        let gaps = [
+            gap(1, GapKind::Reread, "read anew"),
+            gap(2, GapKind::PositionSet, "read anew"),
+            gap(3, GapKind::Vanished, ""),
+            Gap { repair: "accepted".to_owned(), ..gap(4, GapKind::Trimmed, "read anew") },
+            gap(5, GapKind::Recreated, "read anew"),
+        ];
+        let at = |marked: &[u64], position_set| {
+            told(&gaps, &Progress { marked: marked.to_vec(), position_set, ..Progress::default() })
+        };
+        let read = |number| (number, "read anew".to_owned());
+        assert_eq!(at(&[], 0), [], "recorded, and not in the log");
+        assert_eq!(at(&[3, 4, 5], 0), [read(5)]);
+        assert_eq!(at(&[1], 2), [read(1), read(2)]);
+        assert_eq!(at(&[1], 1), [read(1)], "the position is to be set yet");
+    }
+
+    #[test]
+    fn a_repair_says_that_deletes_were_not_found_where_they_were_not() {
+        let partly = gap(2, GapKind::Trimmed, "");
+        let gaps = [gap(1, GapKind::Trimmed, "a"), partly, gap(3, GapKind::Trimmed, "c")];
+        let progress = Progress { marked: vec![1, 2, 3], ..Progress::default() };
+        let [first, third] = &told(&gaps, &progress)[..] else { panic!("two are") };
+        assert!(first.1.contains("of deletes, gap 2 holds"), "{first:?}");
+        assert_eq!(*third, (3, "c".to_owned()));
+    }
 }

@@ -172,9 +172,15 @@ impl Merge {
     }
 
     /// Spools what the stream brought, and remembers its keys while rows are to
-    /// come.
-    pub(super) fn take_stream(&mut self, out: &BatchBuilder, read: Read) -> Result<()> {
-        let delta = Progress { stream: read.position, ended: read.ended, ..Progress::default() };
+    /// come. The marks of the gaps `marked` are in it.
+    pub(super) fn take_stream(
+        &mut self,
+        out: &BatchBuilder,
+        read: Read,
+        marked: Vec<u64>,
+    ) -> Result<()> {
+        let Read { position: stream, ended, .. } = read;
+        let delta = Progress { stream, ended, marked, ..Progress::default() };
         if out.is_empty() {
             return self.advance(&delta);
         }

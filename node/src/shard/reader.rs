@@ -232,8 +232,10 @@ impl Reader {
         let detail = format!("the source no longer has what follows position {position:016x}");
         let loss = Loss { kind: GapKind::Trimmed, detail, mended: String::new() };
         let mut out = BatchBuilder::default();
-        mark(&mut out, &[self.losses.record(&loss).await?])?;
-        self.merge.take_stream(&out, Read { position: now.position, ..Read::default() })?;
+        let gap = self.losses.record(&loss).await?;
+        mark(&mut out, std::slice::from_ref(&gap))?;
+        let read = Read { position: now.position, ..Read::default() };
+        self.merge.take_stream(&out, read, vec![gap.number])?;
         // Whoever starts next begins where the cluster knows us to be.
         self.finish(&mut self.log.safe()).await;
         Err(Error::new(ErrorKind::Unavailable, "the stream goes on behind a gap"))
@@ -374,7 +376,7 @@ impl Reader {
             gaps.push(self.losses.record(loss).await?);
         }
         mark(out, &gaps)?;
-        self.merge.take_stream(out, read)
+        self.merge.take_stream(out, read, gaps.iter().map(|gap| gap.number).collect())
     }
 
     /// Takes the pages at hand; true when there will be no more.

@@ -187,7 +187,10 @@ async fn open_fetch(means: &Means, id: ShardId, mut aim: Aim) -> Result<Box<dyn 
 /// not heard of: that is no hole.
 fn unless_untold(error: Error, shard: &Shard, gaps: &[Gap]) -> Error {
     let told = |gap: &Gap| gap.kind() == GapKind::SpoolLost && gap.epoch == shard.epoch;
-    if error.kind() != ErrorKind::Gone || shard.anew != shard.epoch || gaps.iter().any(told) {
+    // Who has heard what the owner captured has heard of the loss before that.
+    let lags = shard.captured.as_ref().is_none_or(|captured| captured.epoch < shard.epoch);
+    let untold = lags && shard.anew == shard.epoch && !gaps.iter().any(told);
+    if error.kind() != ErrorKind::Gone || !untold {
         return error;
     }
     let what = "the shard's log was begun anew, and this node does not know why yet";

@@ -94,22 +94,25 @@ impl State {
 
     pub(super) fn repair_gap(&mut self, command: RepairGap) -> Verdict {
         let (id, number) = (command.shard.unwrap_or_default(), command.number);
+        let RepairGap { repair, by_source, .. } = command;
         let gap = self.gaps.get_mut(&(id, number));
         let gap = gap.ok_or_else(|| not_found(format!("shard {id} has no gap {number}")))?;
         if !gap.repair.is_empty() {
             return Err(conflict(format!("gap {number} of shard {id} is mended: {}", gap.repair)));
         }
-        if gap.round != 0 && command.repair.is_empty() {
+        if gap.round != 0 && repair.is_empty() {
             let round = gap.round;
             let why = format!("gap {number} of shard {id} is being mended by snapshot {round}");
             return Err(conflict(why));
         }
         let shard = self.shards.get_mut(&id).ok_or_else(|| no_shard(id))?;
-        match command.repair {
+        match repair {
             nothing if nothing.is_empty() => gap.round = ask_again(shard),
             repair => gap.repair = repair,
         }
-        shard.failure.clear();
+        if !by_source {
+            shard.failure.clear();
+        }
         self.touch(Row::Shard(id));
         self.touch(Row::Gap(id, number));
         Ok(done())

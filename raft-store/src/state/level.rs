@@ -6,14 +6,14 @@
 //! knows less is refused.
 
 use tidegate_proto::v1::command::Kind;
-use tidegate_proto::v1::{Node, Outcome};
+use tidegate_proto::v1::{GapKind, Node, Outcome};
 
 use super::State;
 use super::outcome::{conflict, invalid};
 use crate::keys::Row;
 
 /// The highest level this build knows.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 
 /// From which level on nodes know a command.
 pub(super) fn needed(kind: &Kind) -> u32 {
@@ -33,7 +33,6 @@ pub(super) fn needed(kind: &Kind) -> u32 {
         | Kind::Anchor(_)
         | Kind::Checkpoints(_)
         | Kind::ShardFailed(_)
-        | Kind::RepairGap(_)
         | Kind::SetCopies(_)
         | Kind::SetInSync(_)
         | Kind::MoveShard(_)
@@ -43,10 +42,12 @@ pub(super) fn needed(kind: &Kind) -> u32 {
         | Kind::SnapshotCancel(_)
         | Kind::SnapshotPause(_) => 0,
         Kind::Assign(assign) => u32::from(!assign.rescues.is_empty()),
-        Kind::RecordGap(record) => {
-            let awaits = record.gap.as_ref().is_some_and(|gap| !gap.awaits.is_empty());
-            u32::from(awaits) * 2
-        }
+        Kind::RecordGap(record) => match &record.gap {
+            Some(gap) if gap.kind > GapKind::PositionSet.into() => 3,
+            Some(gap) if !gap.awaits.is_empty() => 2,
+            Some(_) | None => 0,
+        },
+        Kind::RepairGap(repair) => u32::from(repair.by_source) * 3,
         Kind::SetPosition(set) => 1 + u32::from(!set.awaits.is_empty()),
         Kind::SetOutOfReach(_) => 1,
         Kind::Many(many) => {

@@ -192,7 +192,8 @@ fn gap_by(policy: GapPolicy, epoch: u64, detail: &str, at_ms: i64) -> Kind {
 }
 
 fn repair(number: u64, repair: &str) -> Kind {
-    Kind::RepairGap(RepairGap { shard: Some(id(0)), number, repair: repair.to_owned() })
+    let (shard, repair) = (Some(id(0)), repair.to_owned());
+    Kind::RepairGap(RepairGap { shard, number, repair, by_source: false })
 }
 
 #[test]

@@ -258,7 +258,7 @@ impl<'a> World<'a> {
         }
         self.at = self.store.revision().min((from + changes) as u64);
         let read = Read { position: place(self.at), ended: ends, losses: Vec::new() };
-        self.merge.take_stream(&out, read).unwrap();
+        self.merge.take_stream(&out, read, Vec::new()).unwrap();
     }
 
     fn page(&mut self, chunk: u32, rows: &[Option<Write>]) {

@@ -186,12 +186,19 @@ async fn is_alone(
     table: &str,
     (name, shard): (&Name, &SinkShard),
 ) -> Result<()> {
+    // One that has delivered nothing is moved on: it looks again before it writes.
+    let moved = format!(
+        "UPDATE {table} SET opened = opened + 1 WHERE (export, sink) = ($1, $2) \
+         AND shard <> $3 AND sequence = 0 AND uid NOT IN ('', $4)"
+    );
+    let doing = "look for another export's checkpoint rows";
+    let Name { export, shard: of_shard, sink } = name;
+    session.execute(doing, &moved, &[export, sink, of_shard, &shard.uid]).await?;
     let others = format!(
         "SELECT uid, sequence FROM {table} WHERE (export, sink) = ($1, $2) AND sequence > 0 \
          AND uid NOT IN ('', $3) LIMIT 1"
     );
-    let doing = "look for another export's checkpoint rows";
-    match session.all(doing, &others, &[&name.export, &name.sink, &shard.uid]).await?.pop() {
+    match session.all(doing, &others, &[export, sink, &shard.uid]).await?.pop() {
         None => Ok(()),
         Some(row) => {
             let (uid, delivered): (String, _) = (get(&row, 0)?, Sequence(counted(&row, 1)?));

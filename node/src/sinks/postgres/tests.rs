@@ -291,6 +291,21 @@ async fn a_checkpoint_table_of_before_goes_on() {
 }
 
 #[tokio::test]
+async fn of_two_exports_that_have_delivered_nothing_only_one_writes() {
+    let stage = Stage::new().await;
+    let schema = stage.schema("");
+    let mut one = schema.open(&shard(1)).await.unwrap();
+    let other = SinkShard { uid: "c/2".into(), shard: "cluster".into(), ..shard(1) };
+    let mut two = schema.open(&other).await.unwrap();
+    let late = put(&mut one, &changes(1, &[("a", Some("1"))])).await;
+    refused(late, ErrorKind::Unknown, &["open the postgres sink anew"]);
+    put(&mut two, &changes(1, &[("b", Some("1"))])).await.unwrap();
+    let late = schema.open(&shard(1)).await.map(drop).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Config, "{late}");
+    assert_eq!(schema.query("SELECT key FROM items"), "b");
+}
+
+#[tokio::test]
 async fn a_host_that_says_nothing_does_not_hide_the_next() {
     let stage = Stage::new().await;
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -106,9 +106,6 @@ impl RedisStream {
         };
         let (link, answer) = Link::open(config, at).await?;
         let mut losses = Vec::new();
-        let mut lost = |kind, detail: String, mended: &str| {
-            losses.push(Loss { kind, detail, mended: mended.to_owned() });
-        };
         let (phase, position) = match answer {
             Answer::Continues(id) => {
                 let db = at.map_or(0, |at| at.db);
@@ -120,15 +117,7 @@ impl RedisStream {
                 (Phase::Commands(at.clone()), Position::At(at))
             }
             Answer::Dump(then) => {
-                match (at, &position) {
-                    (Some(at), _) if at.id == then.id => {
-                        lost(GapKind::Trimmed, trimmed(at), REREAD);
-                    }
-                    (Some(at), _) => lost(GapKind::Recreated, recreated(at, &then), REREAD),
-                    (None, at) if !known.whole => lost(GapKind::Trimmed, partial(at), ""),
-                    (None, Position::At(at)) => lost(GapKind::Reread, inexact(at), REREAD),
-                    (None, Position::Anew) => {}
-                }
+                losses.extend(lost((at, &position), &then, known.whole));
                 (Phase::Resync(Resync::begin(then, &*captured)?), Position::Anew)
             }
         };
@@ -237,21 +226,33 @@ impl RedisStream {
     }
 }
 
+/// What a dump that ends at `then` leaves out behind `position`; `at`: where the stream was
+/// to go on. `whole`: all keys that were captured are known.
+fn lost((at, position): (Option<&Offset>, &Position), then: &Offset, whole: bool) -> Option<Loss> {
+    let (kind, detail, mended) = match (at, position) {
+        (Some(at), _) if at.id == then.id => (GapKind::Trimmed, trimmed(at), REREAD),
+        (Some(at), _) => (GapKind::Recreated, recreated(at, then), REREAD),
+        (None, _) if !whole => (GapKind::Trimmed, partial(position, then), ""),
+        (None, Position::At(at)) => (GapKind::Reread, inexact(at), REREAD),
+        (None, Position::Anew) => return None,
+    };
+    Some(Loss { kind, detail, mended: mended.to_owned() })
+}
+
 const PARTIAL: &str = "this node's copy of the spool lacks older keys: what was deleted while the \
                        shard changed its owner may stay at sinks; everything else was read anew";
 
-fn partial(position: &Position) -> String {
+fn partial(position: &Position, then: &Offset) -> String {
     match position {
-        Position::At(at) => format!("{PARTIAL} (byte {})", at.bytes),
-        Position::Anew => PARTIAL.to_owned(),
+        Position::At(at) => format!("{PARTIAL} (byte {} of {})", at.bytes, at.id),
+        // Where another dump ends is no other loss.
+        Position::Anew => format!("{PARTIAL} (a dump of {})", then.id),
     }
 }
 
 fn inexact(at: &Offset) -> String {
-    let bytes = at.bytes;
-    format!(
-        "this node does not know what all keys held at byte {bytes}, where the shard came to it"
-    )
+    let (bytes, id) = (at.bytes, &at.id);
+    format!("this node does not know what all keys held at byte {bytes} of {id}")
 }
 
 /// How any other loss is mended.

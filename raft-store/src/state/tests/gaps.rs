@@ -32,6 +32,10 @@ fn an_operator_goes_on_without_what_was_lost_or_has_it_read_again() {
     let why = "gap 1".to_owned();
     world.done(Kind::ShardFailed(ShardFailed { shard: Some(id(0)), epoch: 1, reason: why }));
     assert_eq!(world.refused(repair(3, "accepted")).0, RefusedKind::NotFound);
+    world.created(gap(1, "trimmed at last", 1));
+    let Kind::RepairGap(by_itself) = repair(3, "read anew") else { panic!("it is one") };
+    world.done(Kind::RepairGap(RepairGap { by_source: true, ..by_itself }));
+    assert_eq!(world.shard(0).failure, "gap 1", "that has nothing to do with it");
 
     world.done(repair(1, "accepted"));
     assert_eq!(world.shard(0).failure, "", "it goes on");
@@ -39,7 +43,7 @@ fn an_operator_goes_on_without_what_was_lost_or_has_it_read_again() {
     world.done(repair(2, ""));
     assert_eq!(world.refused(repair(2, "")).0, RefusedKind::Conflict);
     let gaps: Vec<_> = world.state.gaps_of(id(0)).map(|it| (&it.repair[..], it.round)).collect();
-    assert_eq!(gaps, [("accepted", 0), ("", 1)]);
+    assert_eq!(gaps, [("accepted", 0), ("", 1), ("read anew", 0)]);
     assert_eq!(world.shard(0).round, 1);
 }
 

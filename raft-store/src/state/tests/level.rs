@@ -36,6 +36,13 @@ fn what_a_node_does_not_know_is_not_proposed() {
     for kind in [Kind::SetPosition(set), Kind::RecordGap(loss)] {
         assert!(world.state.is_known_to_all(&kind).is_err(), "since level 2");
     }
+    world.done(as_of(2, 3));
+    let reread = Gap { kind: GapKind::Reread.into(), ..Gap::default() };
+    let repair = RepairGap { by_source: true, ..RepairGap::default() };
+    let loss = RecordGap { gap: Some(reread), ..RecordGap::default() };
+    for kind in [Kind::RepairGap(repair), Kind::RecordGap(loss)] {
+        assert!(world.state.is_known_to_all(&kind).is_err(), "since level 3");
+    }
     assert_eq!(world.state.is_known_to_all(&fresh()), Ok(()));
     world.done(as_of(0, 3));
     let gap = Kind::RecordGap(RecordGap { gap: Some(Gap::default()), ..RecordGap::default() });

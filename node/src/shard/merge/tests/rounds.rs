@@ -89,7 +89,7 @@ impl World {
         self.coming.drain(..count).for_each(|seen| push(&mut out, seen));
         let position = place(self.revision - self.coming.len() as u64);
         let read = Read { position, ..Read::default() };
-        self.merge.take_stream(&out, read).unwrap();
+        self.merge.take_stream(&out, read, Vec::new()).unwrap();
     }
 
     fn chunk(&mut self, chunk: u32) {

@@ -261,7 +261,9 @@ impl ChangeStream for ClusterStream {
     }
 
     fn mends(&self) -> bool {
-        self.audit.is_some() || self.members.iter().any(|member| member.stream.mends())
+        let reads = self.members.iter().any(|member| member.stream.mends());
+        // Pending values among them.
+        reads || self.audit.is_some() || self.board().dirty() > 0
     }
 
     fn kept_until_ms(&self) -> Option<i64> {

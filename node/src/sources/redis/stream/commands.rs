@@ -115,10 +115,8 @@ impl RedisStream {
         tracing::warn!(command = name, why, "a command is not computed; everything is read anew");
         // What it did up to there does not count.
         self.keys.unqueue(queued);
-        let detail = format!(
-            "the command {name} at byte {} of the stream is not computed ({why})",
-            at.bytes
-        );
+        let (bytes, id) = (at.bytes, &at.id);
+        let detail = format!("the command {name} at byte {bytes} of {id} is not computed ({why})");
         self.losses.push(Loss { kind: GapKind::Reread, detail, mended: REREAD.to_owned() });
         // The position goes there once what came before is given, with the loss.
         self.phase = Phase::Over(format!("the command {name} is not computed ({why})"));
