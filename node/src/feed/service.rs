@@ -13,7 +13,7 @@ use tidegate_proto::v1::{FeedFormat, SubscribeRequest, SubscribeResponse, Subscr
 use tidegate_proto::{Sequence, Token};
 use tidegate_raft_store::State;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -81,6 +81,8 @@ impl FeedService {
         let filter = Filter::new(start).map_err(Status::invalid_argument)?;
         let json = start.format() == FeedFormat::Json;
         let format = if json { FeedFormat::Json } else { FeedFormat::Frames };
+        // Before the shards are looked up: one that comes right behind is not missed.
+        let topology = self.control.topology();
         let cluster_id = self.control.identity().cluster_id.clone();
         let (export_id, lanes) = self.control.read(|state| lanes(state, &cluster_id, start))?;
         let credit = if start.credit_bytes == 0 { CREDIT_DEFAULT } else { start.credit_bytes };
@@ -96,6 +98,7 @@ impl FeedService {
         let token = Token { cluster_id, export_id, sequences: begun(&lanes) };
         Ok(Subscription {
             control: self.control.clone(),
+            topology,
             start: start.clone(),
             plan,
             lanes: Vec::new(),
@@ -162,6 +165,8 @@ fn begun(lanes: &[Lane]) -> BTreeMap<u32, Sequence> {
 
 struct Subscription {
     control: Control,
+    /// Has moved if `waiting` may lack a shard.
+    topology: watch::Receiver<u64>,
     start: SubscribeStart,
     plan: Plan,
     /// Those that run, by their numbers, and those that wait for others.
@@ -183,11 +188,10 @@ impl Subscription {
         self.begin_lanes(&mut tasks, &sender);
         // A feed that follows keeps it, for shards that appear later.
         let mut sender = Some(sender).filter(|_| self.expects_lanes());
-        let mut topology = self.control.topology();
         let mut closed = false;
         loop {
             tokio::select! {
-                changed = topology.changed(), if sender.is_some() => {
+                changed = self.topology.changed(), if sender.is_some() => {
                     match &sender {
                         Some(sender) if changed.is_ok() => {
                             self.find_lanes()?;

@@ -1,11 +1,13 @@
-//! Subscribers that read nothing, beside one that does.
+//! Subscribers that read nothing, beside one that does, and such as come early.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tidegate_proto::Frame;
 use tidegate_proto::v1::subscribe_start::From;
 use tidegate_tests::cluster::{Cluster, alone};
-use tidegate_tests::feed::open;
+use tidegate_tests::feed::{Open, open};
 use tokio::time::timeout;
 
 const EXPORT: &str = "followed";
@@ -15,6 +17,10 @@ const CHANGES: u64 = 40_000;
 const LAZY: usize = 12;
 const CREDIT: u64 = 32 << 20;
 const SOON: Duration = Duration::from_secs(20);
+/// Exports that are followed from their first moment on, and how often each.
+const EXPORTS: usize = 30;
+const SIDES: usize = 16;
+const EARLY: usize = 30;
 
 /// METHOD: the only copy of a shard is at one of two nodes. At the other, twelve subscribers
 /// ask for all of it and read none. Another one there gets everything all the same: what
@@ -49,4 +55,48 @@ async fn subscribers_that_read_nothing_stop_nobody_at_their_node() {
         }
     }
     drop(lazy);
+}
+
+/// METHOD: exports are applied one after the other, and each is subscribed to again and
+/// again from the moment it is there: before, while and after its shard is discovered.
+/// Every subscriber gets its first changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_that_come_before_a_shard_get_its_changes() {
+    let _alone = alone().await;
+    let cluster = Arc::new(Cluster::start(1).await);
+    let address = cluster.addresses().swap_remove(0);
+    for number in 0..EXPORTS {
+        let export = format!("early{number}");
+        let spec = format!(
+            "name = \"{export}\"\n[source]\nkind = \"datagen\"\nshards = 1\nkeys = 10\n\
+             document-bytes = 400\nrate-per-second = 100\nchanges = 10\n"
+        );
+        let at = Arc::clone(&cluster);
+        let applied = tokio::task::spawn_blocking(move || at.apply(&spec));
+        let early = early(&address, &export).await;
+        let served = join_all(early.into_iter().map(is_served)).await;
+        let waiting = served.iter().filter(|served| !**served).count();
+        assert_eq!(waiting, 0, "of {} of {export}\n{}", served.len(), cluster.logs());
+        applied.await.unwrap();
+    }
+}
+
+/// Subscribers of an export that is about to be there, opened side by side.
+async fn early(address: &str, export: &str) -> Vec<Open> {
+    let side = || async {
+        let mut opened = Vec::new();
+        while opened.len() < EARLY {
+            opened.extend(open(address, export, From::Earliest(true), 1 << 20).await.ok());
+        }
+        opened
+    };
+    join_all((0..SIDES).map(|_| side())).await.into_iter().flatten().collect()
+}
+
+/// Whether the subscriber gets something soon.
+async fn is_served((_requests, mut responses): Open) -> bool {
+    match timeout(SOON, responses.message()).await {
+        Ok(first) => !first.unwrap().unwrap().frames.is_empty(),
+        Err(_) => false,
+    }
 }

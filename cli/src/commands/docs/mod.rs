@@ -39,7 +39,7 @@ pub(crate) enum DocsCommand {
 Lines with the same key are written in the order of the file. Importing the same
 file again gives the same documents.")]
     Import(ImportArgs),
-    /// Print documents: {\"collection\",\"key\",\"revision\",\"document\"}, one a line
+    /// Print documents: {"collection","key","revision","document"}, one a line
     #[command(after_help = "Examples:
   tidegate docs export > all.jsonl
   tidegate docs export items | head")]
