@@ -5,12 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidegate_proto::v1::{IndexRows, ShardId};
 use tidegate_proto::{Epoch, NodeId, Sequence};
-use tokio::sync::watch;
 use tonic::async_trait;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::fetch::{Fetch, Fetched, OLDEST};
-use crate::spool::{ShardLog, Spool};
+use crate::spool::{MarkWatch, ShardLog, Spool};
 
 /// Bytes of rows of the key index sent in one go, about, before they are compressed.
 const PAGE_BYTES: usize = 1 << 20;
@@ -36,7 +35,7 @@ pub(super) struct LocalFetch {
     log: Arc<ShardLog>,
     epoch: Epoch,
     after: Sequence,
-    stable: watch::Receiver<Sequence>,
+    stable: MarkWatch,
     chunk_bytes: usize,
 }
 
@@ -97,8 +96,8 @@ pub(super) struct CopyFeed {
     log: Arc<ShardLog>,
     epoch: Epoch,
     after: Sequence,
-    stable: watch::Receiver<Sequence>,
-    appended: watch::Receiver<Sequence>,
+    stable: MarkWatch,
+    appended: MarkWatch,
     chunk_bytes: usize,
     node: NodeId,
     connection: u64,
@@ -180,13 +179,13 @@ impl Fetch for LocalFetch {
     async fn next(&mut self) -> Result<Fetched> {
         loop {
             self.still_held()?;
-            let stable = *self.stable.borrow_and_update();
+            let stable = self.stable.see();
             let frames = self.log.read(self.after, self.chunk_bytes)?;
             if let Some(last) = frames.last() {
                 self.after = last.last();
                 return Ok(Fetched { frames, stable, index: None });
             }
-            if self.stable.changed().await.is_err() {
+            if self.stable.moved().await.is_err() {
                 return Err(not_held(self.log.shard(), self.epoch));
             }
         }
@@ -216,9 +215,9 @@ impl Outflow for CopyFeed {
             if !self.log.owned_under(self.epoch) || !counts {
                 return Err(not_held(self.log.shard(), self.epoch));
             }
-            let told = self.stable.has_changed().unwrap_or(false);
-            let stable = *self.stable.borrow_and_update();
-            self.appended.mark_unchanged();
+            let told = self.stable.has_moved();
+            let stable = self.stable.see();
+            self.appended.see();
             let (frames, index) = if room {
                 let frames = self.log.read_appended(self.after, self.chunk_bytes)?;
                 (frames, self.index_rows()?)
@@ -232,11 +231,11 @@ impl Outflow for CopyFeed {
                 return Ok(Fetched { frames, stable, index });
             }
             let moved = tokio::select! {
-                moved = self.stable.changed() => {
-                    self.stable.mark_changed();
+                moved = self.stable.moved() => {
+                    self.stable.unsee();
                     moved
                 }
-                moved = self.appended.changed(), if room => moved,
+                moved = self.appended.moved(), if room => moved,
             };
             moved.map_err(|_| not_held(self.log.shard(), self.epoch))?;
         }

@@ -227,7 +227,7 @@ fn look(known: &Known, log: &ShardLog, started: Instant) -> Sight {
         down: known.down.clone(),
         seen: log.copies(),
         needed: log.needed(),
-        appended: *log.appended_mark().borrow(),
+        appended: log.appended_mark().now(),
     }
 }
 

@@ -33,7 +33,7 @@ use crate::shard::role::{Terms, Wanted, under};
 use crate::shard::room::room;
 use crate::shard::rounds;
 use crate::sources::{Anchor, ChangeStream, Loss, Read, Rows};
-use crate::spool::ShardLog;
+use crate::spool::{MarkWatch, ShardLog};
 
 /// How long the stream waits for a change when nothing else is to be done; twice
 /// as long after each wait in vain, up to the longest.
@@ -175,9 +175,8 @@ fn parent_end(means: &Means, id: ShardId, spec: &ShardSpec) -> Option<bytes::Byt
 async fn report(log: Arc<ShardLog>, pending: Pending, reporter: Reporter) {
     let mut safe = log.safe();
     loop {
-        let upto = *safe.borrow_and_update();
-        pending.settle(upto, |upto, added| reporter.captured(upto, added));
-        if safe.changed().await.is_err() {
+        pending.settle(safe.see(), |upto, added| reporter.captured(upto, added));
+        if safe.moved().await.is_err() {
             return;
         }
     }
@@ -281,7 +280,7 @@ impl Reader {
                 self.sweep().await?;
             }
             self.tell_headroom(&mut headroom_due, stream);
-            self.losses.settle(stream.mends(), self.merge.last(), *safe.borrow());
+            self.losses.settle(stream.mends(), self.merge.last(), safe.now());
             tokio::select! {
                 () = self.pace.after(out.len()) => {}
                 _ = stop.changed() => {}
@@ -289,10 +288,10 @@ impl Reader {
             // A source at full speed would keep its thread from all others.
             tokio::task::yield_now().await;
             // An idle step appends nothing: if all is safe already, so is this.
-            self.report(*safe.borrow_and_update());
+            self.report(safe.see());
             while self.merge.pending().len() > UNSAFE_MAX && !*stop.borrow() {
                 tokio::select! {
-                    _ = safe.changed() => self.report(*safe.borrow_and_update()),
+                    _ = safe.moved() => self.report(safe.see()),
                     _ = stop.changed() => {}
                 }
             }
@@ -338,13 +337,13 @@ impl Reader {
     /// Waits until the rest is safe: a planned stop leaves nothing that a new
     /// owner would have to read again. Once there is another epoch there is nothing to
     /// wait for: copies follow its owner.
-    async fn finish(&mut self, safe: &mut watch::Receiver<Sequence>) {
+    async fn finish(&mut self, safe: &mut MarkWatch) {
         let (id, epoch, last) = (self.log.shard(), self.epoch.0, self.merge.last());
         let over = self
             .means
             .control
             .until(|state| state.shard(id).is_none_or(|shard| shard.epoch != epoch).then_some(()));
-        let rest = safe.wait_for(|safe| *safe >= last);
+        let rest = safe.reached(last);
         tokio::select! {
             biased;
             _ = over => {}

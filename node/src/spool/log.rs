@@ -2,6 +2,7 @@
 
 mod fill;
 mod index;
+mod mark_watch;
 mod marks;
 mod mend;
 mod read;
@@ -27,6 +28,7 @@ use crate::spool::log::recent::Recent;
 use crate::spool::store::Spool;
 
 pub use index::{Keeps, Kept};
+pub use mark_watch::MarkWatch;
 pub use rows::Gone;
 pub use standing::AHEAD_MAX;
 pub(crate) use standing::{Head, Marks, Piece, Refusal, Standing};

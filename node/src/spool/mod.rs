@@ -18,7 +18,7 @@ mod tests;
 pub use begins::Begins;
 pub use copies::Copy;
 pub(crate) use log::Head;
-pub use log::{AHEAD_MAX, Gathered, Gone, Keeps, Kept, ShardLog, Tail};
+pub use log::{AHEAD_MAX, Gathered, Gone, Keeps, Kept, MarkWatch, ShardLog, Tail};
 #[cfg(test)]
 pub(crate) use log::{Piece, Refusal, Standing};
 pub use retention::{Keep, not_needed, run as run_retention};

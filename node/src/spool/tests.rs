@@ -80,7 +80,7 @@ fn only_what_is_stable_is_seen_and_from_memory_it_is_the_same() {
         assert_eq!(spans(&log.read(Sequence(10), 1 << 20).unwrap()), [(11, 15)]);
         assert!(log.read(Sequence(15), 1 << 20).unwrap().is_empty());
         log.set_stable(Sequence(4));
-        assert_eq!(*log.stable().borrow(), Sequence(15), "stable never goes back");
+        assert_eq!(log.stable().now(), Sequence(15), "stable never goes back");
     }
 }
 
@@ -291,7 +291,7 @@ async fn one_sync_covers_all_logs() {
         let log = own(&spool, shard, Epoch(1), Sequence(1), at("0")).unwrap();
         let mut synced = log.synced();
         log.append(&frame(1, 1, 5), &at("1"), None).unwrap();
-        synced.wait_for(|upto| *upto == Sequence(5)).await.unwrap();
+        synced.reached(Sequence(5)).await.unwrap();
     }
     syncing.abort();
 }
@@ -306,17 +306,17 @@ fn with_others_in_sync_what_all_of_them_have_is_seen_at_once() {
     log.join_copy(b);
     log.set_in_sync([b].into());
     log.append(&frame(1, 1, 5), &at("1"), None).unwrap();
-    assert_eq!(*log.stable().borrow(), Sequence(0), "b has not got it");
+    assert_eq!(log.stable().now(), Sequence(0), "b has not got it");
     log.copy_acked(b, to_b, Sequence(5));
-    assert_eq!((*log.safe().borrow(), *log.stable().borrow()), (Sequence(5), Sequence(5)));
+    assert_eq!((log.safe().now(), log.stable().now()), (Sequence(5), Sequence(5)));
     // c joins: nothing more becomes stable without it, recorded or not.
     let to_c = log.copy_opened((c, 1), Sequence(2), Epoch(1)).unwrap();
     log.join_copy(c);
     log.append(&frame(1, 6, 1), &at("2"), None).unwrap();
     log.copy_acked(b, to_b, Sequence(6));
-    assert_eq!(*log.stable().borrow(), Sequence(5));
+    assert_eq!(log.stable().now(), Sequence(5));
     log.copy_acked(c, to_c, Sequence(6));
-    assert_eq!(*log.stable().borrow(), Sequence(6));
+    assert_eq!(log.stable().now(), Sequence(6));
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn a_copy_that_joins_needs_what_the_owner_before_may_have_shown() {
     log.append(&frame(1, 1, 10), &at("1"), None).unwrap();
     // Taken over beside a copy that is not heard: nothing moves, and all of it counts.
     log.take_over(Epoch(2), (log.next(), at("1")), [NodeId(2)].into()).unwrap();
-    assert_eq!((*log.safe().borrow(), log.needed()), (Sequence(0), Sequence(10)));
+    assert_eq!((log.safe().now(), log.needed()), (Sequence(0), Sequence(10)));
     log.append(&frame(2, 11, 5), &at("2"), None).unwrap();
     assert_eq!(log.needed(), Sequence(10), "nobody has seen the rest");
     let heard = log.copy_opened((NodeId(2), 1), Sequence(12), Epoch(2)).unwrap();
@@ -362,7 +362,7 @@ fn an_owner_that_starts_again_under_its_epoch_still_hears_its_copies() {
     log.take_over(Epoch(1), (log.next(), at("0")), [b].into()).unwrap();
     log.append(&frame(1, 1, 5), &at("1"), None).unwrap();
     log.copy_acked(b, connection, Sequence(5));
-    assert_eq!(*log.stable().borrow(), Sequence(5));
+    assert_eq!(log.stable().now(), Sequence(5));
     log.take_over(Epoch(2), (log.next(), at("1")), [b].into()).unwrap();
     assert!(log.copies().is_empty(), "to another owner they come anew");
 }
@@ -382,12 +382,9 @@ fn what_is_seen_is_never_far_ahead_of_what_is_recorded() {
         last += step;
         log.copy_acked(b, to_b, Sequence(last));
     }
-    assert_eq!(
-        (*log.safe().borrow(), *log.stable().borrow()),
-        (Sequence(last), Sequence(AHEAD_MAX))
-    );
+    assert_eq!((log.safe().now(), log.stable().now()), (Sequence(last), Sequence(AHEAD_MAX)));
     log.set_stable(Sequence(step));
-    assert_eq!(*log.stable().borrow(), Sequence(last), "the record has moved");
+    assert_eq!(log.stable().now(), Sequence(last), "the record has moved");
 }
 
 #[test]

@@ -3,37 +3,36 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_proto::{Epoch, NodeId, Sequence};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Inner, Marks, Refusal, ShardLog, Standing};
+use super::{Inner, MarkWatch, Marks, Refusal, ShardLog, Standing};
 use crate::error::Result;
 use crate::spool::copies::Copy;
 
 impl ShardLog {
     /// Moves when more batches become stable; closed when the log is removed.
     #[must_use]
-    pub fn stable(&self) -> watch::Receiver<Sequence> {
-        self.stable.subscribe()
+    pub fn stable(&self) -> MarkWatch {
+        MarkWatch::of(&self.stable)
     }
 
     /// Moves when more batches have reached this node's disk.
     #[must_use]
-    pub fn synced(&self) -> watch::Receiver<Sequence> {
-        self.synced.subscribe()
+    pub fn synced(&self) -> MarkWatch {
+        MarkWatch::of(&self.synced)
     }
 
     /// Moves when more batches were appended, and when the end was cut off.
     #[must_use]
-    pub fn appended_mark(&self) -> watch::Receiver<Sequence> {
-        self.appended.subscribe()
+    pub fn appended_mark(&self) -> MarkWatch {
+        MarkWatch::of(&self.appended)
     }
 
     /// Moves when more batches are where they must be before their capture may
     /// be recorded: on every copy in sync.
     #[must_use]
-    pub fn safe(&self) -> watch::Receiver<Sequence> {
-        self.safe.subscribe()
+    pub fn safe(&self) -> MarkWatch {
+        MarkWatch::of(&self.safe)
     }
 
     /// The cluster has recorded that everything up to `upto` was captured; on a

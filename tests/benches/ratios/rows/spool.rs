@@ -69,7 +69,7 @@ async fn append(stock: Arc<Stock>, dir: PathBuf) -> Outcome<f64> {
             Ok::<_, tidegate_node::error::Error>(())
         })
         .await??;
-        synced.wait_for(|synced| synced.0 == stock.changes).await?;
+        synced.reached(Sequence(stock.changes)).await?;
         Ok(())
     };
     let (seconds, ()) = timed(work).await?;
