@@ -34,3 +34,4 @@ pub mod spool;
 pub mod task;
 pub mod telemetry;
 pub mod tls;
+pub mod watchdog;

@@ -13,6 +13,7 @@ use tidegate_proto::v1::feed_server::FeedServer;
 use tidegate_proto::v1::raft_server::RaftServer;
 use tidegate_proto::v1::{Export, Shard, ShardId};
 use tidegate_raft_store::State;
+use tokio::runtime::Handle;
 use tonic::service::Routes;
 
 use crate::admin::AdminService;
@@ -30,6 +31,7 @@ use crate::shard::{Exports, Means, SupervisorHandle};
 use crate::spool::{self, Keep, Spool, SpoolOptions};
 use crate::task::{Tasks, WorkThreads};
 use crate::telemetry;
+use crate::watchdog::Watchdog;
 
 /// How long a shutdown waits for what is in flight.
 const DRAIN_WAIT: Duration = Duration::from_secs(20);
@@ -44,6 +46,7 @@ pub struct Node {
     tasks: Tasks,
     work: WorkThreads,
     address: SocketAddr,
+    watchdog: Watchdog,
 }
 
 impl Node {
@@ -65,6 +68,7 @@ impl Node {
         })?;
         let tasks = Tasks::default();
         let work = WorkThreads::start()?;
+        let watchdog = Watchdog::start(vec![("node", Handle::current()), ("work", work.handle())])?;
         let boot = Boot::begin(&config.data, &config.boot_id)?;
         let options = SpoolOptions {
             dir: config.data.join("spool"),
@@ -100,7 +104,7 @@ impl Node {
         spawn_loops(&tasks, &means);
         let supervisor = SupervisorHandle::start(means).await?;
         tracing::info!(node = %control.node(), %address, "started");
-        Ok(Self { control, checkpointer, spool, supervisor, tasks, work, address })
+        Ok(Self { control, checkpointer, spool, supervisor, tasks, work, address, watchdog })
     }
 
     /// The address of the gRPC endpoint.
@@ -119,6 +123,7 @@ impl Node {
         let synced = drained && self.spool.sync().await.is_ok();
         self.control.shutdown(synced).await;
         self.tasks.stop(Duration::from_secs(2)).await;
+        drop(self.watchdog);
         self.work.stop(Duration::from_secs(2)).await;
         tracing::info!("stopped");
     }

@@ -19,7 +19,7 @@ const TEST_LINES_MAX: usize = 200;
 /// `lib` and `main` stand above all.
 const RANKS: [&[&str]; 15] = [
     &["asked", "clock", "error"],
-    &["telemetry", "task", "tls"],
+    &["telemetry", "task", "tls", "watchdog"],
     &["config", "change", "retry"],
     &["sources", "sinks", "auth"],
     &["control", "spool"],
