@@ -93,7 +93,8 @@ impl Spool {
 
     /// Deletes a shard's log.
     pub fn remove(&self, shard: ShardId) -> Result<()> {
-        if let Some(log) = self.logs().remove(&shard) {
+        let removed = self.logs().remove(&shard);
+        if let Some(log) = removed {
             log.close();
         }
         let mut batch = WriteBatch::default();

@@ -195,7 +195,8 @@ async fn follow<J: Judge>(shared: &Shared<J>, address: &str) -> End {
             Ok(Ok(None)) | Err(_) => return End::Left,
         };
         owed += response.frames.iter().map(|it| it.len() as u64).sum::<u64>();
-        if let Err(error) = shared.seen().take(response, Instant::now()) {
+        let taken = shared.seen().take(response, Instant::now());
+        if let Err(error) = taken {
             return End::Failed(error);
         }
         if owed >= CREDIT / 4 {
