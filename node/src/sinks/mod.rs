@@ -81,9 +81,9 @@ impl SinkShard {
             return Ok(false);
         }
         let what = format!(
-            "{place} has what another export \"{}\" delivered for shard {}: one that was deleted, \
-             or of another cluster ({uid}; this one is {}). {remedy}",
-            self.export, self.shard, self.uid
+            "{place} has what another export \"{}\" delivered: one that was deleted, or \
+             of another cluster ({uid}; this one is {}). {remedy}",
+            self.export, self.uid
         );
         Err(Error::new(ErrorKind::Config, what))
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::claim;
 use super::client::{Created, Store};
 use super::manifest::{FORMAT, Kind, Manifest};
 use super::names;
@@ -23,6 +24,8 @@ pub(super) struct Chain {
     store: Store,
     shard: SinkShard,
     tail: Option<Link>,
+    /// The export's folder is known to be this export's.
+    claimed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -35,7 +38,8 @@ impl Chain {
     /// Finds the end and shuts out epochs below the shard's. May be called
     /// again after any error: a fence that is there already is not doubled.
     pub(super) async fn open(store: Store, shard: SinkShard) -> Result<Self> {
-        let mut chain = Self { store, shard, tail: None };
+        claim::check(&store, &shard).await?;
+        let mut chain = Self { store, shard, tail: None, claimed: false };
         if let Some(number) = chain.find_end().await? {
             chain.tail = Some(chain.read(number).await?);
         }
@@ -72,6 +76,16 @@ impl Chain {
     /// The number of the last link; 0 before the first.
     pub(super) fn length(&self) -> u64 {
         self.tail.as_ref().map_or(0, |link| link.manifest.number)
+    }
+
+    /// Makes the export's folder this export's, which it is to be before anything is
+    /// delivered; fails with `Config` if it is another's.
+    pub(super) async fn claim(&mut self) -> Result<()> {
+        if !self.claimed {
+            claim::claim(&self.store, &self.shard).await?;
+            self.claimed = true;
+        }
+        Ok(())
     }
 
     /// Adds a commit. Its place in the chain is filled in here. Repeating a

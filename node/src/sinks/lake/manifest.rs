@@ -10,6 +10,10 @@ use tidegate_proto::v1::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sinks::{Committed, SinkShard};
 
+/// Against what another export of the name has delivered.
+pub(super) const REMEDY: &str =
+    "To begin anew, take the export's folder away, or give the sink another `path`";
+
 /// The format this node writes, and the newest it reads.
 pub(super) const FORMAT: u32 = 1;
 
@@ -131,9 +135,7 @@ impl Manifest {
 
     /// See [`SinkShard::owns`].
     pub(super) fn is_of(&self, shard: &SinkShard) -> Result<bool> {
-        let remedy =
-            "To begin anew, take the export's folder away, or give the sink another `path`";
-        shard.owns((&self.uid, Sequence(self.to)), "the lake", remedy)
+        shard.owns((&self.uid, Sequence(self.to)), "the lake", REMEDY)
     }
 
     /// What the target has with it; `None` before the first commit.

@@ -2,8 +2,8 @@
 //!
 //! Data files first, then one manifest that names them, written only if no
 //! other has its place: that is the commit. Readers follow the manifests, so a
-//! file without one does not exist. [`chain`] keeps owners apart, [`gather`]
-//! and [`encode`] make the files out of [`rows`], [`shred`] says which fields of
+//! file without one does not exist. [`chain`] keeps owners apart and [`claim`]
+//! exports of one name, [`gather`] and [`encode`] make the files out of [`rows`], [`shred`] says which fields of
 //! documents get columns and [`columns`] fills them, [`sweep`] deletes what was
 //! never committed.
 //!
@@ -11,6 +11,7 @@
 //! for each collection; all of it together below `target-file-bytes`.
 
 mod chain;
+mod claim;
 mod client;
 mod columns;
 mod config;
@@ -204,6 +205,7 @@ impl LakeSink {
         let Self { store, chain, sealed: Some(sealed), .. } = self else {
             return Err(lost_track());
         };
+        chain.claim().await?;
         // Cheap: the bytes are shared.
         let uploads = futures::stream::iter(sealed.files.clone()).map(|(path, bytes)| {
             let store = store.clone();

@@ -3,6 +3,7 @@
 //! ```text
 //!   EXPORT/data/COLLECTION/SHARD-EPOCH-FROM-TO.parquet
 //!   EXPORT/manifest/SHARD/NUMBER.json                     20 digits
+//!   EXPORT/owner.json                                     once anything is delivered
 //! ```
 
 use std::fmt::Write as _;
@@ -16,6 +17,11 @@ const NAME_BYTES_MAX: usize = 160;
 /// The folder of all data files of an export.
 pub(super) fn data_folder(export: &str) -> String {
     format!("{}/data", safe(export))
+}
+
+/// Whose the folder of an export is.
+pub(super) fn owner(export: &str) -> String {
+    format!("{}/owner.json", safe(export))
 }
 
 /// The folder of a shard's manifests.

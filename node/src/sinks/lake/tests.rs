@@ -370,3 +370,31 @@ fn paths_of_odd_names_are_those_a_manifest_tells() {
     assert!(!Path::new(&path).is_absolute());
     assert_eq!(shard(1).epoch, Epoch(1));
 }
+
+#[tokio::test]
+async fn another_export_with_other_shards_is_refused_once_one_has_delivered() {
+    let folder = Folder::new();
+    let mut first = folder.open(&shard(1)).await.unwrap();
+    let other = SinkShard { uid: "c/2".into(), shard: "cluster".into(), ..shard(1) };
+    let mut late = folder.open(&other).await.unwrap();
+    for opened in [&mut first, &mut late] {
+        opened.sink.write(&batch(1, 2)).await.unwrap();
+    }
+    first.sink.flush().await.unwrap();
+    let refused = late.sink.flush().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
+    let refused = folder.open(&other).await.err().unwrap();
+    assert!(refused.to_string().contains("another export \"orders\" delivered"), "{refused}");
+    assert!(folder.read(&other).await.is_empty());
+
+    let sibling = SinkShard { shard: "table/1".into(), ..shard(1) };
+    let mut sibling = folder.open(&sibling).await.unwrap();
+    sibling.sink.write(&batch(1, 2)).await.unwrap();
+    sibling.sink.flush().await.unwrap();
+
+    std::fs::remove_dir_all(folder.0.path().join("orders")).unwrap();
+    let mut anew = folder.open(&other).await.unwrap();
+    anew.sink.write(&batch(1, 2)).await.unwrap();
+    anew.sink.flush().await.unwrap();
+    assert_eq!(folder.read(&other).await, [1, 2]);
+}
